@@ -1,0 +1,1 @@
+"""Command-line entry points: each `python -m experiments.NAME --help` explains its flags."""

@@ -1,0 +1,203 @@
+"""What all commands share: errors as sentences, and a record of what was run beside its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import importlib.metadata
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import app, flags
+
+import mirage_jax
+from mirage_jax.errors import UserError
+from mirage_jax.io import write_json
+
+_BAD_INPUT = 2
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+# What a person can act on; any other OSError is a defect and keeps its traceback.
+_USER_OS_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+    | {errno.EEXIST, errno.ENAMETOOLONG}
+)
+
+_PACKAGES = (
+    "array-record",
+    "av",
+    "chex",
+    "flax",
+    "grain",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "optax",
+    "orbax-checkpoint",
+    "tensorflow-datasets",
+    "vizdoom",
+)
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Runs `main` as an absl program in which a person's mistake is one sentence, not a traceback.
+
+    Use it in place of `absl.app.run`. A wrong flag, a word that no flag takes, `UserError`, and an OSError that a
+    person can act on (disk full, permission denied, no such file) print `error: ...` to stderr and exit with 2;
+    Ctrl-C exits with 130. Everything else is a defect in the program and keeps its traceback (exit 1).
+
+    Args:
+      main: called with the command's name alone in a list; what it returns is the exit code (None is 0).
+    """
+    app.run(lambda argv: _guarded(lambda: main(argv)), flags_parser=lambda argv: _guarded(lambda: _parse(argv)))
+
+
+def prepare_output(path: str | Path) -> Path:
+    """Makes the folder `path` with its parents and checks, by writing, that results can go there.
+
+    Raises:
+      UserError: if the folder cannot be made, is a file, or cannot be written to.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"output folder {path}: found a file of that name, expected a folder or nothing")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"output folder {path}: cannot write there ({error.strerror})") from error
+    return path
+
+
+def write_run_config(out_dir: str | Path, config: Any, *, device: bool = True) -> None:
+    """Writes `config.json` (everything that was asked for) and `versions.json` (what ran it) into `out_dir`.
+
+    Args:
+      out_dir: an existing folder.
+      config: a ConfigDict, mapping or dataclass of plain values; `flag_values()` for a command without a config file.
+      device: as in `versions`.
+    """
+    write_json(Path(out_dir) / "config.json", _plain(config))
+    write_json(Path(out_dir) / "versions.json", versions(device=device))
+
+
+def versions(*, device: bool = True) -> dict[str, Any]:
+    """The code, packages and device that a result came from; no host name, user or path.
+
+    Args:
+      device: also name JAX's backend and device, which starts the backend: pass False in a program that forks later.
+
+    Returns:
+      `mirage_jax`, `commit` (None outside a git checkout), `modified` (tracked files differ from the commit), `python`,
+      `platform`, `packages` {name: version}, and `backend`, `device`, `device_count`.
+    """
+    commit, modified = _git_state(Path(mirage_jax.__file__).resolve().parent.parent)
+    record: dict[str, Any] = {
+        "mirage_jax": mirage_jax.__version__,
+        "commit": commit,
+        "modified": modified,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: version for name in _PACKAGES if (version := _installed(name))},
+    }
+    if device:
+        record |= {
+            "backend": jax.default_backend(),
+            "device": jax.devices()[0].device_kind,
+            "device_count": jax.device_count(),
+        }
+    return record
+
+
+def flag_values() -> dict[str, Any]:
+    """The values of all flags that the running command itself defines, by name: its config."""
+    return {flag.name: flag.value for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(f"{error} (--help lists the flags)") from error
+    except (AttributeError, KeyError) as error:  # what ml_collections raises for --config.KEY=... without such a key
+        overrides = [word for word in argv[1:] if "." in word.partition("=")[0]]
+        if not overrides:
+            raise
+        raise UserError(f"no key {error.args[0]} in the config, asked for by {' '.join(overrides)}") from error
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]!r} belongs to no flag: expected --flag=value (--help lists the flags)")
+    for name in flags.FLAGS:
+        try:
+            getattr(flags.FLAGS[name].value, "lock", None)  # a config file that was not found raises when first used
+        except OSError as error:
+            raise UserError(f"--{name}: {error.__cause__}") from error
+    return rest
+
+
+def _guarded(body: Callable[[], Any]) -> Any:
+    try:
+        return body()
+    except UserError as error:
+        _leave(str(error), _BAD_INPUT)
+    except OSError as error:
+        if error.errno not in _USER_OS_ERRORS:
+            raise
+        _leave(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), _BAD_INPUT)
+    except KeyboardInterrupt:
+        _leave("interrupted", _INTERRUPTED)
+
+
+def _leave(message: str, code: int) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON types. Raises TypeError for what has no plain form, rather than write its repr."""
+    if isinstance(value, ml_collections.ConfigDict | ml_collections.FrozenConfigDict):
+        return _plain(value.to_dict())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a config cannot hold {type(value).__name__}: {value!r}")
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state(root: Path) -> tuple[str | None, bool | None]:
+    """Commit of the checkout at `root` and whether tracked files differ from it; (None, None) if `root` is none."""
+    if not (root / ".git").exists():  # else git would find a checkout that merely surrounds an installed copy
+        return None, None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()

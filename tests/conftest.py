@@ -1,0 +1,23 @@
+"""What every test shares: the CPU, a compilation cache, parsed flags, hypothesis without deadlines."""
+
+import os
+import pathlib
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# Set before jax is imported, and as environment variables, so that commands which tests start inherit them.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import hypothesis  # noqa: E402
+from absl import flags  # noqa: E402
+
+# Grain's workers read absl flags, which only an absl entry point parses.
+flags.FLAGS.mark_as_parsed()
+
+# A first call compiles, so the time of one example says nothing. CI draws the same examples every time.
+hypothesis.settings.register_profile(
+    "mirage", hypothesis.settings(deadline=None, max_examples=20, derandomize="CI" in os.environ)
+)
+hypothesis.settings.load_profile("mirage")
