@@ -2,7 +2,7 @@
 # make setup  everything pinned, in .venv/             make PYTHON=/path/to/python3.12 ...  another interpreter
 SHELL := /bin/bash
 VENV := .venv
-PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTEST_FLAGS ?= -q -n auto
 export PYTHON
 
