@@ -1,0 +1,1 @@
+"""Flow matching: schedule, noising and loss (`flow`), samplers (`samplers`)."""

@@ -1,0 +1,174 @@
+"""Euler and UniPC samplers of a flow, as pure functions for use inside `jit` and `lax.scan`.
+
+Both schemes are linear in the states and clean predictions they combine, with coefficients that depend on
+the schedule only. These are computed on the host in float64; what runs on the device is
+one `lax.scan` of a network call and a few weighted sums.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax.diffusion import flow
+
+# (noisy latents [T, h, w, C], sigma [], timestep []) -> clean latents [T, h, w, C]
+Denoise = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The noise levels of a sampling run.
+
+    Attributes:
+      sigmas: float64 `[n + 1]`, falling, the last one 0.
+      timesteps: int `[n]`, what the network is told at the first `n` levels.
+    """
+
+    sigmas: np.ndarray
+    timesteps: np.ndarray
+
+
+def wan_schedule(steps: int, shift: float = flow.SHIFT) -> Schedule:
+    """The grid of Wan: `linspace(1, 0.001, n + 1)[:-1]`, shifted, then 0; timesteps `trunc(1000 sigma)`.
+
+    The first sigma stays a millionth below 1, where log(1 - sigma) is finite. Sigmas are rounded to
+    float32 as in the public scheduler: at 1e-6 from 1 the rounding shows in the first step.
+
+    Raises:
+      ValueError: if `steps` is less than 1.
+    """
+    if steps < 1:
+        raise ValueError(f"a sampler takes at least 1 step, got {steps}")
+    noisy = flow.shift_sigma(np.linspace(1.0, 1.0 / flow.TIMESTEPS, steps + 1)[:-1], shift)
+    noisy = np.minimum(noisy, 1.0 - 1e-6)
+    return Schedule(
+        sigmas=np.append(noisy, 0.0).astype(np.float32).astype(np.float64),
+        timesteps=np.trunc(flow.TIMESTEPS * noisy).astype(np.int32),
+    )
+
+
+def euler(
+    denoise: Denoise,
+    noise: chex.Array,
+    schedule: Schedule,
+    *,
+    known: chex.Array | None = None,
+    clean: chex.Array | None = None,
+) -> jax.Array:
+    """First-order steps along the flow; arguments and result as in `unipc`."""
+    now, after = schedule.sigmas[:-1], schedule.sigmas[1:]
+    keep = after / now
+
+    def step(state, x0, row):
+        (x,) = state
+        return x, (row[0] * x + row[1] * x0,)
+
+    return _run(denoise, (noise,), step, np.stack([keep, 1.0 - keep], axis=-1), schedule, known, clean)
+
+
+def unipc(
+    denoise: Denoise,
+    noise: chex.Array,
+    schedule: Schedule,
+    *,
+    known: chex.Array | None = None,
+    clean: chex.Array | None = None,
+) -> jax.Array:
+    """UniPC (Zhao et al. 2023): predictor and corrector of order 2, B2(h) = exp(h) - 1, on clean predictions.
+
+    The last steps fall back to first order, and the first one has no past to correct with.
+
+    Args:
+      denoise: `(noisy latents, sigma [], timestep []) -> clean latents`.
+      noise: `[T, h, w, C]`, the state at the first sigma.
+      schedule: the noise levels; sampling ends at the last.
+      known: `[T, h, w, C]` latents of the clean frames (anything in the others), or None.
+      clean: bool `[T]`, the frames that are held at `known` in every step.
+
+    Returns:
+      `[T, h, w, C]` clean latents.
+    """
+
+    def step(state, x0, row):
+        x, last, previous, before = state
+        terms = x, last, x0, previous, before
+        corrected = sum(weight * term for weight, term in zip(row[:5], terms, strict=True))
+        following = sum(weight * term for weight, term in zip(row[5:], (corrected, x0, previous), strict=True))
+        return x0, (following, corrected, x0, previous)
+
+    empty = jnp.zeros_like(noise)
+    return _run(denoise, (noise, empty, empty, empty), step, _unipc_table(schedule.sigmas), schedule, known, clean)
+
+
+def _run(denoise, state, step, table, schedule, known, clean) -> jax.Array:
+    """Scans `step(state, x0, row) -> (_, state)` over the schedule; the latents are `state[0]`."""
+
+    def impose(x: jax.Array) -> jax.Array:
+        return x if known is None else jnp.where(clean[:, None, None, None], known, x)
+
+    def body(state, levels):
+        sigma, timestep, row = levels
+        state = (impose(state[0]), *state[1:])
+        _, state = step(state, denoise(state[0], sigma, timestep), row)
+        return state, None
+
+    levels = (
+        jnp.asarray(schedule.sigmas[:-1], jnp.float32),
+        jnp.asarray(schedule.timesteps, jnp.float32),
+        jnp.asarray(table, jnp.float32),
+    )
+    state, _ = jax.lax.scan(body, state, levels)
+    return impose(state[0])
+
+
+def _unipc_table(sigmas: np.ndarray) -> np.ndarray:
+    """Weights of every step, float64 `[n, 8]`.
+
+    The first five give the corrected state from (state, last corrected state, clean predictions of this step, the
+    one before, the one before that); the last three the next state from (corrected state, the two latest
+    predictions). With `lambda = log((1 - sigma) / sigma)` and `h` its increase, the schemes are written for
+    `phi_1 = expm1(-h)`, which is also B2 for clean predictions.
+    """
+    steps = len(sigmas) - 1
+    with np.errstate(divide="ignore"):
+        lambdas = np.log1p(-sigmas) - np.log(sigmas)
+    orders = [min(2, steps - i, i + 1) for i in range(steps)]
+    table = np.zeros((steps, 8))
+    table[0, 0] = 1.0
+    for i in range(1, steps):
+        table[i, 1:5] = _corrector(sigmas, lambdas, i, orders[i - 1])
+    for i in range(steps):
+        table[i, 5:] = _predictor(sigmas, lambdas, i, orders[i])
+    return table
+
+
+def _predictor(sigmas: np.ndarray, lambdas: np.ndarray, i: int, order: int) -> tuple[float, float, float]:
+    """UniP from step `i` to `i + 1`: weights of the state and of the predictions at `i` and `i - 1`."""
+    h = lambdas[i + 1] - lambdas[i]
+    growth = -(1.0 - sigmas[i + 1]) * math.expm1(-h)
+    slope = 0.0
+    if order == 2:
+        slope = 0.5 * growth * h / (lambdas[i - 1] - lambdas[i])
+    return sigmas[i + 1] / sigmas[i], growth - slope, slope
+
+
+def _corrector(sigmas: np.ndarray, lambdas: np.ndarray, i: int, order: int) -> tuple[float, float, float, float]:
+    """UniC from step `i - 1` to `i`: weights of the last state and of the predictions at `i`, `i - 1`, `i - 2`."""
+    h = lambdas[i] - lambdas[i - 1]
+    growth = -(1.0 - sigmas[i]) * math.expm1(-h)
+    now, slope = 0.5, 0.0
+    if order == 2:
+        ratio = (lambdas[i - 2] - lambdas[i - 1]) / h
+        phi_1 = math.expm1(-h)
+        phi_2 = -phi_1 / h - 1.0
+        phi_3 = -phi_2 / h - 0.5
+        slope, now = np.linalg.solve([[1.0, 1.0], [ratio, 1.0]], [phi_2 / phi_1, 2.0 * phi_3 / phi_1])
+        slope = slope / ratio
+    return sigmas[i] / sigmas[i - 1], growth * now, growth * (1.0 - now - slope), growth * slope

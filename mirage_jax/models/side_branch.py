@@ -1,0 +1,122 @@
+"""The side branch that tells the transformer what the memory holds (VACE blocks, paper section "Generator").
+
+It sees the control latents (readout, visibility, whatever else the control channels carry) of the
+target and preceding frames and gives one hint for every second DiT block. All its ways out start at
+zero, so a new side branch leaves the backbone exactly as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mirage_jax.models import layers
+from mirage_jax.models.dit import DiTConfig, patchify
+
+EVERY = 2  # one side block for DiT blocks 0, 2, 4, ..
+
+
+@dataclasses.dataclass(frozen=True)
+class SideBranchConfig:
+    """Sizes of a side branch; everything else is that of the DiT it belongs to.
+
+    Attributes:
+      control_channels: channels `Cc` of the control latents.
+      output_hint: also a linear map (zero at the start) from the raw control patches to the output of the
+        target frames, by which a small model can pass a readout through. Wan has none.
+    """
+
+    control_channels: int
+    output_hint: bool = False
+
+
+WAN22_TI2V_5B_SIDE = SideBranchConfig(control_channels=96)
+
+
+def hinted_blocks(config: DiTConfig) -> range:
+    """Indices of the DiT blocks that receive a hint."""
+    return range(0, config.layers, EVERY)
+
+
+class SideBlock(nn.Module):
+    """A DiT block followed by the projection to its hint; the first one also joins control and backbone."""
+
+    dit: DiTConfig
+    first: bool
+
+    @nn.compact
+    def __call__(self, control, x, modulation, rotary, key_mask, text) -> tuple[jax.Array, jax.Array]:
+        """Control stream and backbone tokens `[F, n, dim]` -> control stream and hint, both `[F, n, dim]`."""
+        dtype = jnp.dtype(self.dit.dtype)
+        zeros = nn.initializers.zeros
+        if self.first:
+            control = layers.dense(self.dit.dim, dtype, "join", kernel_init=zeros)(control) + x
+        control = self.dit.block("block")(control, modulation, rotary, key_mask, text)
+        return control, layers.dense(self.dit.dim, dtype, "hint", kernel_init=zeros)(control)
+
+
+class SideBranch(nn.Module):
+    """Control latents to hints."""
+
+    dit: DiTConfig
+    config: SideBranchConfig
+
+    def setup(self):
+        """Declares the parts; their names are the parameter paths."""
+        dtype = jnp.dtype(self.dit.dtype)
+        self.patch_embedding = layers.dense(self.dit.dim, dtype)
+        self.blocks = [SideBlock(self.dit, first=index == 0) for index in hinted_blocks(self.dit)]
+        if self.config.output_hint:
+            features = self.dit.in_channels * self.dit.patch[1] * self.dit.patch[2]
+            self.output_hint = layers.dense(features, jnp.float32, kernel_init=nn.initializers.zeros)
+
+    def __call__(
+        self,
+        control: jax.Array,
+        x: jax.Array,
+        modulation: jax.Array,
+        rotary: tuple[jax.Array, jax.Array],
+        key_mask: jax.Array | None,
+        text: jax.Array | None,
+    ) -> tuple[dict[int, jax.Array], jax.Array | None]:
+        """Hints for target and preceding frames.
+
+        Args:
+          control: `[F, h, w, Cc]`.
+          x: the backbone's embedded tokens of these frames, `[F, n, dim]`.
+          modulation: `[F, 6, dim]`, from the backbone's time embedding.
+          rotary: cosines and sines `[F * n, head_dim / 2]`.
+          key_mask: bool `[F * n]` or None.
+          text: the backbone's embedded text.
+
+        Returns:
+          `[F, n, dim]` by DiT block index, and `[F, n, rows * columns * C]` to add to the output (or None).
+        """
+        patches = patchify(control, self.dit.patch)
+        stream = self.patch_embedding(patches)
+        hints = {}
+        for index, block in zip(hinted_blocks(self.dit), self.blocks, strict=True):
+            stream, hints[index] = block(stream, x, modulation, rotary, key_mask, text)
+        return hints, self.output_hint(patches) if self.config.output_hint else None
+
+
+def side_params_from_dit(dit_params: dict[str, Any], side_params: dict[str, Any]) -> dict[str, Any]:
+    """A side branch whose blocks start as copies of the DiT blocks they belong to.
+
+    Args:
+      dit_params: the 'dit' part of a generator's parameters.
+      side_params: the 'side' part, freshly initialised.
+
+    Returns:
+      `side_params` with the weights of block `i` replaced by those of DiT block `2 i`; embedding, join and hint
+      projections are kept.
+    """
+    copied = dict(side_params)
+    for name in (name for name in side_params if name.startswith("blocks_")):
+        source = f"blocks_{EVERY * int(name.removeprefix('blocks_'))}"
+        copied[name] = {**side_params[name], "block": dit_params[source]}
+    return copied

@@ -1,0 +1,111 @@
+"""Samplers against data whose flow is known exactly, and against the published grid."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mirage_jax.diffusion import samplers
+
+SHAPE = (3, 2, 2, 4)
+MEAN, SPREAD = 1.5, 0.4
+SAMPLERS = {"euler": samplers.euler, "unipc": samplers.unipc}
+
+
+def gaussian_denoise(x, sigma, timestep):
+    """Posterior mean of `x0` for data of N(MEAN, SPREAD^2)."""
+    del timestep
+    signal = 1.0 - sigma
+    gain = SPREAD**2 * signal / (signal**2 * SPREAD**2 + sigma**2)
+    return MEAN + gain * (x - signal * MEAN)
+
+
+def gaussian_flow(x, start, end):
+    """Where the exact flow of that data takes a state at sigma `start`, at sigma `end`."""
+
+    def deviation(sigma):
+        return np.hypot((1.0 - sigma) * SPREAD, sigma)
+
+    return (1.0 - end) * MEAN + deviation(end) / deviation(start) * (x - (1.0 - start) * MEAN)
+
+
+def error(sampler, steps):
+    """Largest error after going from sigma 0.9 to 0.2 in steps of equal log signal-to-noise."""
+    odds = np.exp(np.linspace(np.log(0.9 / 0.1), np.log(0.2 / 0.8), steps + 1))
+    schedule = samplers.Schedule(sigmas=odds / (1 + odds), timesteps=np.zeros(steps, int))
+    start = jax.random.normal(jax.random.key(0), SHAPE)
+    found = jax.jit(lambda x: sampler(gaussian_denoise, x, schedule))(start)
+    return float(jnp.abs(found - gaussian_flow(start, 0.9, 0.2)).max())
+
+
+def test_wan_grid():
+    schedule = samplers.wan_schedule(8)
+    np.testing.assert_array_equal(schedule.timesteps, [999, 972, 937, 893, 833, 750, 625, 418])
+    assert schedule.sigmas[-1] == 0.0
+    assert len(schedule.sigmas) == 9
+    assert (np.diff(schedule.sigmas) < 0).all()
+    with pytest.raises(ValueError, match="at least 1 step"):
+        samplers.wan_schedule(0)
+
+
+def test_euler_converges_with_order_one_and_unipc_with_order_two_or_more():
+    euler = [error(samplers.euler, steps) for steps in (8, 16, 32)]
+    unipc = [error(samplers.unipc, steps) for steps in (8, 16, 32)]
+    for coarse, fine in itertools.pairwise(euler):
+        assert coarse / fine == pytest.approx(2.0, rel=0.15)
+    for coarse, fine in itertools.pairwise(unipc):
+        assert coarse / fine > 3.8
+    assert unipc[1] < euler[2]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_run_on_the_wan_grid_ends_near_the_exact_flow(name):
+    schedule = samplers.wan_schedule(20)
+    noise = jax.random.normal(jax.random.key(0), SHAPE)
+    found = SAMPLERS[name](gaussian_denoise, noise, schedule)
+    exact = gaussian_flow(noise, schedule.sigmas[0], 0.0)
+    assert jnp.abs(found - exact).max() < {"euler": 0.3, "unipc": 0.03}[name]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_a_constant_prediction_is_reached_exactly(name, steps):
+    target = jax.random.normal(jax.random.key(1), SHAPE)
+    found = SAMPLERS[name](lambda *_: target, jnp.ones(SHAPE), samplers.wan_schedule(steps))
+    np.testing.assert_allclose(found, target, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_clean_frames_are_imposed_before_every_call_and_at_the_end(name):
+    known = jnp.full(SHAPE, 7.0)
+    clean = jnp.array([True, False, False])
+    seen = []
+
+    def denoise(x, sigma, timestep):
+        jax.debug.callback(lambda frames: seen.append(np.asarray(frames)), x)
+        return gaussian_denoise(x, sigma, timestep)
+
+    noise = jax.random.normal(jax.random.key(0), SHAPE)
+    found = SAMPLERS[name](denoise, noise, samplers.wan_schedule(4), known=known, clean=clean)
+    free = SAMPLERS[name](gaussian_denoise, noise, samplers.wan_schedule(4))
+    jax.effects_barrier()
+    assert len(seen) == 4
+    for x in [*seen, np.asarray(found)]:
+        np.testing.assert_array_equal(x[0], known[0])
+        assert (x[1:] != 7.0).all()
+    np.testing.assert_allclose(found[1:], free[1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_denoise_is_told_sigma_and_timestep_of_each_step(name):
+    schedule, seen = samplers.wan_schedule(5), []
+
+    def denoise(x, sigma, timestep):
+        jax.debug.callback(lambda s, t: seen.append((float(s), float(t))), sigma, timestep, ordered=True)
+        return x
+
+    SAMPLERS[name](denoise, jnp.ones(SHAPE), schedule)
+    jax.effects_barrier()
+    np.testing.assert_allclose(seen, np.stack([schedule.sigmas[:-1], schedule.timesteps], axis=-1), rtol=1e-6)

@@ -1,0 +1,63 @@
+"""Heads on latents: metric scale with focal length, global context, size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mirage_jax.geometry import Camera, rays
+from mirage_jax.models.heads import LatentHeads, LatentHeadsConfig
+
+CONFIG = LatentHeadsConfig(in_channels=6, widths=(8, 12, 16), attention_heads=2)
+
+
+def rays_of(height, width, focal):
+    intrinsics = jnp.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], jnp.float32)
+    return rays(Camera(intrinsics, jnp.eye(4), height, width))
+
+
+def randomised(params):
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return tree.unflatten([x + 0.1 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+
+
+def initial(height=8, width=8):
+    latent = jax.random.normal(jax.random.key(2), (height, width, 6))
+    return jax.jit(LatentHeads(CONFIG).init)(jax.random.key(0), latent, rays_of(height, width, 8.0)), latent
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (4, 6), (11, 7)])
+def test_one_value_a_cell_on_any_grid(height, width):
+    params, latent = initial(height, width)
+    found = LatentHeads(CONFIG).apply(randomised(params), latent, rays_of(height, width, 8.0))
+    assert set(found) == {"depth", "keep_logit", "sky_logit"}
+    for values in found.values():
+        assert values.shape == (height, width)
+        assert np.isfinite(values).all()
+        assert np.ptp(values) > 0
+    assert (found["depth"] > 0).all()
+
+
+@pytest.mark.parametrize("focal", [4.0, 8.0, 20.0])
+def test_before_training_depth_is_typical_times_the_focal_length(focal):
+    params, latent = initial()
+    depth = LatentHeads(CONFIG).apply(params, latent, rays_of(8, 8, focal))["depth"]
+    np.testing.assert_allclose(depth, CONFIG.typical_depth * focal / CONFIG.canonical_focal, rtol=1e-4)
+
+
+def test_every_cell_sees_the_whole_frame_and_the_rays():
+    params, latent = initial(16, 16)
+    params, view = randomised(params), rays_of(16, 16, 8.0)
+    corner = lambda latent, view: LatentHeads(CONFIG).apply(params, latent, view)["keep_logit"][0, 0]  # noqa: E731
+    by_latent, by_ray = jax.grad(corner, (0, 1))(latent, view)
+    assert (jnp.abs(by_latent).max(-1) > 0).all()
+    assert (jnp.abs(by_ray[..., :2]).max(-1) > 0).all()
+
+
+def test_default_size():
+    config = LatentHeadsConfig(in_channels=24)
+    shapes = jax.eval_shape(
+        LatentHeads(config).init, jax.random.key(0), jnp.zeros((16, 16, 24)), jnp.zeros((16, 16, 3))
+    )
+    assert 0.5e6 < sum(leaf.size for leaf in jax.tree.leaves(shapes)) < 1.2e6
