@@ -1,0 +1,41 @@
+"""Fields that every training stage has; each stage's config starts from here."""
+
+import dataclasses
+
+import ml_collections
+
+from mirage_jax.models import config as model_config
+
+
+def base(stage: str) -> ml_collections.ConfigDict:
+    """The common fields with their defaults."""
+    config = ml_collections.ConfigDict()
+    config.stage = stage
+    config.seed = 0
+    config.model = ml_collections.ConfigDict(dataclasses.asdict(model_config.default()))
+
+    # Data
+    config.split = "train"
+    config.workers = 0
+
+    # Optimizer
+    config.steps = 1000
+    config.warmup_steps = 100
+    config.learning_rate = 1e-3
+    config.final_fraction = 0.02
+    config.b1 = 0.9
+    config.b2 = 0.99
+    config.weight_decay = 0.01
+    config.clip_norm = 1.0
+    config.ema_decay = 0.999
+
+    # Devices: axes of the mesh (-1: all devices), and (regex on the path, spec) rules; what no rule names is replicated.
+    config.mesh = ml_collections.ConfigDict({"data": -1})
+    config.sharding_rules = ()
+
+    # Watching and surviving
+    config.log_every = 20
+    config.preview_every = 500
+    config.checkpoint_every = 200
+    config.keep_checkpoints = 2
+    return config

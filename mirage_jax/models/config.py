@@ -1,0 +1,174 @@
+"""A whole model in numbers: the parts, how a segment is laid out, and its file form."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any
+
+from mirage_jax.errors import UserError
+from mirage_jax.models.dit import WAN22_TI2V_5B, DiTConfig
+from mirage_jax.models.heads import LatentHeadsConfig
+from mirage_jax.models.side_branch import WAN22_TI2V_5B_SIDE, SideBranchConfig
+from mirage_jax.models.vae import WAN22, VAEConfig
+
+CONTROLS = {"readout": None, "visible": 1, "depth": 1, "offset": 2}
+"""What control channels may be made of, and how many each takes (a readout has the latent channels)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentConfig:
+    """How one segment is laid out.
+
+    Attributes:
+      latents: new latent frames of a segment, after the one it overlaps with.
+      preceding: clean latent frames given before the overlap.
+      reference: clean reference frames from earlier views, at most.
+      control: parts of the control channels, in order (see `CONTROLS`).
+      footprint: how many cells of a side a remembered point may cover when read; 1 is the paper's nearest cell.
+      steps: sampling steps unless the caller says otherwise.
+    """
+
+    latents: int = 8
+    preceding: int = 2
+    reference: int = 4
+    control: tuple[str, ...] = ("readout", "visible")
+    footprint: int = 1
+    steps: int = 20
+
+    def __post_init__(self):
+        unknown = set(self.control) - set(CONTROLS)
+        if unknown:
+            raise UserError(f"segment config: unknown control {sorted(unknown)}, known are {sorted(CONTROLS)}")
+
+    def control_channels(self, latent_channels: int) -> int:
+        """Channels `Cc` of the control latents."""
+        return sum(CONTROLS[part] or latent_channels for part in self.control)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Every number of a model; parts that a training stage has not made yet are None.
+
+    Attributes:
+      name: of the model.
+      height, width: pixels it was trained at.
+      fps: frames per second its videos are written at.
+      vae, dit, side, heads, segment: the parts.
+    """
+
+    name: str
+    height: int
+    width: int
+    fps: int
+    vae: VAEConfig
+    dit: DiTConfig | None = None
+    side: SideBranchConfig | None = None
+    heads: LatentHeadsConfig | None = None
+    segment: SegmentConfig = SegmentConfig()
+
+    @property
+    def segment_frames(self) -> int:
+        """Pixel frames a segment adds, `F`."""
+        return self.segment.latents * self.vae.stride_time
+
+    def to_json(self) -> str:
+        """The config as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    def digest(self) -> str:
+        """A short hash of every number, to recognise files that belong to another model."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def from_json(text: str, where: str) -> ModelConfig:
+    """Reads `ModelConfig.to_json` back.
+
+    Args:
+      text: the JSON.
+      where: file name for messages.
+
+    Raises:
+      UserError: if a field is missing or unknown.
+    """
+    try:
+        return _build(ModelConfig, json.loads(text))
+    except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        raise UserError(f"{where}: not a model config of this version ({error})") from error
+
+
+def first_mismatch(found: ModelConfig, expected: ModelConfig) -> str | None:
+    """The first field in which two configs differ, as a sentence, or None."""
+
+    def walk(a: Any, b: Any, path: str) -> str | None:
+        if isinstance(a, dict) and isinstance(b, dict):
+            for key in [*a, *(k for k in b if k not in a)]:
+                message = walk(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+                if message:
+                    return message
+            return None
+        return None if a == b else f"{path} is {a}, expected {b}"
+
+    return walk(dataclasses.asdict(found), dataclasses.asdict(expected), "")
+
+
+def default() -> ModelConfig:
+    """The model that ships with the project: 128x128, 8x8x4 strides, segments of 16 frames, no text."""
+    channels = 24
+    segment = SegmentConfig(
+        latents=4,
+        preceding=1,
+        reference=1,
+        control=("readout", "visible", "depth", "offset"),
+        footprint=3,
+        steps=4,
+    )
+    return ModelConfig(
+        name="default",
+        height=128,
+        width=128,
+        fps=15,
+        vae=VAEConfig(
+            latent_channels=channels,
+            encoder_dim=16,
+            decoder_dim=16,
+            multipliers=(1, 2, 8),
+            blocks=1,
+            time_downsample=(True, True),
+            time_kernels=(1, 1, 3),
+        ),
+        dit=DiTConfig(dim=256, ffn_dim=1024, heads=8, layers=8, in_channels=channels, prediction="sample"),
+        side=SideBranchConfig(control_channels=segment.control_channels(channels), output_hint=True),
+        heads=LatentHeadsConfig(in_channels=channels),
+        segment=segment,
+    )
+
+
+def wan22_ti2v_5b() -> ModelConfig:
+    """Wan2.2-TI2V-5B with the side branch of the public release (704x1280, 33-frame segments)."""
+    return ModelConfig(
+        name="wan22_ti2v_5b",
+        height=704,
+        width=1280,
+        fps=24,
+        vae=WAN22,
+        dit=WAN22_TI2V_5B,
+        side=WAN22_TI2V_5B_SIDE,
+    )
+
+
+def _build(cls: type, values: Any) -> Any:
+    """A (possibly nested, possibly optional) dataclass from plain JSON values."""
+    if not dataclasses.is_dataclass(cls):
+        return tuple(values) if isinstance(values, list) else values
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for field, value in values.items():
+        kind = hints[field]
+        if isinstance(kind, types.UnionType):
+            kind = next(k for k in typing.get_args(kind) if k is not type(None))
+        arguments[field] = None if value is None else _build(kind, value)
+    return cls(**arguments)

@@ -1,0 +1,1 @@
+"""Losses, stages, optimizer, sharding rules, checkpoints and the loop."""

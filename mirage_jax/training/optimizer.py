@@ -1,0 +1,55 @@
+"""AdamW with warm-up and cosine decay; float32 master weights and moments, whatever the compute type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def schedule(config: Any) -> optax.Schedule:
+    """Learning rate by step: linear warm-up, then cosine decay to `final_fraction` of the peak.
+
+    Args:
+      config: has `learning_rate`, `warmup_steps`, `steps`, `final_fraction`.
+    """
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=config.steps,
+        end_value=config.learning_rate * config.final_fraction,
+    )
+
+
+def make(config: Any) -> optax.GradientTransformation:
+    """The optimizer of a stage: gradient clipping by global norm, then AdamW on matrices and kernels.
+
+    Norm weights, biases and modulation tables (fewer than two axes of size above 1 in the last two) decay not.
+
+    Args:
+      config: has the fields of `schedule`, and `clip_norm`, `b1`, `b2`, `weight_decay`.
+    """
+
+    def decays(params):
+        return jax.tree.map(lambda x: x.ndim >= 2, params)
+
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(
+            schedule(config),
+            b1=config.b1,
+            b2=config.b2,
+            weight_decay=config.weight_decay,
+            mask=decays,
+            mu_dtype=jnp.float32,
+        ),
+    )
+
+
+def ema(average: Any, params: Any, decay: float, step: jax.Array) -> Any:
+    """Exponential moving average of parameters, with a short memory at the start: `min(decay, (1+n)/(10+n))`."""
+    rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda a, p: rate * a + (1.0 - rate) * p, average, params)

@@ -1,0 +1,36 @@
+"""What a training stage is: which parameters move, under which loss, on which batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import chex
+import numpy as np
+
+from mirage_jax.models.config import ModelConfig
+
+Params = Any
+Batch = Mapping[str, chex.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of training, as the loop sees it.
+
+    Attributes:
+      init: `key -> trainable` parameters.
+      frozen: parameters that the loss reads and nobody changes (a jit argument, never a constant).
+      loss: `(trainable, frozen, batch, key) -> (loss [], metrics)`, pure.
+      batches: makes the checkpointable iterator of host batches.
+      preview: `(trainable, frozen, batch) -> {name: uint8 [H, W, 3]}` pictures for a person.
+      finish: `(trainable, frozen, batches) -> (config, params)`: the whole model after this stage.
+    """
+
+    init: Callable[[chex.PRNGKey], Params]
+    frozen: Params
+    loss: Callable[[Params, Params, Batch, chex.PRNGKey], tuple[chex.Array, dict[str, chex.Array]]]
+    batches: Callable[[], Any]
+    preview: Callable[[Params, Params, Batch], dict[str, np.ndarray]]
+    finish: Callable[[Params, Params, Any], tuple[ModelConfig, Params]]

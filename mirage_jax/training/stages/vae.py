@@ -1,0 +1,95 @@
+"""Stage 1: the video VAE, on random windows of frames.
+
+Loss: mean squared error, plus `l1_weight` absolute error, plus a small KL term that keeps latents near unit size. The
+latents are noised by their own posterior, so that what the decoder sees tolerates error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax import data
+from mirage_jax.data import pipeline
+from mirage_jax.models import config as model_config
+from mirage_jax.models import vae
+from mirage_jax.training.stage import Stage
+
+
+def make(config: Any) -> Stage:
+    """The VAE stage of `experiments/configs/default_vae.py`."""
+    model = model_config.from_json(config.model.to_json(), "--config.model")
+    coder = model.vae
+
+    def loss(params, _frozen, batch, key):
+        def one(frames, key):
+            crop_key, noise_key = jax.random.split(key)
+            x = _random_crop(crop_key, frames, config.crop).astype(jnp.float32) / 127.5 - 1.0
+            mean, log_variance = vae.moments(coder, params, x)
+            z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(noise_key, mean.shape)
+            out = vae.VAE(coder).apply({"params": params}, z, method="decode")
+            error = out - x
+            kl = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
+            return jnp.mean(error**2), jnp.mean(jnp.abs(error)), kl
+
+        keys = jax.random.split(key, len(batch["frames"]))
+        squared, absolute, kl = (value.mean() for value in jax.vmap(one)(batch["frames"], keys))
+        total = squared + config.l1_weight * absolute + config.kl_weight * kl
+        return total, {"squared_error": squared, "absolute_error": absolute, "kl": kl}
+
+    def batches():
+        source = data.load_source(config.data, config.split, fields=("frames",))
+        return pipeline.clips(
+            source,
+            batch_size=config.batch_size,
+            frames=config.frames,
+            seed=config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            workers=config.workers,
+            windows_per_clip=config.windows_per_clip,
+        )
+
+    @jax.jit
+    def round_trip(params, frames):
+        z = vae.encode(coder, params, frames.astype(jnp.float32) / 127.5 - 1.0)
+        return jnp.round((vae.decode(coder, params, z) + 1.0) * 127.5).astype(jnp.uint8)
+
+    def preview(params, _frozen, batch):
+        frames = batch["frames"][0]
+        rows = [np.concatenate(list(np.asarray(v)[:: coder.stride_time]), axis=1) for v in (frames, round_trip(params, frames))]
+        return {"reconstruction": np.concatenate(rows)}
+
+    @jax.jit
+    def code(params, frames):
+        z = vae.moments(coder, params, frames.astype(jnp.float32) / 127.5 - 1.0)[0]
+        return z.mean((0, 1, 2)), (z**2).mean((0, 1, 2))
+
+    def finish(params, _frozen, batches):
+        moments = [code(params, clip) for _ in range(config.statistics_batches) for clip in next(batches)["frames"]]
+        mean, square = (np.mean([np.asarray(m[i], np.float64) for m in moments], axis=0) for i in range(2))
+        std = np.sqrt(square - mean**2)
+        trained = dataclasses.replace(coder, latent_mean=_numbers(mean), latent_std=_numbers(std))
+        return dataclasses.replace(model, vae=trained, dit=None, side=None, heads=None), {"vae": params}
+
+    return Stage(
+        init=lambda key: vae.init(coder, key), frozen={}, loss=loss, batches=batches, preview=preview, finish=finish
+    )
+
+
+def _random_crop(key: jax.Array, frames: jax.Array, size: int) -> jax.Array:
+    """A random `size x size` part of `[T, H, W, 3]`, mirrored half the time; 0 keeps the whole picture."""
+    crop_key, flip_key = jax.random.split(key)
+    if size:
+        span = jnp.array([frames.shape[1] - size + 1, frames.shape[2] - size + 1])
+        row, column = jax.random.randint(crop_key, (2,), 0, span)
+        frames = jax.lax.dynamic_slice(frames, (0, row, column, 0), (len(frames), size, size, 3))
+    return jnp.where(jax.random.bernoulli(flip_key), frames[:, :, ::-1], frames)
+
+
+def _numbers(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(v), 5) for v in values)

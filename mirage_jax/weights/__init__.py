@@ -1,0 +1,5 @@
+"""Model files: our own format, and public checkpoint layouts."""
+
+from mirage_jax.weights.model_files import DEFAULT, load, save
+
+__all__ = ["DEFAULT", "load", "save"]
