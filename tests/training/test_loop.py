@@ -1,0 +1,111 @@
+"""The loop on a small regression: it learns, resumes on the same curve, and stops at a NaN."""
+
+import dataclasses
+import json
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.configs import common
+from mirage_jax import weights
+from mirage_jax.errors import UserError
+from mirage_jax.models import config as model_config
+from mirage_jax.training import loop
+from mirage_jax.training.stage import Stage
+
+
+def _config(**changes):
+    config = common.base("toy")
+    config.update(dict(steps=12, warmup_steps=2, log_every=2, checkpoint_every=4, preview_every=0, learning_rate=0.1))
+    config.update(changes)
+    return config
+
+
+def _stage(poison_from=None):
+    """Fits `w` to noisy data; batch `n` holds NaN from `poison_from` on."""
+
+    def batches():
+        def make(i):
+            x = np.random.default_rng(i).normal(size=(2, 3)).astype(np.float32)
+            bad = poison_from is not None and i >= poison_from
+            return {"x": x, "y": x @ np.array([1.0, -2.0, 0.5], np.float32) + (np.nan if bad else 0.0)}
+
+        return grain.MapDataset.range(1000).map(make).to_iter_dataset()
+
+    def loss(params, _frozen, batch, key):
+        noise = 0.01 * jax.random.normal(key, batch["y"].shape)
+        error = batch["x"] @ params["w"] - batch["y"] + noise
+        return jnp.mean(error**2), {"absolute_error": jnp.mean(jnp.abs(error))}
+
+    return Stage(
+        init=lambda key: {"w": jnp.zeros(3)},
+        frozen={},
+        loss=loss,
+        batches=batches,
+        preview=lambda *_: {},
+        finish=lambda params, *_: (model_config.default(), {"toy": params}),
+    )
+
+
+def _losses(workdir):
+    return [(row["step"], row["loss"]) for row in map(json.loads, (workdir / "losses.jsonl").read_text().splitlines())]
+
+
+def test_learns_and_writes_the_model(tmp_path):
+    folder = loop.train(_stage(), _config(steps=60), tmp_path)
+    config, params = weights.load(folder)
+    assert config == model_config.default()
+    losses = _losses(tmp_path)
+    assert losses[-1][1] < 0.1 * losses[0][1]
+    assert params["toy"]["w"].shape == (3,)
+
+
+def test_resume_continues_the_same_curve(tmp_path):
+    loop.train(_stage(), _config(), tmp_path / "whole")
+    # The schedule is that of the whole run; stop after 7 steps, between two checkpoints.
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(_interrupted(_stage(), after=7), _config(), tmp_path / "broken")
+    loop.train(_stage(), _config(), tmp_path / "broken")
+    assert _losses(tmp_path / "broken") == _losses(tmp_path / "whole")
+
+
+def test_nan_stops_and_names_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"between steps 7 and 8; the last good checkpoint is step 4"):
+        loop.train(_stage(poison_from=7), _config(), tmp_path)
+
+
+def test_checkpoints_fall_on_log_steps(tmp_path):
+    with pytest.raises(UserError, match=r"checkpoint_every=3 must be a multiple of log_every=2"):
+        loop.train(_stage(), _config(checkpoint_every=3), tmp_path)
+
+
+def _interrupted(stage, after):
+    """The stage, with batches that raise KeyboardInterrupt once `after` of them were given."""
+    class Iterable:
+        def __iter__(self):
+            return _Iterator(iter(stage.batches()), after)
+
+    return dataclasses.replace(stage, batches=Iterable)
+
+
+class _Iterator(grain.DatasetIterator):
+    """A Grain iterator that stops a run as Ctrl-C would."""
+
+    def __init__(self, inner, after):
+        super().__init__()
+        self._inner, self._after, self._given = inner, after, 0
+
+    def __next__(self):
+        if self._given == self._after:
+            raise KeyboardInterrupt
+        self._given += 1
+        return next(self._inner)
+
+    def get_state(self):
+        return self._inner.get_state()
+
+    def set_state(self, state):
+        self._inner.set_state(state)
