@@ -1,0 +1,1 @@
+"""Spatial memories: values that are created, written and read."""
