@@ -17,6 +17,7 @@ from mirage_jax.geometry.camera import Camera
 _ROTATION_TOLERANCE = 5e-3
 # Float32 rotations that were multiplied a few times are that far; they keep their bits.
 _ROTATION_EXACT = 1e-5
+_LARGEST = 1e30  # well inside float32
 _FIELD_OF_VIEW = (1.0, 170.0)  # degrees
 
 
@@ -24,8 +25,8 @@ def array(source: str, name: str, value: npt.ArrayLike, shape: tuple[int | None,
     """`value` as finite float64 numbers of the given shape, None standing for any length of at least 1.
 
     Raises:
-      UserError: for another shape, for what is not a number, and for NaN or infinity (naming the
-        frame, where the first axis is of frames).
+      UserError: for another shape, for what is not a number, and for NaN, infinity and numbers that float32
+        cannot hold (naming the frame, where the first axis is of frames).
     """
     wanted = "x".join("T" if n is None else str(n) for n in shape)
     try:
@@ -37,9 +38,10 @@ def array(source: str, name: str, value: npt.ArrayLike, shape: tuple[int | None,
     ):
         found = "x".join(map(str, numbers.shape)) or "a single number"
         raise UserError(f"{source}: '{name}' has shape {found}; expected {wanted}")
-    if not np.isfinite(numbers).all():
-        frame = f" of frame {np.argwhere(~np.isfinite(numbers))[0][0]}" if shape[:1] == (None,) else ""
-        raise UserError(f"{source}: '{name}'{frame} holds NaN or infinity; expected finite numbers")
+    bad = ~(np.abs(numbers) < _LARGEST)
+    if bad.any():
+        frame = f" of frame {np.argwhere(bad)[0][0]}" if shape[:1] == (None,) else ""
+        raise UserError(f"{source}: '{name}'{frame} holds NaN, infinity or a number past {_LARGEST:g}; expected others")
     return numbers
 
 

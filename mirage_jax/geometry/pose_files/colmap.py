@@ -175,7 +175,7 @@ class _Cursor:
         return raw.decode("utf-8", errors="replace")
 
     def skip(self, count: int) -> None:
-        self._at += count
+        self._at = min(self._at + count, len(self._data))
 
 
 def _binary_lenses(path: Path) -> dict[int, _Lens]:

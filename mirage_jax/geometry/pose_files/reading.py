@@ -6,12 +6,17 @@ import json
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from mirage_jax.errors import UserError
+
+# What zipfile and numpy raise on archives that are damaged, encrypted, or hold Python objects.
+# RuntimeError covers NotImplementedError (an unknown compression) and the lack of a password.
+_DAMAGE = (ValueError, EOFError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 def data(path: Path) -> bytes:
@@ -19,7 +24,7 @@ def data(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def text(path: Path) -> str:
@@ -48,45 +53,40 @@ def json_object(path: Path) -> dict[str, Any]:
 
 
 class Arrays:
-    """The named arrays of an npz file, each read when asked for."""
+    """The named arrays of an npz file, each read when asked for.
+
+    Attributes:
+      path: the file.
+      names: the names of the arrays.
+    """
 
     def __init__(self, path: Path):
-        """Opens `path`. Raises `UserError` if it is not an npz file."""
+        """Looks into `path`. Raises `UserError` if it is not an npz file."""
         self.path = path
         try:
-            self._archive = zipfile.ZipFile(path)
+            with zipfile.ZipFile(path) as archive:
+                self.names = {name.removesuffix(".npy") for name in archive.namelist()}
         except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
-        except zipfile.BadZipFile:
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        except _DAMAGE:
             raise UserError(f"{path} is not an npz file, or is not complete") from None
 
-    @property
-    def names(self) -> set[str]:
-        """The names of the arrays."""
-        return {name.removesuffix(".npy") for name in self._archive.namelist()}
-
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of an array, from its header alone."""
-        try:
-            with self._archive.open(f"{name}.npy") as file:
-                version = np.lib.format.read_magic(file)
-                reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-                return reader[version](file)[0]
-        except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error):
-            raise UserError(f"{self.path}: array '{name}' is missing or damaged") from None
+        """The shape of an array, from its header alone. Raises `UserError` if it is missing or damaged."""
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        return self._read(name, lambda file: readers[np.lib.format.read_magic(file)](file)[0])
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """The array called `name`.
+        """The array called `name`. Raises `UserError` if it is missing, damaged, or holds Python objects."""
+        return self._read(name, lambda file: np.lib.format.read_array(file, allow_pickle=False))
 
-        Raises:
-          UserError: if it is missing, damaged, or holds Python objects.
-        """
+    def _read(self, name: str, reader: Callable[[IO[bytes]], Any]) -> Any:
         if name not in self.names:
             raise UserError(f"{self.path} has no array '{name}'; found {', '.join(sorted(self.names)) or 'nothing'}")
         try:
-            with self._archive.open(f"{name}.npy") as file:
-                return np.lib.format.read_array(file, allow_pickle=False)
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as file:
+                return reader(file)
+        except (KeyError, *_DAMAGE) as error:
             raise UserError(f"{self.path}: array '{name}' cannot be read ({error})") from None
 
 

@@ -53,13 +53,15 @@ def read(path: Path, height: int | None, width: int | None) -> PoseFile:
 
 def _depth(arrays: reading.Arrays, camera: Camera, processed: tuple[int, int] | None) -> DepthMaps:
     """Depth maps with the camera of the part of the frames that they see."""
-    depth = np.asarray(arrays["depths"], np.float32)
+    depth = arrays["depths"]
+    if depth.dtype.kind not in "fiu":
+        raise UserError(f"{arrays.path}: 'depths' is of type {depth.dtype}; expected numbers")
     if depth.shape[0] != len(camera):
         raise UserError(
             f"{arrays.path}: there are {depth.shape[0]} depth maps for {len(camera)} poses; expected as many"
         )
     # NaN compares false, so that it becomes 0, "unknown", with everything not in front of the camera.
-    depth = np.where(depth > 0, depth, np.float32(0))
+    depth = np.where(depth > 0, depth, 0).astype(np.float32)
     keep = np.asarray(arrays["masks"], bool) if "masks" in arrays.names else np.ones(depth.shape, bool)
     if keep.shape != depth.shape:
         raise UserError(f"{arrays.path}: 'masks' has shape {keep.shape}; expected that of 'depths', {depth.shape}")

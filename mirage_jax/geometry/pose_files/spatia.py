@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 
 from mirage_jax.errors import UserError
@@ -41,7 +42,8 @@ def read(folder: Path, height: int | None, width: int | None) -> PoseFile:
     )
 
 
-def _world2cam(path: Path):
+def _world2cam(path: Path) -> np.ndarray:
+    """`[T, 4, 4]` world-to-camera from a file with a matrix a line."""
     matrices = []
     for frame, line in enumerate(reading.lines(path)):
         try:
