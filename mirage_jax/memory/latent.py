@@ -14,7 +14,7 @@ from flax import struct
 from jax import lax
 
 from mirage_jax.geometry import Camera, cell_centres, lift, project, ray_directions, rays
-from mirage_jax.geometry.exact import dot3, product
+from mirage_jax.geometry.exact import dot3, opaque, product
 from mirage_jax.memory import splat
 
 NEAR = 0.05
@@ -223,7 +223,8 @@ def _lifted(
 
     ray = tuple(rays(cameras)[..., i] for i in range(3))
     forward = jnp.where(sky, 1.0 / jnp.sqrt(dot3(ray, ray)), depth)
-    focal = jnp.maximum(cameras.intrinsics[..., 0, 0], cameras.intrinsics[..., 1, 1])
+    intrinsics = opaque(cameras.intrinsics)
+    focal = jnp.maximum(intrinsics[..., 0, 0], intrinsics[..., 1, 1])
     cell_size = product(forward, (1.0 / focal)[..., None, None])
     finite = jnp.isfinite(cell_size) & jnp.all(jnp.isfinite(points), axis=-1)
     return points, cell_size, (solid | sky) & finite

@@ -20,7 +20,7 @@ from flax import struct
 from jax import lax
 
 from mirage_jax.geometry import Camera, project
-from mirage_jax.geometry.exact import product
+from mirage_jax.geometry.exact import opaque, product
 
 _State = TypeVar("_State")
 
@@ -102,19 +102,23 @@ def footprint(camera: Camera, splats: Splats, size: jax.Array, *, max_footprint:
     Returns:
       `[h, w]` int32 numbers of points, -1 where no point covers the centre.
     """
-    front, number = _nothing(camera)
 
     def step_front(front: jax.Array, seen: _Seen) -> jax.Array:
-        cell, _ = _covered(camera, seen, max_footprint)
-        return front.at[cell].min(jnp.broadcast_to(seen.depth, cell.shape), mode="drop")
+        def lower(i: jax.Array, front: jax.Array) -> jax.Array:
+            cell, _ = _covered(camera, seen, i, max_footprint)
+            return front.at[cell].min(seen.depth, mode="drop")
 
-    front = _over_blocks(camera, splats, size, near, step_front, front)
+        return lax.fori_loop(0, max_footprint**2, lower, front)
+
+    front = _over_blocks(camera, splats, size, near, step_front, _nothing(camera)[0])
 
     def step_choose(best: tuple[jax.Array, jax.Array], seen: _Seen) -> tuple[jax.Array, jax.Array]:
-        cell, distance = _covered(camera, seen, max_footprint)
-        limit = front.at[cell].get(mode="fill", fill_value=-1.0) + seen.tolerance
-        cell = jnp.where(seen.depth <= limit, cell, front.size)
-        return _keep_least(best, cell, distance, jnp.broadcast_to(seen.number, cell.shape))
+        def choose(i: jax.Array, best: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            cell, distance = _covered(camera, seen, i, max_footprint)
+            limit = front.at[cell].get(mode="fill", fill_value=-1.0) + seen.tolerance
+            return _keep_least(best, jnp.where(seen.depth <= limit, cell, front.size), distance, seen.number)
+
+        return lax.fori_loop(0, max_footprint**2, choose, best)
 
     _, number = _over_blocks(camera, splats, size, near, step_choose, _nothing(camera))
     return number.reshape(camera.height, camera.width)
@@ -128,7 +132,7 @@ def extent(camera: Camera, cell_size: jax.Array, depth: jax.Array) -> tuple[jax.
       cell_size: `[..., *grid]` world size of the source cells.
       depth: `[..., *grid]` z-depth in these cameras; of a direction, its z-component.
     """
-    focal = jnp.asarray(camera.intrinsics)[..., (0, 1), (0, 1)]
+    focal = opaque(camera.intrinsics)[..., (0, 1), (0, 1)]
     focal = focal.reshape(*camera.shape, *(1,) * (depth.ndim - len(camera.shape)), 2)
     safe = jnp.where(depth > 0, depth, 1.0)
     return product(cell_size, focal[..., 0]) / safe, product(cell_size, focal[..., 1]) / safe
@@ -179,16 +183,14 @@ def _cell(camera: Camera, column: jax.Array, row: jax.Array, usable: jax.Array) 
     return flat.astype(jnp.int32)
 
 
-def _covered(camera: Camera, seen: _Seen, max_footprint: int) -> tuple[jax.Array, jax.Array]:
-    """The cells that points cover, `[k * k, B]`, and the squared distance from their centres, in cells."""
-    reach = jnp.arange(max_footprint, dtype=jnp.float32) - max_footprint // 2
-    row, column = (offset.reshape(-1, 1) for offset in jnp.meshgrid(reach, reach, indexing="ij"))
-    own = (row == 0) & (column == 0)
-    row, column = jnp.floor(seen.v) + row, jnp.floor(seen.u) + column
+def _covered(camera: Camera, seen: _Seen, i: jax.Array, max_footprint: int) -> tuple[jax.Array, jax.Array]:
+    """For the i-th neighbour of the points' own cells: the cell, dropped where not covered, and squared distance."""
+    down, right = (jnp.asarray(x - max_footprint // 2, jnp.float32) for x in (i // max_footprint, i % max_footprint))
+    row, column = jnp.floor(seen.v) + down, jnp.floor(seen.u) + right
     du, dv = seen.u - (column + 0.5), seen.v - (row + 0.5)
     covers = (jnp.abs(du) <= 0.5 * seen.extent[0]) & (jnp.abs(dv) <= 0.5 * seen.extent[1])
-    cell = _cell(camera, column, row, (own | covers) & (seen.depth > 0))
-    return cell, product(du, du) + product(dv, dv)
+    own = (down == 0) & (right == 0)
+    return _cell(camera, column, row, (own | covers) & (seen.depth > 0)), product(du, du) + product(dv, dv)
 
 
 def _keep_least(
