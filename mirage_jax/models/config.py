@@ -20,6 +20,19 @@ CONTROLS = {"readout": None, "visible": 1, "depth": 1, "offset": 2}
 
 
 @dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+    """Rank and strength of the low-rank updates of the DiT that go with a side branch.
+
+    Attributes:
+      rank: of every update.
+      alpha: the update is `alpha / rank * A B`.
+    """
+
+    rank: int = 32
+    alpha: float = 32.0
+
+
+@dataclasses.dataclass(frozen=True)
 class SegmentConfig:
     """How one segment is laid out.
 
@@ -57,7 +70,7 @@ class ModelConfig:
       name: of the model.
       height, width: pixels it was trained at.
       fps: frames per second its videos are written at.
-      vae, dit, side, heads, segment: the parts.
+      vae, dit, side, heads, lora, segment: the parts; with `lora`, the DiT alone is the model without memory.
     """
 
     name: str
@@ -68,6 +81,7 @@ class ModelConfig:
     dit: DiTConfig | None = None
     side: SideBranchConfig | None = None
     heads: LatentHeadsConfig | None = None
+    lora: LoRAConfig | None = None
     segment: SegmentConfig = SegmentConfig()
 
     @property

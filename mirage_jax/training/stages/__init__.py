@@ -6,7 +6,7 @@ from typing import Any
 
 from mirage_jax.errors import UserError
 from mirage_jax.training.stage import Stage
-from mirage_jax.training.stages import vae
+from mirage_jax.training.stages import generator, heads, vae
 
 
 def make(config: Any) -> Stage:
@@ -15,7 +15,7 @@ def make(config: Any) -> Stage:
     Raises:
       UserError: if there is no such stage.
     """
-    makers = {"vae": vae.make}
+    makers = {"vae": vae.make, "heads": heads.make, "generator": generator.make}
     if config.stage not in makers:
         raise UserError(f"--config.stage={config.stage}: unknown stage, expected one of {', '.join(makers)}")
     return makers[config.stage](config)

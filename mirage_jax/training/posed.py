@@ -1,0 +1,188 @@
+"""From a clip of posed latents to one training example of the generator, on the device.
+
+The memory is built here, inside the train step, from a random subset of the earlier frames (many, not one), with errors
+like those of a rollout: depth off in scale and from cell to cell, tokens a little wrong, cells missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mirage_jax.geometry import Camera
+from mirage_jax.memory import latent
+from mirage_jax.memory.latent import LatentMemory
+from mirage_jax.models.config import ModelConfig
+from mirage_jax.world import reference
+from mirage_jax.world.control import control_latents
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Errors that training imitates; each is the largest standard deviation or probability, drawn anew per example.
+
+    Attributes:
+      keep_frame: least probability with which an earlier frame is in the memory.
+      depth_scale: of the log of one factor per frame.
+      depth_noise: of the log of one factor per cell.
+      feature_noise: of noise on remembered tokens, in units of their deviation.
+      context_noise: of noise on the clean overlap, preceding and reference latents.
+      drop_cells: probability with which a cell was never written.
+      drop_memory: probability of an empty memory.
+    """
+
+    keep_frame: float = 0.3
+    depth_scale: float = 0.05
+    depth_noise: float = 0.03
+    feature_noise: float = 0.2
+    context_noise: float = 0.15
+    drop_cells: float = 0.1
+    drop_memory: float = 0.05
+
+
+@struct.dataclass
+class PosedLatents:
+    """A clip of latents with geometry, all on the latent grid: a training sample.
+
+    Attributes:
+      latents: `[t, h, w, C]` normalised.
+      depth: `[t, h, w]` metres; inf = sky, 0 = unknown.
+      dynamic: bool `[t, h, w]`.
+      cameras: `Camera[t]`.
+    """
+
+    latents: chex.Array
+    depth: chex.Array
+    dynamic: chex.Array
+    cameras: Camera
+
+
+@struct.dataclass
+class Example:
+    """What the generator is shown and asked for; `T = 1 + n` target frames, the overlap first.
+
+    Attributes:
+      target: `[T, h, w, C]` clean.
+      overlap: `[h, w, C]`, the first target frame with the errors of a rollout.
+      preceding, preceding_valid: `[P, h, w, C]`, bool `[P]`.
+      reference, reference_valid: `[R, h, w, C]`, bool `[R]`.
+      control: `[T + P, h, w, Cc]`.
+      visible: bool `[T, h, w]` what the memory shows in the target frames.
+      readout: `[T, h, w, C]`.
+    """
+
+    target: chex.Array
+    overlap: chex.Array
+    preceding: chex.Array
+    preceding_valid: chex.Array
+    reference: chex.Array
+    reference_valid: chex.Array
+    control: chex.Array
+    visible: chex.Array
+    readout: chex.Array
+
+
+def from_batch(batch: Any) -> PosedLatents:
+    """One sample (no batch axis) of the latent data set."""
+    height, width = batch["latents"].shape[-3:-1]
+    return PosedLatents(
+        latents=batch["latents"].astype(jnp.float32),
+        depth=batch["depth"].astype(jnp.float32),
+        dynamic=batch["dynamic"].astype(bool),
+        cameras=Camera(
+            intrinsics=batch["intrinsics"], cam2world=batch["cam2world"], height=height, width=width
+        ),
+    )
+
+
+def random_start(key: chex.PRNGKey, model: ModelConfig, frames: int) -> jax.Array:
+    """The overlap frame of a random window: `0 .. t - 1 - n`, late ones as likely as early ones."""
+    return jax.random.randint(key, (), 0, frames - model.segment.latents)
+
+
+def example(
+    key: chex.PRNGKey, model: ModelConfig, clip: PosedLatents, start: chex.Array, augment: Augmentation
+) -> Example:
+    """Cuts one example out of a clip.
+
+    Args:
+      key: consumed.
+      model: sizes of segment and control.
+      clip: `t` frames.
+      start: int `[]`, the overlap frame; frames up to it may be remembered, the `n` after it are the target.
+      augment: the errors to imitate.
+    """
+    layout = model.segment
+    count, past = layout.latents, layout.preceding
+    keys = jax.random.split(key, 4)
+    target = _window(clip.latents, start, 1 + count)
+    before = start - past + jnp.arange(past)
+    earlier = jnp.take(clip.latents, jnp.maximum(before, 0), axis=0)
+
+    memory = remember(keys[0], clip, start, augment)
+    cameras = jax.tree.map(
+        lambda x: jnp.concatenate([_window(x, start, 1 + count), jnp.take(x, jnp.maximum(before, 0), axis=0)]),
+        clip.cameras,
+    )
+    readout = latent.read(memory, cameras, max_footprint=layout.footprint)
+
+    frames = jnp.arange(len(clip.latents))
+    bank = reference.Bank(
+        latents=clip.latents,
+        depth=jnp.where(clip.dynamic, 0.0, clip.depth),
+        cameras=clip.cameras,
+        count=start + 1,
+    )
+    chosen, chosen_valid = reference.select(
+        bank, cameras[1 : 1 + count], readout.depth[1 : 1 + count], frames >= start - past, layout.reference
+    )
+
+    level = augment.context_noise * jax.random.uniform(keys[1], (3,))
+    noise = [jax.random.normal(k, x.shape) for k, x in zip(jax.random.split(keys[2], 3), (target[0], earlier, chosen), strict=True)]
+    return Example(
+        target=target,
+        overlap=target[0] + level[0] * noise[0],
+        preceding=earlier + level[1] * noise[1],
+        preceding_valid=before >= 0,
+        reference=chosen + level[2] * noise[2],
+        reference_valid=chosen_valid,
+        control=control_latents(layout.control, readout),
+        visible=readout.visible[: 1 + count],
+        readout=readout.features[: 1 + count],
+    )
+
+
+def remember(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, augment: Augmentation) -> LatentMemory:
+    """A memory of a random subset of the frames `0 .. last`, the last one always among them, with imitated errors."""
+    keys = jax.random.split(key, 9)
+    frames, height, width, channels = clip.latents.shape
+    index = jnp.arange(frames)
+    probability = jax.random.uniform(keys[0], minval=augment.keep_frame, maxval=1.0)
+    chosen = jax.random.bernoulli(keys[1], probability, (frames,)) | (index == last)
+    chosen &= (index <= last) & ~jax.random.bernoulli(keys[2], augment.drop_memory)
+
+    size = jax.random.uniform(keys[3], (3,))
+    scale = size[0] * augment.depth_scale * jax.random.normal(keys[4], (frames, 1, 1))
+    cells = size[1] * augment.depth_noise * jax.random.normal(keys[5], clip.depth.shape)
+    features = clip.latents + size[2] * augment.feature_noise * jax.random.normal(keys[6], clip.latents.shape)
+    lost = jax.random.bernoulli(keys[7], augment.drop_cells * jax.random.uniform(keys[8]), clip.depth.shape)
+
+    sky = jnp.isinf(clip.depth) & ~clip.dynamic
+    enters = chosen[:, None, None] & ~lost
+    return latent.write(
+        latent.create(frames * height * width, channels),
+        features,
+        jnp.where(sky, 1.0, clip.depth) * jnp.exp(scale + cells),
+        clip.cameras,
+        enters & ~clip.dynamic & ~sky,
+        enters & sky,
+    )
+
+
+def _window(x: chex.Array, start: chex.Array, size: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis=0)

@@ -1,0 +1,147 @@
+"""The generator's stages: backbone alone, side branch, LoRA, or several parts at once, on posed latents.
+
+`config.trainable` names the parts that move: `("dit",)` is the backbone without memory, `("side",)` and then `("lora",)`
+are the paper's two stages, `("dit", "side")` trains both together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax import weights
+from mirage_jax.diffusion import flow
+from mirage_jax.errors import UserError
+from mirage_jax.models import config as model_config
+from mirage_jax.models import lora, side_branch, vae
+from mirage_jax.models.config import ModelConfig
+from mirage_jax.models.generator import Generator
+from mirage_jax.training import posed
+from mirage_jax.training.stage import Stage
+from mirage_jax.training.stages import coded
+
+PARTS = ("dit", "side", "lora")
+
+
+def make(config: Any) -> Stage:
+    """The stage that `config.trainable` describes, on top of the model in `config.init_from`."""
+    trainable = tuple(config.trainable)
+    if not trainable or set(trainable) - set(PARTS):
+        raise UserError(f"--config.trainable={trainable}: expected some of {', '.join(PARTS)}")
+    loaded, params = weights.load(config.init_from)
+    wanted = model_config.from_json(config.model.to_json(), "--config.model")
+    with_memory = trainable != ("dit",)
+    model = dataclasses.replace(
+        loaded,
+        dit=loaded.dit or wanted.dit,
+        side=(loaded.side or wanted.side) if with_memory else loaded.side,
+        segment=loaded.segment if loaded.side else wanted.segment,
+        lora=(loaded.lora or wanted.lora) if "lora" in trainable else loaded.lora,
+    )
+    augment = posed.Augmentation(**config.augmentation)
+
+    def init(key):
+        fresh = initial_parts(key, model, params)
+        return {part: fresh[part] for part in trainable}
+
+    def loss(moving, frozen, batch, key):
+        parts = {**frozen, **moving}
+
+        def one(sample, key):
+            start_key, example_key, noise_key = jax.random.split(key, 3)
+            clip = posed.from_batch(sample)
+            start = posed.random_start(start_key, model, len(clip.latents))
+            example = posed.example(example_key, model, clip, start, augment)
+            return example_loss(model, parts, example, noise_key, with_memory)
+
+        errors, seen = jax.vmap(one)(dict(batch), jax.random.split(key, len(batch["latents"])))
+        return errors.mean(), {"visible": seen.mean()}
+
+    @jax.jit
+    def guess(moving, frozen, sample):
+        parts = {**frozen, **moving}
+        clip = posed.from_batch(sample)
+        start = len(clip.latents) - 1 - model.segment.latents
+        example = posed.example(jax.random.key(0), model, clip, start, augment)
+        x0 = one_step(model, parts, example, jax.random.key(1), with_memory)
+        return [vae.decode(model.vae, frozen["vae"], z) for z in (example.target, example.readout, x0)]
+
+    def preview(moving, frozen, batch):
+        videos = guess(moving, frozen, {name: value[0] for name, value in batch.items()})
+        rows = [np.concatenate(list(np.asarray(v)[:: model.vae.stride_time]), axis=1) for v in videos]
+        return {"truth_readout_one_step": ((np.concatenate(rows) + 1) * 127.5).round().astype(np.uint8)}
+
+    return Stage(
+        init=init,
+        frozen={part: value for part, value in params.items() if part not in trainable},
+        loss=loss,
+        batches=lambda: coded.batches(config),
+        preview=preview,
+        finish=lambda moving, frozen, _: (model, {**frozen, **moving}),
+    )
+
+
+def initial_parts(key: jax.Array, model: ModelConfig, params: Any) -> dict[str, Any]:
+    """The generator's parts, from `params` where they are there: a new side branch copies the DiT, a new LoRA is zero."""
+    grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
+    channels, keys = model.vae.latent_channels, jax.random.split(key, 2)
+    assert model.dit is not None
+    control = None
+    if model.side is not None:
+        control = jnp.zeros((2, *grid, model.side.control_channels))
+    fresh = Generator(model.dit, model.side).init(
+        keys[0], jnp.zeros((2, *grid, channels)), jnp.zeros(2), control=control
+    )["params"]
+    parts = {"dit": params.get("dit", fresh["dit"])}
+    if model.side is not None:
+        parts["side"] = params.get("side") or side_branch.side_params_from_dit(parts["dit"], fresh["side"])
+    if model.lora is not None:
+        parts["lora"] = params.get("lora") or lora.init(keys[1], parts["dit"], model.lora.rank)
+    return parts
+
+
+def example_loss(model: ModelConfig, parts: Any, example: posed.Example, key: jax.Array, with_memory: bool):
+    """Loss of one example at a random noise level, and the share of target cells the memory showed."""
+    sigma_key, noise_key = jax.random.split(key)
+    sigma = flow.sample_sigma(sigma_key)
+    noise = jax.random.normal(noise_key, example.target.shape)
+    clean = jnp.arange(len(example.target)) == 0
+    output = _predict(model, parts, example, noise, sigma, with_memory)
+    target = flow.training_target(example.target, noise, model.dit.prediction)
+    return flow.loss(output, target, clean), example.visible[1:].mean()
+
+
+def one_step(model: ModelConfig, parts: Any, example: posed.Example, key: jax.Array, with_memory: bool) -> jax.Array:
+    """The clean target as guessed from pure noise in one step, `[T, h, w, C]`; for previews."""
+    noise = jax.random.normal(key, example.target.shape)
+    sigma = jnp.asarray(0.999)
+    clean = jnp.arange(len(noise)) == 0
+    output = _predict(model, parts, example, noise, sigma, with_memory)
+    noisy = flow.add_noise(example.target, noise, flow.frame_sigmas(sigma, clean))
+    x0 = flow.sample_from_output(output, noisy, flow.frame_sigmas(sigma, clean), model.dit.prediction)
+    return x0.at[0].set(example.overlap)
+
+
+def _predict(model: ModelConfig, parts: Any, example: posed.Example, noise, sigma, with_memory: bool) -> jax.Array:
+    clean = jnp.arange(len(noise)) == 0
+    sigmas = flow.frame_sigmas(sigma, clean)
+    noisy = flow.add_noise(example.target, noise, sigmas).at[0].set(example.overlap)
+    weights = {"dit": parts["dit"]}
+    if with_memory:
+        weights["side"] = parts["side"]
+        if "lora" in parts:
+            weights["dit"] = lora.merge(parts["dit"], parts["lora"], model.lora.alpha)
+    return Generator(model.dit, model.side if with_memory else None).apply(
+        {"params": weights},
+        noisy,
+        flow.timesteps_from_sigmas(sigmas),
+        preceding=example.preceding,
+        preceding_valid=example.preceding_valid,
+        reference=example.reference,
+        reference_valid=example.reference_valid,
+        control=example.control if with_memory else None,
+    )

@@ -1,0 +1,99 @@
+"""The heads: metric depth, keep and sky per latent cell, on single latent frames of coded clips.
+
+Loss: absolute error of log depth where depth is known and static, and cross-entropy of keep and sky. Cells of moving
+actors are few and weigh more. Latents get the noise that generated ones have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib import colormaps
+
+from mirage_jax import geometry, weights
+from mirage_jax.models import config as model_config
+from mirage_jax.models import vae
+from mirage_jax.models.heads import LatentHeads
+from mirage_jax.training import posed
+from mirage_jax.training.stage import Stage
+from mirage_jax.training.stages import coded
+
+
+def make(config: Any) -> Stage:
+    """The heads of the model in `config.init_from`."""
+    loaded, params = weights.load(config.init_from)
+    wanted = model_config.from_json(config.model.to_json(), "--config.model")
+    model = dataclasses.replace(loaded, heads=wanted.heads)
+    module = LatentHeads(model.heads)
+
+    def loss(moving, _frozen, batch, key):
+        def one(sample, key):
+            index_key, level_key, noise_key = jax.random.split(key, 3)
+            clip = posed.from_batch(sample)
+            index = jax.random.choice(index_key, len(clip.latents), (config.frames_per_clip,), replace=False)
+            clip = jax.tree.map(lambda x: x[index], clip)
+            level = config.feature_noise * jax.random.uniform(level_key, (len(index), 1, 1, 1))
+            noisy = clip.latents + level * jax.random.normal(noise_key, clip.latents.shape)
+            out = jax.vmap(lambda z, r: module.apply({"params": moving}, z, r))(noisy, geometry.rays(clip.cameras))
+            return head_losses(out, clip, config.dynamic_weight)
+
+        rows = jax.vmap(one)(dict(batch), jax.random.split(key, len(batch["latents"])))
+        metrics = {name: value.mean() for name, value in rows.items()}
+        return metrics["depth"] + metrics["keep"] + metrics["sky"], metrics
+
+    @jax.jit
+    def guess(moving, frozen, sample):
+        clip = posed.from_batch(sample)
+        out = jax.vmap(lambda z, r: module.apply({"params": moving}, z, r))(clip.latents, geometry.rays(clip.cameras))
+        return vae.decode(model.vae, frozen["vae"], clip.latents)[:: model.vae.stride_time], clip, out
+
+    def preview(moving, frozen, batch):
+        frames, clip, out = guess(moving, frozen, {name: value[0] for name, value in batch.items()})
+        kept = ~np.asarray(clip.dynamic) & np.isfinite(clip.depth)
+        rows = [
+            ((np.asarray(frames) + 1) * 127.5).astype(np.uint8),
+            _coloured(clip.depth),
+            _coloured(out["depth"]),
+            *(np.repeat(mask[..., None] * np.uint8(255), 3, -1) for mask in (kept, np.asarray(out["keep_logit"]) > 0)),
+        ]
+        size = frames.shape[1]
+        rows = [np.kron(row, np.ones((1, size // row.shape[1], size // row.shape[2], 1), np.uint8)) for row in rows]
+        return {"frames_depth_keep": np.concatenate([np.concatenate(list(row[::4]), axis=1) for row in rows])}
+
+    def init(key):
+        grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
+        rays = jnp.stack([*jnp.meshgrid(jnp.arange(grid[1]) / 8.0, jnp.arange(grid[0]) / 8.0), jnp.ones(grid)], axis=-1)
+        return module.init(key, jnp.zeros((*grid, model.vae.latent_channels)), rays)["params"]
+
+    return Stage(
+        init=init,
+        frozen=params,
+        loss=loss,
+        batches=lambda: coded.batches(config),
+        preview=preview,
+        finish=lambda moving, frozen, _: (model, {**frozen, "heads": moving}),
+    )
+
+
+def head_losses(out: dict[str, jax.Array], clip: posed.PosedLatents, dynamic_weight: float) -> dict[str, jax.Array]:
+    """The three losses, averaged over frames `[T, h, w]`."""
+    sky = jnp.isinf(clip.depth) & ~clip.dynamic
+    known = jnp.isfinite(clip.depth) & (clip.depth > 0)
+    error = jnp.abs(jnp.log(out["depth"]) - jnp.log(jnp.where(known, clip.depth, 1.0)))
+    depth = jnp.sum(jnp.where(known, error, 0.0)) / jnp.maximum(known.sum(), 1)
+    weight = jnp.where(clip.dynamic, dynamic_weight, 1.0)
+    keep = optax.sigmoid_binary_cross_entropy(out["keep_logit"], (known & ~clip.dynamic).astype(jnp.float32))
+    sky_loss = optax.sigmoid_binary_cross_entropy(out["sky_logit"], sky.astype(jnp.float32))
+    return {"depth": depth, "keep": jnp.mean(weight * keep), "sky": jnp.mean(sky_loss)}
+
+
+def _coloured(depth: Any) -> np.ndarray:
+    """Depth `[T, h, w]` as colours: near is bright, sky and unknown are dark."""
+    depth = np.asarray(depth, np.float64)
+    nearness = np.where(depth > 0, 1.0 / (1.0 + np.where(depth > 0, depth, 1.0) / 5.0), 0.0)
+    return (colormaps["magma"](nearness)[..., :3] * 255).astype(np.uint8)

@@ -1,0 +1,16 @@
+"""Worlds: `init` from an image, `segment` by segment, or a whole `rollout` in one scan."""
+
+from mirage_jax.world.config import WorldConfig, full_capacity
+from mirage_jax.world.segment import Diagnostics, SegmentOutput, rollout, segment
+from mirage_jax.world.state import RolloutState, init
+
+__all__ = [
+    "Diagnostics",
+    "RolloutState",
+    "SegmentOutput",
+    "WorldConfig",
+    "full_capacity",
+    "init",
+    "rollout",
+    "segment",
+]

@@ -1,0 +1,56 @@
+"""From the memory to the control latents of the side branch; the same code in training and in a rollout."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from mirage_jax.memory.latent import Readout
+
+DEPTH_UNIT = 5.0
+"""Metres at which the depth channel is one half: `1 / (1 + depth / DEPTH_UNIT)`, 0 at the sky."""
+
+
+def control_latents(parts: tuple[str, ...], readout: Readout) -> jax.Array:
+    """Stacks the control channels that `parts` names.
+
+    Args:
+      parts: of `SegmentConfig.control`.
+      readout: `[T, h, w, ..]` what the memory shows.
+
+    Returns:
+      `[T, h, w, Cc]`; zero wherever nothing is visible.
+    """
+    visible = readout.visible[..., None].astype(jnp.float32)
+    nearness = 1.0 / (1.0 + jnp.where(readout.visible, readout.depth, jnp.inf) / DEPTH_UNIT)
+    channels = {
+        "readout": readout.features.astype(jnp.float32),
+        "visible": visible,
+        "depth": nearness[..., None],
+        "offset": readout.offset,
+    }
+    return jnp.concatenate([channels[part] * visible for part in parts], axis=-1)
+
+
+def align_depth(depth: chex.Array, readout: Readout) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Brings new depth to the scale of what the memory shows in the same places.
+
+    One factor for all frames, the exponential of the median log-ratio over the cells where both are finite; it is 1
+    where fewer than one cell in sixteen can be compared, and held within a factor of two.
+
+    Args:
+      depth: `[T, h, w]` metres, > 0.
+      readout: of the same cameras.
+
+    Returns:
+      The scaled depth `[T, h, w]`; the factor `[]`; the residual `[]`, the median absolute log-ratio that remains (0
+      where nothing can be compared).
+    """
+    comparable = readout.visible & jnp.isfinite(readout.depth) & (readout.depth > 0)
+    ratio = jnp.where(comparable, jnp.log(jnp.where(comparable, readout.depth, 1.0)) - jnp.log(depth), jnp.nan)
+    enough = jnp.mean(comparable) >= 1.0 / 16.0
+    shift = jnp.where(enough, jnp.nan_to_num(jnp.nanmedian(ratio)), 0.0)
+    shift = jnp.clip(shift, -jnp.log(2.0), jnp.log(2.0))
+    residual = jnp.nan_to_num(jnp.nanmedian(jnp.abs(ratio - shift)))
+    return depth * jnp.exp(shift), jnp.exp(shift), residual

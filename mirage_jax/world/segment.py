@@ -1,0 +1,234 @@
+"""One segment of a world: read the memory, denoise, decode, look, write; and the scan over segments."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mirage_jax.diffusion import flow, samplers
+from mirage_jax.errors import UserError
+from mirage_jax.geometry import Camera
+from mirage_jax.memory import latent
+from mirage_jax.memory.latent import Readout
+from mirage_jax.models import lora, vae
+from mirage_jax.models.generator import Generator
+from mirage_jax.world import pixels, reference
+from mirage_jax.world.config import WorldConfig
+from mirage_jax.world.control import align_depth, control_latents
+from mirage_jax.world.state import RolloutState, look, memorable_depth
+
+
+@struct.dataclass
+class Diagnostics:
+    """How a segment went.
+
+    Attributes:
+      visible: `[n]` share of cells of each new latent frame that the memory showed before the segment was made.
+      points: int32 `[]` points the segment added.
+      overflow: int32 `[]` points without room, over the whole rollout.
+      depth_scale: `[]` factor that brought the new depth to the memory's scale.
+      depth_residual: `[]` median absolute log-ratio to the memory's depth that remained.
+      kept: `[]` share of new cells that were static and not sky.
+      references: int32 `[]` reference frames used.
+    """
+
+    visible: chex.Array
+    points: chex.Array
+    overflow: chex.Array
+    depth_scale: chex.Array
+    depth_residual: chex.Array
+    kept: chex.Array
+    references: chex.Array
+
+
+@struct.dataclass
+class SegmentOutput:
+    """What a segment gives.
+
+    Attributes:
+      frames: uint8 `[F, H, W, 3]`, the new frames.
+      latents: `[n, h, w, C]`, their latents.
+      readout: what the memory showed at the new latent frames' cameras, `[n, h, w, ..]`.
+      diagnostics: how it went.
+    """
+
+    frames: chex.Array
+    latents: chex.Array
+    readout: Readout
+    diagnostics: Diagnostics
+
+
+def segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera):
+    """Generates one segment.
+
+    Args:
+      config: the static sizes.
+      params: of all parts of the model.
+      state: the world so far.
+      cameras: `Camera[F]` at pixel resolution, of the `F` new frames.
+
+    Returns:
+      The next state, and a `SegmentOutput`.
+
+    Raises:
+      UserError: if the number or size of the cameras does not fit the model.
+    """
+    _check_cameras(config, cameras, 1)
+    return _compiled_segment(config, params, state, cameras)
+
+
+def rollout(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera):
+    """Generates `S` segments in one compiled `lax.scan`.
+
+    Args:
+      config, params, state: as in `segment`.
+      cameras: `Camera[S, F]` at pixel resolution.
+
+    Returns:
+      The last state, and a `SegmentOutput` with a leading axis `S`.
+
+    Raises:
+      UserError: if the number or size of the cameras does not fit the model.
+    """
+    _check_cameras(config, cameras, 2)
+    return _compiled_rollout(config, params, state, cameras)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled_segment(config, params, state, cameras):
+    return _segment(config, params, state, cameras)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled_rollout(config, params, state, cameras):
+    return jax.lax.scan(lambda state, cameras: _segment(config, params, state, cameras), state, cameras)
+
+
+def _segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera):
+    model = config.model
+    layout, time = model.segment, model.vae.stride_time
+    count = layout.latents
+    key, noise_key = jax.random.split(state.key)
+
+    # Cameras of the latent frames: target (overlap, then new), then preceding.
+    cells = cameras[time - 1 :: time].resized(*config.grid)
+    target_cameras = _concatenate(state.context_cameras[-1:], cells)
+    all_cameras = _concatenate(target_cameras, state.context_cameras[:-1])
+
+    # Read.
+    readout = _read(config, params, state, cameras, all_cameras)
+    new = jax.tree.map(lambda x: x[1 : 1 + count], readout)
+
+    # Denoise.
+    references, references_valid = None, None
+    if layout.reference:
+        slots = jnp.arange(config.bank)
+        recent = (state.bank.count - 1 - slots) % config.bank <= layout.preceding  # given as context already
+        references, references_valid = reference.select(
+            state.bank, cells, new.depth, recent, min(layout.reference, config.bank)
+        )
+    control = None if config.memory == "none" else control_latents(layout.control, readout)
+    latents = _denoise(config, params, state, control, references, references_valid, noise_key)[1:]
+
+    # Decode.
+    decoded, decoder = vae.decode_stream(model.vae, params["vae"], latents, state.decoder)
+
+    # Look and write.
+    scene = look(config, params, latents, cells)
+    depth, scale, residual = align_depth(scene.depth, new)
+    scene = scene.replace(depth=depth)
+    if config.memory == "latent":
+        memory = latent.write(state.memory, latents, depth, cells, scene.keep, scene.sky, near=config.near)
+    elif config.memory == "rgb":
+        shown, at = decoded[time - 1 :: time], cameras[time - 1 :: time]
+        memory = pixels.write(state.memory, shown, depth, at, scene.keep, scene.sky, config.near)
+    else:
+        memory = state.memory
+
+    past = layout.preceding + 1
+    following = RolloutState(
+        memory=memory,
+        decoder=decoder,
+        context=jnp.concatenate([state.context, latents])[-past:],
+        context_cameras=_concatenate(state.context_cameras, cells)[-past:],
+        context_valid=jnp.concatenate([state.context_valid, jnp.ones(count, bool)])[-past:],
+        bank=reference.store(state.bank, latents, memorable_depth(scene), cells),
+        key=key,
+        segments=state.segments + 1,
+    )
+    diagnostics = Diagnostics(
+        visible=new.visible.mean((1, 2)),
+        points=memory.size - state.memory.size,
+        overflow=memory.overflow,
+        depth_scale=scale,
+        depth_residual=residual,
+        kept=scene.keep.mean(),
+        references=jnp.zeros((), jnp.int32) if references_valid is None else references_valid.sum(dtype=jnp.int32),
+    )
+    frames = jnp.round((decoded + 1.0) * 127.5).astype(jnp.uint8)
+    return following, SegmentOutput(frames=frames, latents=latents, readout=new, diagnostics=diagnostics)
+
+
+def _read(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera, cells: Camera) -> Readout:
+    """The readout at the latent frames of target and preceding, `[T + P, h, w, ..]`."""
+    layout = config.model.segment
+    if config.memory != "rgb":
+        return latent.read(state.memory, cells, max_footprint=layout.footprint, near=config.near)
+    overlap = state.context_cameras[-1:].resized(cameras.height, cameras.width)
+    readout, _ = pixels.read(
+        config.model, params, state.memory, _concatenate(overlap, cameras), layout.footprint, config.near
+    )
+    # Rendered video covers the target; the preceding frames, given clean anyway, get no readout.
+    return jax.tree.map(lambda x: jnp.pad(x, [(0, layout.preceding), *[(0, 0)] * (x.ndim - 1)]), readout)
+
+
+def _denoise(config, params, state, control, references, references_valid, key) -> jax.Array:
+    """The clean target latents `[1 + n, h, w, C]`, the first of which is the overlap."""
+    model = config.model
+    count = model.segment.latents
+    generator = Generator(model.dit, model.side if control is not None else None)
+    weights = {"dit": params["dit"]}
+    if control is not None:
+        weights["side"] = params["side"]
+        if "lora" in params:
+            weights["dit"] = lora.merge(params["dit"], params["lora"], model.lora.alpha)
+    known = jnp.concatenate([state.context[-1:], jnp.zeros((count, *state.context.shape[1:]))])
+    clean = jnp.arange(1 + count) == 0
+
+    def denoise(noisy, sigma, timestep):
+        sigmas = flow.frame_sigmas(sigma, clean)
+        output = generator.apply(
+            {"params": weights},
+            noisy,
+            flow.frame_sigmas(timestep, clean),
+            preceding=state.context[:-1],
+            preceding_valid=state.context_valid[:-1],
+            reference=references,
+            reference_valid=references_valid,
+            control=control,
+        )
+        return flow.sample_from_output(output, noisy, sigmas, model.dit.prediction)
+
+    noise = jax.random.normal(key, known.shape)
+    schedule = samplers.wan_schedule(config.sampling_steps)
+    return samplers.unipc(denoise, noise, schedule, known=known, clean=clean)
+
+
+def _concatenate(*cameras: Camera) -> Camera:
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *cameras)
+
+
+def _check_cameras(config: WorldConfig, cameras: Camera, rank: int) -> None:
+    model = config.model
+    if len(cameras.shape) != rank or cameras.shape[-1] != model.segment_frames:
+        wanted = f"[{model.segment_frames}]" if rank == 1 else f"[segments, {model.segment_frames}]"
+        raise UserError(f"cameras have shape {list(cameras.shape)}, a segment of {model.name!r} takes {wanted}")
+    if (cameras.height, cameras.width) != (model.height, model.width):
+        raise UserError(
+            f"cameras are for {cameras.height}x{cameras.width} pixels, the model works at {model.height}x{model.width}"
+        )

@@ -1,0 +1,152 @@
+"""The state of a running world: one immutable pytree, which can be saved, forked, replayed, vmapped and sharded."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mirage_jax import geometry
+from mirage_jax.errors import UserError
+from mirage_jax.geometry import Camera
+from mirage_jax.memory import latent, resample, rgb
+from mirage_jax.memory.latent import LatentMemory
+from mirage_jax.models import heads, vae
+from mirage_jax.world import pixels as world_pixels
+from mirage_jax.world import reference
+from mirage_jax.world.config import WorldConfig
+
+
+@struct.dataclass
+class RolloutState:
+    """Everything that a world is between two segments.
+
+    Attributes:
+      memory: what has been seen, in 3D.
+      decoder: cache of the VAE decoder, so that segments join without a seam.
+      context: `[P + 1, h, w, C]` the latest clean latents; the last one is where the next segment begins.
+      context_cameras: `Camera[P + 1]` on the latent grid.
+      context_valid: bool `[P + 1]`; False before the video has that many frames.
+      bank: earlier latent frames, to choose references from.
+      key: random key of the next segment.
+      segments: int32 `[]`, segments made so far.
+    """
+
+    memory: LatentMemory
+    decoder: Any
+    context: chex.Array
+    context_cameras: Camera
+    context_valid: chex.Array
+    bank: reference.Bank
+    key: chex.PRNGKey
+    segments: chex.Array
+
+
+@struct.dataclass
+class Scene:
+    """What the heads say of latent frames, `[T, h, w]` each.
+
+    Attributes:
+      depth: metres.
+      keep: bool, static and not sky.
+      sky: bool.
+    """
+
+    depth: chex.Array
+    keep: chex.Array
+    sky: chex.Array
+
+
+def init(
+    config: WorldConfig,
+    params: Any,
+    image: chex.Array,
+    depth: chex.Array | None,
+    camera: Camera,
+    key: chex.PRNGKey,
+) -> RolloutState:
+    """A world that has seen one image.
+
+    Args:
+      config: the static sizes.
+      params: of all parts of the model.
+      image: uint8 `[H, W, 3]`.
+      depth: `[H, W]` metres, inf at the sky, 0 where unknown; None asks the model's depth head.
+      camera: one camera on the `H x W` grid.
+      key: decides everything random that follows.
+
+    Raises:
+      UserError: if the image, depth or camera has another size than the model.
+    """
+    model = config.model
+    size = (model.height, model.width)
+    for name, found in [("image", jnp.shape(image)[:2]), ("camera", (camera.height, camera.width))] + (
+        [] if depth is None else [("depth", jnp.shape(depth))]
+    ):
+        if tuple(found) != size:
+            raise UserError(f"{name} has size {tuple(found)}, the model {model.name!r} works at {size}")
+    depth = None if depth is None else jnp.asarray(depth, jnp.float32)
+    return _init(config, params, jnp.asarray(image), depth, camera, key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(config, params, image, depth, camera, key) -> RolloutState:
+    model = config.model
+    frames = image[None].astype(jnp.float32) / 127.5 - 1.0
+    latents, _ = vae.encode_stream(model.vae, params["vae"], frames)
+    _, decoder = vae.decode_stream(model.vae, params["vae"], latents)
+
+    pixels = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], camera)
+    cells = pixels.resized(*config.grid)
+    scene = look(config, params, latents, cells)
+    if depth is not None:
+        given = resample.depth_to_grid(depth, *config.grid)[None]
+        known = jnp.isfinite(given) & (given > 0)
+        scene = Scene(depth=given, keep=known & scene.keep, sky=jnp.isinf(given))
+
+    if config.memory == "rgb":
+        memory = rgb.create(config.capacity)
+        dense, sky = (scene.depth, scene.sky) if depth is None else (depth[None], jnp.isinf(depth)[None])
+        memory = world_pixels.write(memory, frames, dense, pixels, scene.keep, sky, config.near)
+    else:
+        memory = latent.create(config.capacity, model.vae.latent_channels)
+        if config.memory == "latent":
+            memory = latent.write(memory, latents, scene.depth, cells, scene.keep, scene.sky, near=config.near)
+
+    past = model.segment.preceding + 1
+    context = jnp.zeros((past, *latents.shape[1:])).at[-1].set(latents[0])
+    bank = reference.create(config.bank, latents[0], cells[0])
+    return RolloutState(
+        memory=memory,
+        decoder=decoder,
+        context=context,
+        context_cameras=jax.tree.map(lambda x: jnp.repeat(x, past, axis=0), cells),
+        context_valid=jnp.arange(past) == past - 1,
+        bank=reference.store(bank, latents, memorable_depth(scene), cells),
+        key=key,
+        segments=jnp.zeros((), jnp.int32),
+    )
+
+
+def look(config: WorldConfig, params: Any, latents: chex.Array, cameras: Camera) -> Scene:
+    """What the heads see in latent frames.
+
+    Args:
+      config, params: of the world.
+      latents: `[T, h, w, C]` normalised.
+      cameras: `Camera[T]` on the latent grid.
+    """
+    module = heads.LatentHeads(config.model.heads)
+    out = jax.vmap(lambda z, r: module.apply({"params": params["heads"]}, z, r))(latents, geometry.rays(cameras))
+    sky = jax.nn.sigmoid(out["sky_logit"]) > config.keep_threshold
+    keep = jax.nn.sigmoid(out["keep_logit"]) > config.keep_threshold
+    return Scene(depth=out["depth"], keep=keep & ~sky, sky=sky)
+
+
+def memorable_depth(scene: Scene) -> jax.Array:
+    """Depth with inf at the sky and 0 where nothing is to be kept, as the reference bank wants it."""
+    return jnp.where(scene.sky, jnp.inf, jnp.where(scene.keep, scene.depth, 0.0))
