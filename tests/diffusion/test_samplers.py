@@ -60,13 +60,17 @@ def test_euler_converges_with_order_one_and_unipc_with_order_two_or_more():
     assert unipc[1] < euler[2]
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_run_on_the_wan_grid_ends_near_the_exact_flow(name):
-    schedule = samplers.wan_schedule(20)
+def test_runs_on_the_wan_grid_approach_the_exact_flow():
     noise = jax.random.normal(jax.random.key(0), SHAPE)
-    found = SAMPLERS[name](gaussian_denoise, noise, schedule)
-    exact = gaussian_flow(noise, schedule.sigmas[0], 0.0)
-    assert jnp.abs(found - exact).max() < {"euler": 0.3, "unipc": 0.03}[name]
+
+    def distance(sampler, steps):
+        schedule = samplers.wan_schedule(steps)
+        found = sampler(gaussian_denoise, noise, schedule)
+        return float(jnp.abs(found - gaussian_flow(noise, schedule.sigmas[0], 0.0)).max())
+
+    assert distance(samplers.euler, 80) < distance(samplers.euler, 20) / 2.5
+    assert distance(samplers.unipc, 80) < distance(samplers.unipc, 20) / 2.5
+    assert distance(samplers.unipc, 20) < distance(samplers.euler, 20)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -160,7 +160,7 @@ def test_vmap_is_the_batch():
 
 
 def test_remat_and_text_change_no_interface():
-    config = DiTConfig(**{**vars(DIT), "text_dim": 6, "text_tokens": 3})
+    config = DiTConfig(**{**vars(DIT), "layers": 1, "text_dim": 6, "text_tokens": 3})
     generator = Generator(config, SIDE)
     inputs = {**segment(), "text": normal(9, 3, 6)}
     params = randomised(jax.jit(generator.init)(jax.random.key(0), **inputs)["params"])

@@ -1,5 +1,7 @@
 """Heads on latents: metric scale with focal length, global context, size."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,15 +24,21 @@ def randomised(params):
     return tree.unflatten([x + 0.1 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
 
 
-def initial(height=8, width=8):
-    latent = jax.random.normal(jax.random.key(2), (height, width, 6))
-    return jax.jit(LatentHeads(CONFIG).init)(jax.random.key(0), latent, rays_of(height, width, 8.0)), latent
+@functools.cache
+def initial():
+    return jax.jit(LatentHeads(CONFIG).init)(jax.random.key(0), latent_of(8, 8), rays_of(8, 8, 8.0))
+
+
+def latent_of(height, width):
+    return jax.random.normal(jax.random.key(2), (height, width, 6))
+
+
+apply = jax.jit(LatentHeads(CONFIG).apply)
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (4, 6), (11, 7)])
 def test_one_value_a_cell_on_any_grid(height, width):
-    params, latent = initial(height, width)
-    found = LatentHeads(CONFIG).apply(randomised(params), latent, rays_of(height, width, 8.0))
+    found = apply(randomised(initial()), latent_of(height, width), rays_of(height, width, 8.0))
     assert set(found) == {"depth", "keep_logit", "sky_logit"}
     for values in found.values():
         assert values.shape == (height, width)
@@ -41,16 +49,14 @@ def test_one_value_a_cell_on_any_grid(height, width):
 
 @pytest.mark.parametrize("focal", [4.0, 8.0, 20.0])
 def test_before_training_depth_is_typical_times_the_focal_length(focal):
-    params, latent = initial()
-    depth = LatentHeads(CONFIG).apply(params, latent, rays_of(8, 8, focal))["depth"]
+    depth = apply(initial(), latent_of(8, 8), rays_of(8, 8, focal))["depth"]
     np.testing.assert_allclose(depth, CONFIG.typical_depth * focal / CONFIG.canonical_focal, rtol=1e-4)
 
 
 def test_every_cell_sees_the_whole_frame_and_the_rays():
-    params, latent = initial(16, 16)
-    params, view = randomised(params), rays_of(16, 16, 8.0)
-    corner = lambda latent, view: LatentHeads(CONFIG).apply(params, latent, view)["keep_logit"][0, 0]  # noqa: E731
-    by_latent, by_ray = jax.grad(corner, (0, 1))(latent, view)
+    params = randomised(initial())
+    corner = lambda latent, view: apply(params, latent, view)["keep_logit"][0, 0]  # noqa: E731
+    by_latent, by_ray = jax.grad(corner, (0, 1))(latent_of(16, 16), rays_of(16, 16, 8.0))
     assert (jnp.abs(by_latent).max(-1) > 0).all()
     assert (jnp.abs(by_ray[..., :2]).max(-1) > 0).all()
 
