@@ -1,0 +1,75 @@
+"""Video files: H.264 in MP4, which plays everywhere."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+
+from mirage_jax import io
+from mirage_jax.errors import UserError
+
+# BT.709 in the numbers of the H.264 standard; untagged files are played with one matrix by
+# some players and with another by others, up to 20 grey levels apart.
+_BT709 = 1
+# Constant rate factor: near lossless to the eye; 0 is lossless, 51 the worst.
+_QUALITY = "14"
+
+
+def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, fps: float = 16.0) -> None:
+    """Writes frames as an H.264 MP4 (yuv420p, BT.709), atomically.
+
+    The format has even sizes only: of an odd height or width the last row or column is doubled.
+
+    Args:
+      path: ends in `.mp4`.
+      frames: `[T, H, W, 3]` uint8 RGB, at least one frame.
+      fps: frames a second.
+
+    Raises:
+      UserError: if `path` cannot be written or does not end in `.mp4`.
+      ValueError: if `frames` are not such an array.
+    """
+    if Path(path).suffix != ".mp4":
+        raise UserError(f"cannot write a video to {path}; expected a name that ends in .mp4")
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ValueError(f"video frames must be uint8 [T, H, W, 3], got {frames.dtype} {frames.shape}")
+    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    with io.atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.color_range = ColorRange.MPEG
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)))
+        container.mux(stream.encode())
+
+
+def read_video(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads all frames of a video of any format that FFmpeg knows.
+
+    Returns:
+      `[T, H, W, 3]` uint8 RGB.
+
+    Raises:
+      UserError: if the file cannot be read or holds no video.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UserError(f"{path} holds no video")
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    except (av.error.FFmpegError, OSError) as error:
+        raise UserError(f"cannot read the video {path}: {error.strerror}") from error
+    if not frames:
+        raise UserError(f"{path} holds a video of no frames")
+    return np.stack(frames)

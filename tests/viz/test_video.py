@@ -1,0 +1,82 @@
+"""Videos come back as they were written, up to what H.264 costs."""
+
+import os
+
+import av
+import numpy as np
+import pytest
+
+from mirage_jax import viz
+from mirage_jax.errors import UserError
+
+
+def blocks(total, height, width):
+    """Flat blocks of saturated colours that move, and a corner that counts the frames."""
+    colours = np.array(
+        [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [128, 128, 128], [255, 255, 255]], np.uint8
+    )
+    columns = np.arange(width)[None, :, None] // 16 + np.arange(height)[None, None, :] // 16
+    index = (columns.transpose(0, 2, 1) + np.arange(total)[:, None, None] // 4) % len(colours)
+    return colours[index]
+
+
+def test_frames_come_back_in_number_order_and_colour(tmp_path):
+    frames = blocks(20, 64, 96)
+    viz.write_video(tmp_path / "v.mp4", frames, fps=12)
+    again = viz.read_video(tmp_path / "v.mp4")
+    assert again.dtype == np.uint8
+    assert again.shape == frames.shape
+    difference = np.abs(again.astype(int) - frames)
+    # Inside the blocks colours are within a few levels: a wrong colour matrix is off by 20.
+    assert difference[:, 6:10, 6:10].max() <= 4
+    assert difference.mean() < 6
+    assert os.listdir(tmp_path) == ["v.mp4"]
+
+
+def test_the_file_is_what_players_expect(tmp_path):
+    viz.write_video(tmp_path / "v.mp4", blocks(9, 32, 48), fps=12.5)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert float(stream.average_rate) == 12.5
+        assert stream.frames == 9
+        assert (stream.width, stream.height) == (48, 32)
+
+
+@pytest.mark.parametrize(("height", "width"), [(33, 48), (32, 49), (17, 19)])
+def test_odd_sizes_grow_by_one_row_or_column(tmp_path, height, width):
+    frames = blocks(3, height, width)
+    viz.write_video(tmp_path / "v.mp4", frames)
+    again = viz.read_video(tmp_path / "v.mp4")
+    assert again.shape == (3, height + height % 2, width + width % 2, 3)
+    assert np.abs(again[:, :height, :width].astype(int) - frames).mean() < 12
+    assert np.abs(again[:, :, -1].astype(int) - again[:, :, -2]).mean() < 12
+
+
+def test_a_single_frame_is_a_video(tmp_path):
+    viz.write_video(tmp_path / "v.mp4", blocks(1, 16, 16))
+    assert viz.read_video(tmp_path / "v.mp4").shape == (1, 16, 16, 3)
+
+
+def test_what_is_not_a_video_is_a_user_error(tmp_path):
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(UserError, match=r"cannot read the video .*text\.mp4: Invalid data"):
+        viz.read_video(tmp_path / "text.mp4")
+    with pytest.raises(UserError, match=r"cannot read the video .*none\.mp4: No such file"):
+        viz.read_video(tmp_path / "none.mp4")
+    viz.write_video(tmp_path / "v.mp4", blocks(9, 16, 16))
+    whole = (tmp_path / "v.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(UserError, match=r"cut\.mp4"):
+        viz.read_video(tmp_path / "cut.mp4")
+    with pytest.raises(UserError, match=r"expected a name that ends in \.mp4"):
+        viz.write_video(tmp_path / "v.gif", blocks(1, 16, 16))
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 8, 3), (4, 8, 8), (4, 8, 8, 4)])
+def test_frames_of_another_shape_are_refused_and_nothing_is_written(tmp_path, shape):
+    with pytest.raises(ValueError, match=r"must be uint8 \[T, H, W, 3\]"):
+        viz.write_video(tmp_path / "v.mp4", np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match="got float32"):
+        viz.write_video(tmp_path / "v.mp4", np.zeros((2, 8, 8, 3), np.float32))
+    assert os.listdir(tmp_path) == []
