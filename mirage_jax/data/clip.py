@@ -1,0 +1,73 @@
+"""One posed video clip: what every data source yields."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+_ROTATION_TOLERANCE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class PosedClip:
+    """A video with the camera and depth of every frame. `T = 4k + 1` for training clips.
+
+    Lengths are metres; cameras follow OpenCV (x right, y down, z forward).
+    """
+
+    frames: np.ndarray  # uint8 [T, H, W, 3]
+    depth: np.ndarray  # float32 [T, H, W] z-depth; inf = sky, 0 = unknown
+    intrinsics: np.ndarray  # float32 [T, 3, 3], pixels
+    cam2world: np.ndarray  # float32 [T, 4, 4]
+    dynamic: np.ndarray  # bool [T, H, W], moving actors
+    caption: str
+    source: str  # scene, seed and path kind, for example "doom/MAP05/seed17/loop"
+
+    @property
+    def valid(self) -> np.ndarray:
+        """`[T, H, W]` bool, where depth is finite and positive."""
+        return np.isfinite(self.depth) & (self.depth > 0)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, frames: slice) -> PosedClip:
+        """The clip of some of the frames."""
+        names = ("frames", "depth", "intrinsics", "cam2world", "dynamic")
+        return dataclasses.replace(self, **{name: getattr(self, name)[frames] for name in names})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of the clip by name, `valid` included."""
+        names = ("frames", "depth", "intrinsics", "cam2world", "dynamic", "valid")
+        return {name: getattr(self, name) for name in names}
+
+
+def check(clip: PosedClip) -> None:
+    """Checks shapes, types and that the poses are rigid.
+
+    Raises:
+      ValueError: naming the first array that is not as `PosedClip` says.
+    """
+    if clip.frames.ndim != 4 or clip.frames.shape[-1] != 3:
+        raise ValueError(f"frames have shape {clip.frames.shape}, expected [T, H, W, 3]")
+    time, height, width, _ = clip.frames.shape
+    expected = {
+        "frames": ((time, height, width, 3), np.uint8),
+        "depth": ((time, height, width), np.float32),
+        "intrinsics": ((time, 3, 3), np.float32),
+        "cam2world": ((time, 4, 4), np.float32),
+        "dynamic": ((time, height, width), np.bool_),
+    }
+    for name, (shape, dtype) in expected.items():
+        array = getattr(clip, name)
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+    if np.isnan(clip.depth).any() or (clip.depth < 0).any():
+        raise ValueError("depth has NaN or negative values")
+    if not (np.isfinite(clip.intrinsics).all() and np.isfinite(clip.cam2world).all()):
+        raise ValueError("intrinsics or cam2world have values that are not finite")
+    rotation = clip.cam2world[:, :3, :3].astype(np.float64)
+    error = np.abs(rotation @ rotation.swapaxes(1, 2) - np.eye(3)).max()
+    if error > _ROTATION_TOLERANCE or (np.linalg.det(rotation) < 0).any():
+        raise ValueError(f"cam2world is not rigid: |R R^T - I| reaches {error:.2g}, or a determinant is negative")

@@ -1,0 +1,103 @@
+"""Renders many clips on several processes, retrying until each place in the list has a good one.
+
+What is rendered depends on the seed only, not on the number of processes.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import multiprocessing
+from collections.abc import Iterator
+
+import numpy as np
+import vizdoom
+
+from mirage_jax.data.clip import PosedClip
+from mirage_jax.data.doom import engine, paths, render, splits
+
+_MOVING_EVERY = 4  # one clip in four has moving monsters
+_TRIES_A_MAP = 25
+_MAPS_A_CLIP = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One clip to render."""
+
+    index: int
+    seed: int  # of the whole list
+    split: str
+    map_name: str  # the map to try first
+    kind: str
+    moving: bool
+    frames: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """The clip of one job, None if every try failed, and why tries were rejected."""
+
+    job: Job
+    clip: PosedClip | None
+    residuals: dict[str, float]
+    rejected: dict[str, int]
+
+
+def jobs(split: str, clips: int, *, seed: int, frames: int, size: int) -> list[Job]:
+    """The list of clips of a data set: maps, kinds and moving monsters are each spread evenly.
+
+    Raises:
+      UserError: if there is no such split.
+    """
+    names = splits.maps(split)
+    rng = np.random.default_rng([seed, clips])
+    order = [rng.permutation(np.arange(clips) % count) for count in (len(names), len(paths.KINDS), _MOVING_EVERY)]
+    listed = [
+        Job(i, seed, split, names[m], paths.KINDS[k], bool(q == 0), frames, size)
+        for i, (m, k, q) in enumerate(zip(*order, strict=True))
+    ]
+    return sorted(listed, key=lambda job: (job.map_name, job.moving))  # a worker can keep its game running
+
+
+def render_all(listed: list[Job], *, workers: int) -> Iterator[Rendered]:
+    """Renders jobs in order on `workers` processes."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(render_one, listed)
+
+
+_running: dict[tuple[str, bool, int], engine.Engine] = {}
+"""The game this process keeps running; at most one."""
+
+
+def render_one(job: Job) -> Rendered:
+    """Tries seeds on the job's map, then on other maps of its split, until a clip is good."""
+    rng = np.random.default_rng([job.seed, job.index])
+    others = [name for name in rng.permutation(splits.maps(job.split)) if name != job.map_name]
+    rejected = collections.Counter()
+    for map_name in [job.map_name, *others[: _MAPS_A_CLIP - 1]]:
+        for _ in range(_TRIES_A_MAP):
+            seed = int(rng.integers(1 << 31))
+            try:
+                game = _engine(str(map_name), job)
+                clip, residuals = render.render(game, job.kind, frames=job.frames, seed=seed, moving=job.moving)
+                return Rendered(job, clip, residuals, dict(rejected))
+            except render.Rejected as reason:
+                rejected[str(reason)] += 1
+            except vizdoom.ViZDoomUnexpectedExitException:
+                _running.clear()
+                rejected["game crashed"] += 1
+    return Rendered(job, None, {}, dict(rejected))
+
+
+def _engine(map_name: str, job: Job) -> engine.Engine:
+    key = (map_name, job.moving, job.size)
+    if key not in _running:
+        for old in _running.values():
+            old.close()
+        _running.clear()
+        _running[key] = engine.Engine(map_name, monsters=job.moving, size=job.size)
+    return _running[key]

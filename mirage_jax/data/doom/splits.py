@@ -1,0 +1,43 @@
+"""Which Freedoom maps belong to which split, and which must never be rendered."""
+
+from __future__ import annotations
+
+from mirage_jax.errors import UserError
+
+RESERVED = frozenset([f"MAP{i}" for i in range(27, 33)] + [f"E4M{i}" for i in range(1, 10)])
+"""Kept for checks from outside: never rendered here, for any purpose."""
+
+BAD_DEPTH = frozenset(["E1M1", "E3M4", "E3M5", "E3M8"])
+"""Their renderer tricks disagree with the file's geometry at too many pixels."""
+
+_TEST = tuple(f"MAP{i}" for i in range(21, 27))
+_VALIDATION = ("MAP19", "MAP20")
+_TRAIN = tuple(f"MAP{i:02d}" for i in range(1, 19)) + tuple(
+    name for name in (f"E{e}M{m}" for e in (1, 2, 3) for m in range(1, 10)) if name not in BAD_DEPTH
+)
+SPLITS = {"train": _TRAIN, "validation": _VALIDATION, "test": _TEST}
+
+
+def maps(split: str) -> tuple[str, ...]:
+    """Maps of one split.
+
+    Raises:
+      UserError: if there is no such split.
+    """
+    if split not in SPLITS:
+        raise UserError(f"--split is {split!r}, expected one of {', '.join(SPLITS)}")
+    return SPLITS[split]
+
+
+def check_map(name: str) -> None:
+    """Refuses maps that no split may use.
+
+    Raises:
+      UserError: if the map is reserved, left out, or unknown.
+    """
+    if name in RESERVED:
+        raise UserError(f"map {name} is reserved for outside checks and must not be rendered")
+    if name in BAD_DEPTH:
+        raise UserError(f"map {name} is left out because its depth cannot be computed from its geometry")
+    if not any(name in names for names in SPLITS.values()):
+        raise UserError(f"map {name!r} is in no split; known maps are {', '.join(sum(SPLITS.values(), ()))}")

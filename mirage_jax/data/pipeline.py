@@ -1,0 +1,103 @@
+"""From a source of clips to batches of random windows, with a position that can be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+
+from mirage_jax.errors import UserError
+
+_PER_CLIP = ("caption", "source")
+
+
+class ClipSource(Protocol):
+    """Random access to dicts with arrays whose first axis is time, and strings."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+def clips(
+    source: ClipSource,
+    *,
+    batch_size: int,
+    frames: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+    fields: Sequence[str] | None = None,
+    windows_per_clip: int = 1,
+) -> grain.DatasetIterator:
+    """An endless iterator of batches of random windows of clips.
+
+    The order depends on the seed only, not on `workers`. The position is saved and restored with
+    `grain.checkpoint.CheckpointSave` and `CheckpointRestore`; it fits the same process and worker counts only.
+
+    Args:
+      source: what `load_source` returns, or any list of such dicts.
+      batch_size: clips of this process in one batch.
+      frames: length of a window, 4k + 1.
+      seed: decides the order and the windows.
+      process_index, process_count: which share of the clips this process reads.
+      workers: reading processes; 0 reads in the calling process.
+      fields: what to keep of the source's fields; all if None.
+      windows_per_clip: windows cut from a clip each time it is read; consecutive in the order, so that one
+        reading serves them all. They count as items of the batch.
+
+    Returns:
+      An iterator of dicts of arrays `[batch_size, frames, ...]`; strings come as `[batch_size]` str arrays.
+
+    Raises:
+      UserError: if the window or batch does not fit the source.
+    """
+    if frames < 1 or frames % 4 != 1:
+        raise UserError(f"frames is {frames}, expected 4k + 1 (for example 17)")
+    share = len(range(process_index, len(source), process_count))
+    if not 0 <= process_index < process_count:
+        raise UserError(f"process_index is {process_index}, expected 0 to {process_count - 1}")
+    if windows_per_clip < 1 or batch_size % windows_per_clip:
+        raise UserError(f"batch_size is {batch_size}, expected a multiple of windows_per_clip, {windows_per_clip}")
+    if not share:
+        raise UserError(f"process {process_index} of {process_count} has no clip to read: the source has {len(source)}")
+    length = next(len(v) for v in source[process_index].values() if not isinstance(v, str))
+    if frames > length:
+        raise UserError(f"frames is {frames}, but the clips have {length} frames")
+
+    def cut(clip: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        return _windows(clip, frames, windows_per_clip, fields, rng)
+
+    dataset = grain.MapDataset.source(source).seed(seed)[process_index::process_count]
+    dataset = dataset.shuffle().repeat().random_map(cut)
+    dataset = dataset.batch(batch_size // windows_per_clip, drop_remainder=True).map(_merge)
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    iterable = dataset.to_iter_dataset(options)
+    if workers:
+        iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    return iter(iterable)
+
+
+def _windows(
+    clip: dict[str, Any], frames: int, count: int, fields: Sequence[str] | None, rng: np.random.Generator
+) -> dict[str, Any]:
+    """`count` random windows of a clip, stacked."""
+    names = tuple(clip) if fields is None else tuple(fields)
+    length = next(len(value) for value in clip.values() if not isinstance(value, str))
+    starts = rng.integers(length - frames + 1, size=count)
+    cut = {}
+    for name in names:
+        value = clip[name]
+        if name in _PER_CLIP:
+            cut[name] = np.array([value] * count)
+        else:
+            cut[name] = np.stack([value[start : start + frames] for start in starts])
+    return cut
+
+
+def _merge(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Joins the axes of clips and of windows."""
+    return {name: value.reshape(-1, *value.shape[2:]) for name, value in batch.items()}

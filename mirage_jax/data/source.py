@@ -1,0 +1,100 @@
+"""Random access to the clips of a data set on disk."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import pathlib
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mirage_jax.data.clip import PosedClip
+from mirage_jax.errors import UserError
+
+FIELDS = ("frames", "depth", "intrinsics", "cam2world", "dynamic", "valid", "caption", "source")
+_STORED = {"valid": "depth"}  # fields that are computed from a stored one
+
+
+class Source:
+    """Clips of one split: `source[i]` is a dict of the fields asked for.
+
+    Arrays are those of `PosedClip` (and its `valid`); `caption` and `source` are str. Only what is asked for is
+    decompressed. Pickles as its folders, so that worker processes open the files themselves.
+    """
+
+    def __init__(self, parts: Sequence[pathlib.Path], split: str, fields: Sequence[str] = FIELDS):
+        """Args: TFDS folders of the parts, in order; the split's name; the fields to read."""
+        self._parts, self._split, self.fields = tuple(parts), split, tuple(fields)
+        stored = {_STORED.get(name, name) for name in fields}
+        self._records, self._features, self._widths = [], [], []
+        for part in self._parts:
+            builder = tfds.builder_from_directory(str(part))
+            raw = tfds.decode.DeserializeMethod.RAW_BYTES
+            self._records.append(builder.as_data_source(split, deserialize_method=raw))
+            # tfds.decode.PartialDecoding would do this, but imports TensorFlow.
+            self._features.append(tfds.features.FeaturesDict({name: builder.info.features[name] for name in stored}))
+            self._widths.append(builder.info.features["frames"].shape[2])
+        self._ends = list(itertools.accumulate(len(records) for records in self._records))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        index = index.__index__()
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        part = bisect.bisect_right(self._ends, index)
+        record = self._records[part][index - (self._ends[part - 1] if part else 0)]
+        stored = self._features[part].deserialize_example_np(record)
+        return {name: _decode(name, stored, self._widths[part]) for name in self.fields}
+
+    def clip(self, index: int) -> PosedClip:
+        """One clip as a `PosedClip`; needs a source of all fields."""
+        values = self[index]
+        del values["valid"]
+        return PosedClip(**values)
+
+    def __repr__(self) -> str:
+        return f"Source({len(self)} clips, split={self._split!r}, fields={self.fields})"  # Grain prints it on resume
+
+    def __reduce__(self):
+        return Source, (self._parts, self._split, self.fields)
+
+
+def load_source(path: str | pathlib.Path, split: str, fields: Sequence[str] | None = None) -> Source:
+    """Opens all parts of one split of a data set.
+
+    Args:
+      path: the folder given to `build_dataset --out`.
+      split: train, validation or test.
+      fields: what to read, of `FIELDS`; everything if None.
+
+    Raises:
+      UserError: if there is no such split there, or a field is unknown.
+    """
+    fields = FIELDS if fields is None else tuple(fields)
+    if unknown := set(fields) - set(FIELDS):
+        raise UserError(f"unknown fields {sorted(unknown)}, expected some of {', '.join(FIELDS)}")
+    parts = sorted(file.parent for file in pathlib.Path(path).glob(f"{split}/part-*/*/*/*/dataset_info.json"))
+    if not parts:
+        raise UserError(
+            f"no data of split {split!r} in {path}; build it with: "
+            f"python -m experiments.build_dataset --dataset doom --out {path} --split {split}"
+        )
+    return Source(parts, split, fields)
+
+
+def _decode(name: str, stored: dict[str, Any], width: int) -> Any:
+    value = stored[_STORED.get(name, name)]
+    if name == "depth":
+        return value.astype(np.float32)
+    if name == "valid":
+        return np.isfinite(value) & (value > 0)
+    if name == "dynamic":
+        return np.unpackbits(value, axis=-1, count=width).astype(bool)
+    if name in ("caption", "source"):
+        return value.decode()
+    return value
