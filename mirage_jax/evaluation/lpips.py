@@ -1,0 +1,96 @@
+"""LPIPS with an AlexNet backbone, version 0.1: the network and its weights.
+
+Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018, eq. 1. Five layers of
+AlexNet see both images; the squared difference of their unit-normalised features is weighted by channel, averaged over
+space and summed over layers. `experiments/convert_lpips.py` made the file of weights; NOTICE says whose they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import safetensors.numpy
+from jax import lax
+
+import mirage_jax
+from mirage_jax.errors import UserError
+
+ASSET = Path(mirage_jax.__file__).parent / "assets" / "lpips_alex.safetensors"
+ASSET_SHA256 = "fdead4ac76b9fde890137c9f97a825c199e378fcfa37dc779caa6bbb30b81f20"
+
+# name: (stride, padding, max-pool before it)
+LAYERS = {
+    "conv1": (4, 2, False),
+    "conv2": (1, 2, True),
+    "conv3": (1, 1, True),
+    "conv4": (1, 1, False),
+    "conv5": (1, 1, False),
+}
+MINIMUM_SIZE = 31  # below it nothing is left after the second pooling
+
+_SHIFT = (-0.030, -0.088, -0.188)  # of images in [-1, 1]
+_SCALE = (0.458, 0.448, 0.450)
+_FRAMES_AT_ONCE = 8  # bounds memory for long videos
+
+
+@functools.cache
+def load_parameters() -> Mapping[str, jax.Array]:
+    """The shipped weights as float32.
+
+    Returns:
+      for each layer `NAME` of `LAYERS`: `NAME.kernel` `[kh, kw, in, out]`, `NAME.bias` `[out]`, `NAME.head` `[out]`.
+
+    Raises:
+      UserError: if the file is missing or not the one that this version ships.
+    """
+    try:
+        content = ASSET.read_bytes()
+    except OSError as error:
+        raise UserError(f"{ASSET}: cannot read the weights of LPIPS ({error.strerror})") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != ASSET_SHA256:
+        raise UserError(f"{ASSET}: damaged weights of LPIPS, found sha256 {found}, expected {ASSET_SHA256}")
+    return {name: jnp.asarray(value, jnp.float32) for name, value in safetensors.numpy.load(content).items()}
+
+
+@jax.jit
+def distance(parameters: Mapping[str, chex.Array], a: chex.Array, b: chex.Array) -> jax.Array:
+    """Perceptual distance of each frame of `a` to the same frame of `b`.
+
+    Args:
+      parameters: as `load_parameters` returns them.
+      a, b: `[T, H, W, 3]` float32 in 0..255.
+
+    Returns:
+      `[T]` float32, 0 for equal frames.
+
+    Raises:
+      ValueError: if the frames are smaller than `MINIMUM_SIZE` on a side.
+    """
+    chex.assert_shape([a, b], (*a.shape[:3], 3))
+    if min(a.shape[1:3]) < MINIMUM_SIZE:
+        raise ValueError(f"LPIPS needs frames of at least 31x31, got {a.shape[1]}x{a.shape[2]}")
+    return lax.map(lambda pair: _frame_distance(parameters, *pair), (a, b), batch_size=min(_FRAMES_AT_ONCE, len(a)))
+
+
+def _frame_distance(parameters: Mapping[str, chex.Array], a: jax.Array, b: jax.Array) -> jax.Array:
+    """`[H, W, 3]`, `[H, W, 3]` -> `[]`."""
+    x = (jnp.stack([a, b]) / 127.5 - 1 - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+    total = jnp.zeros(())
+    for name, (stride, padding, pooled) in LAYERS.items():
+        if pooled:
+            x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+        kernel = parameters[f"{name}.kernel"]
+        x = lax.conv_general_dilated(
+            x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = jax.nn.relu(x + parameters[f"{name}.bias"])
+        unit = x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10)
+        total += jnp.mean((unit[0] - unit[1]) ** 2 @ parameters[f"{name}.head"])
+    return total

@@ -1,0 +1,60 @@
+"""Bootstrap intervals: known widths, coverage, pairing, and what is refused."""
+
+import numpy as np
+import pytest
+
+from mirage_jax.evaluation.statistics import bootstrap_mean, paired_difference
+
+
+def test_width_is_that_of_the_normal_theory():
+    values = np.random.RandomState(0).normal(3.0, 2.0, 400)
+    interval = bootstrap_mean(values)
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert interval.mean == pytest.approx(values.mean()) and interval.count == 400
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.05 * half)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.05 * half)
+
+
+def test_about_95_of_100_intervals_hold_the_truth():
+    random = np.random.RandomState(1)
+    hits = sum(
+        interval.low <= 1 <= interval.high
+        for interval in (bootstrap_mean(random.exponential(1, 60)) for _ in range(100))
+    )
+    assert 87 <= hits <= 99
+
+
+def test_same_seed_same_interval():
+    values = np.random.RandomState(2).rand(20)
+    assert bootstrap_mean(values, seed=4) == bootstrap_mean(values, seed=4)
+    assert bootstrap_mean(values, seed=4) != bootstrap_mean(values, seed=5)
+
+
+def test_seeds_of_a_clip_are_not_more_clips():
+    values = np.random.RandomState(3).rand(10, 1)
+    assert bootstrap_mean(np.repeat(values, 50, axis=1)) == bootstrap_mean(values[:, 0])
+
+
+def test_pairing_removes_what_clips_share():
+    random = np.random.RandomState(4)
+    difficulty = random.normal(25, 6, 60)  # clips differ by much more than methods do
+    a, b = difficulty + 0.5 + random.normal(0, 0.3, 60), difficulty + random.normal(0, 0.3, 60)
+    paired = paired_difference(a, b)
+    assert 0 < paired.low < 0.5 < paired.high < 0.8
+    assert bootstrap_mean(a).low < bootstrap_mean(b).high  # unpaired, nothing could be said
+    assert paired_difference(b, a).mean == pytest.approx(-paired.mean)
+
+
+@pytest.mark.parametrize("values", [[1.0], [], [1.0, np.nan], [1.0, np.inf], np.zeros((2, 2, 2))])
+def test_refused(values):
+    with pytest.raises(ValueError):
+        bootstrap_mean(np.array(values))
+
+
+def test_unequal_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"\(3,\) and \(1,\)"):
+        paired_difference(np.zeros(3), np.zeros(1))
+
+
+def test_reads_well():
+    assert str(bootstrap_mean(np.array([2.0, 2.0, 2.0]))) == "2.000 [2.000, 2.000] (n=3)"
