@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mirage_jax.geometry.exact import dot3, opaque, product
+from mirage_jax.geometry.exact import dot3, norm3, opaque, product
 
 
 @struct.dataclass
@@ -132,7 +132,7 @@ def ray_directions(camera: Camera) -> jax.Array:
     pose = opaque(camera.cam2world)[..., None, None, :, :]
     directions = rotate(pose[..., :3, :3], rays(camera))
     components = tuple(directions[..., i] for i in range(3))
-    length = jnp.sqrt(dot3(components, components))
+    length = norm3(components)
     return jnp.stack([component / length for component in components], axis=-1)
 
 

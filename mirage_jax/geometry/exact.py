@@ -37,6 +37,12 @@ def dot3(a: tuple[chex.Array, ...], b: tuple[chex.Array, ...]) -> jax.Array:
     return product(a[0], b[0]) + product(a[1], b[1]) + product(a[2], b[2])
 
 
+def norm3(vector: tuple[chex.Array, ...]) -> jax.Array:
+    """Length of a vector of three components; the clamp keeps what divides by it from becoming a reciprocal root."""
+    length = jnp.sqrt(dot3(vector, vector))
+    return jnp.minimum(length, jnp.finfo(length.dtype).max)
+
+
 def opaque(tree: chex.ArrayTree) -> chex.ArrayTree:
     """The same arrays, of which the compiler knows shapes and types but not values."""
     return lax.optimization_barrier(jax.tree.map(jnp.asarray, tree))

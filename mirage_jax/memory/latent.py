@@ -14,7 +14,7 @@ from flax import struct
 from jax import lax
 
 from mirage_jax.geometry import Camera, cell_centres, lift, project, ray_directions, rays
-from mirage_jax.geometry.exact import dot3, opaque, product
+from mirage_jax.geometry.exact import norm3, opaque, product
 from mirage_jax.memory import splat
 
 NEAR = 0.05
@@ -222,7 +222,7 @@ def _lifted(
     points = jnp.concatenate([position, jnp.where(sky, 0.0, 1.0)[..., None]], axis=-1)
 
     ray = tuple(rays(cameras)[..., i] for i in range(3))
-    forward = jnp.where(sky, 1.0 / jnp.sqrt(dot3(ray, ray)), depth)
+    forward = jnp.where(sky, 1.0 / norm3(ray), depth)
     intrinsics = opaque(cameras.intrinsics)
     focal = jnp.maximum(intrinsics[..., 0, 0], intrinsics[..., 1, 1])
     cell_size = product(forward, (1.0 / focal)[..., None, None])
