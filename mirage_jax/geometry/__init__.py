@@ -1,5 +1,20 @@
 """Cameras, lifting and projection, trajectories, pose files."""
 
+from mirage_jax.geometry import pose_files, se3, trajectory
 from mirage_jax.geometry.camera import Camera, cell_centres, lift, project, ray_directions, rays, rigid_inverse, rotate
+from mirage_jax.geometry.crop import centre_cropped
 
-__all__ = ["Camera", "cell_centres", "lift", "project", "ray_directions", "rays", "rigid_inverse", "rotate"]
+__all__ = [
+    "Camera",
+    "cell_centres",
+    "centre_cropped",
+    "lift",
+    "pose_files",
+    "project",
+    "ray_directions",
+    "rays",
+    "rigid_inverse",
+    "rotate",
+    "se3",
+    "trajectory",
+]

@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import PIL.Image
 import pose_samples as samples
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mirage_jax import viz
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, lift, pose_files, project, se3
 
@@ -202,3 +204,28 @@ def test_release_intrinsics_are_for_the_size_whose_middle_they_have(tmp_path, st
         np.testing.assert_allclose(camera.intrinsics[0], [[80, 0, 64], [0, 80, 32], [0, 0, 1]], rtol=1e-6)
     assert np.array_equal(loaded.depth.depth[0, 0, :4], [0, 0, np.inf, 2])
     assert not loaded.depth.keep.any()
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "first_frame.png"])
+def test_release_frames_beside_the_file_set_the_size(tmp_path, name):
+    """Depth of 32x32 is the middle of frames of 32x64, which only the pictures beside the file tell."""
+    frames = np.zeros((2, 32, 64, 3), np.uint8)
+    if name == "clip.mp4":
+        viz.write_video(tmp_path / name, frames)
+    else:
+        PIL.Image.fromarray(frames[0]).save(tmp_path / name)
+    np.savez(
+        tmp_path / "geometry.npz",
+        depths=np.ones((2, 32, 32), np.float32),
+        intrinsics=np.tile(np.array([[40, 0, 32], [0, 40, 16], [0, 0, 1.0]]), (2, 1, 1)),
+        poses_c2w=np.tile(np.eye(4), (2, 1, 1)),
+        original_size=np.array([-1, -1]),
+        processed_size=np.array([32, 32]),
+    )
+    loaded = pose_files.load(tmp_path)
+    assert (loaded.camera.height, loaded.camera.width) == (32, 64)
+    assert np.array_equal(loaded.camera.intrinsics[0], [[40, 0, 32], [0, 40, 16], [0, 0, 1]])
+    assert np.array_equal(loaded.depth.camera.intrinsics[0], [[40, 0, 16], [0, 40, 16], [0, 0, 1]])
+    (tmp_path / name).write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"the pictures beside .*geometry\.npz cannot be read"):
+        pose_files.load(tmp_path)

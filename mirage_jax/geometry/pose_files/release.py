@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
 import PIL.Image
 
@@ -97,6 +96,8 @@ def _frame_size(path: Path, arrays: reading.Arrays) -> tuple[int, int] | None:
     clip, first = path.with_name("clip.mp4"), path.with_name("first_frame.png")
     try:
         if clip.exists():
+            import av  # here, so that geometry loads FFmpeg only where a clip has to be measured
+
             with av.open(str(clip)) as container:
                 stream = container.streams.video[0]
                 return stream.height, stream.width
