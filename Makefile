@@ -1,12 +1,14 @@
 # make demo   the main job with the shipped model      make test   every check, as CI runs it
-# make setup  everything pinned, in .venv/             make PYTHON=/path/to/python3.12 ...  another interpreter
+# make setup  everything pinned, in .venv/             make parity  against the public PyTorch implementations
+# make clean setup PYTHON=/path/to/python3.12          another interpreter
 SHELL := /bin/bash
 VENV := .venv
-PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+PARITY := .venv-parity
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTEST_FLAGS ?= -q -n auto
 export PYTHON
 
-.PHONY: setup demo test clean
+.PHONY: setup demo test parity clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.complete
@@ -20,8 +22,11 @@ test: $(VENV)/.complete
 	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
 
+parity: $(PARITY)/.complete
+	$(PARITY)/bin/python -m pytest tests/parity $(PYTEST_FLAGS)
+
 clean:
-	rm -rf $(VENV) .jax_cache out
+	rm -rf $(VENV) $(PARITY) .jax_cache
 
 # What generation needs (stamp .core), then data pipeline and developers' tools on top (stamp .complete).
 $(VENV)/.created: launch/create_venv.sh
@@ -31,10 +36,16 @@ $(VENV)/.created: launch/create_venv.sh
 
 $(VENV)/.core: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing mirage-jax and what it needs into $(VENV) (about a minute the first time)"
-	@$(PIP) -e .
+	@$(VENV)/bin/python $(PIP_INSTALL) -e .
 	@touch $@
 
 $(VENV)/.complete: $(VENV)/.core
 	@echo "Installing the data pipeline and developers' tools into $(VENV)"
-	@$(PIP) -e '.[data,dev]'
+	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[data,dev]'
+	@touch $@
+
+$(PARITY)/.complete: launch/create_venv.sh pyproject.toml constraints.txt
+	@echo "Making $(PARITY) with PyTorch (gigabytes, where pip finds only its CUDA build)"
+	@launch/create_venv.sh $(PARITY)
+	@$(PARITY)/bin/python $(PIP_INSTALL) -e '.[dev,parity]'
 	@touch $@

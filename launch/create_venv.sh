@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes a virtual environment with pip: launch/create_venv.sh FOLDER
 #
-# PYTHON=/path/to/python chooses the interpreter; otherwise the first of python3.11, python3.12 and python3 that fits.
-# A bare Debian has no ensurepip (it is in the package python3-venv), so three ways are tried in turn.
+# One that is there and works is kept. PYTHON=/path/to/python chooses the interpreter; otherwise it is the first of
+# python3.11, python3.12 and python3 that fits. A bare Debian has no ensurepip (it is in the package python3-venv), so three ways are tried in turn.
 set -euo pipefail
 folder=${1:?usage: launch/create_venv.sh FOLDER}
 
@@ -10,13 +10,20 @@ fits() {  # Python 3.11 and 3.12 are the versions that constraints.txt pins.
     "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' >/dev/null 2>&1
 }
 
+if [[ -x $folder/bin/python ]] && fits "$folder/bin/python" && "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
+    exit 0
+fi
+
 if [[ -n ${PYTHON:-} ]]; then
     fits "$PYTHON" || { echo "error: PYTHON=$PYTHON is not a working Python 3.11 or 3.12" >&2; exit 2; }
 else
     for PYTHON in python3.11 python3.12 python3 none; do
         if fits "$PYTHON"; then break; fi
     done
-    [[ $PYTHON != none ]] || { echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+    if [[ $PYTHON == none ]]; then
+        echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2
+        exit 2
+    fi
 fi
 
 has_ensurepip() { "$PYTHON" -c 'import ensurepip' >/dev/null 2>&1; }
