@@ -45,8 +45,8 @@ def test_impossible_configs(change, message):
 def test_time_embedding_stays_in_float32():
     config = DiTConfig(**SIZES, dtype="bfloat16")
     module = TimeEmbedding(config)
-    params = module.init(jax.random.key(0), jnp.zeros(1))
-    close = module.apply(params, jnp.array([999.0, 999.5]))
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros(1))
+    close = jax.jit(module.apply)(params, jnp.array([999.0, 999.5]))
     assert {x.dtype for x in close} == {jnp.dtype("float32")}
     # bfloat16 holds no 999.5: in it the two timesteps would be one.
     assert jnp.abs(close[0][0] - close[0][1]).max() > 1e-5
