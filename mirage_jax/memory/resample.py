@@ -59,9 +59,9 @@ def mask_to_grid(mask: chex.Array, height: int, width: int, *, least: float = 0.
       ValueError: if a grid is empty.
     """
     mask = jnp.asarray(mask, bool)
-    cell = (mask.shape[-2] / height) * (mask.shape[-1] / width)
+    covered, whole = _area(mask, height, width), _area(jnp.ones_like(mask), height, width)
     rounding = 1e-5  # of the areas, for ratios that are not whole numbers
-    return _area(mask, height, width) >= (least - rounding) * cell
+    return covered >= (least - rounding) * whole
 
 
 def _bilinear(image: jax.Array, height: int, width: int) -> jax.Array:
