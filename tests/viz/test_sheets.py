@@ -36,7 +36,12 @@ def test_one_video_fills_rows_with_evenly_spaced_frames(tmp_path):
         assert cells(picture) == [[0, 4, 7, 11, 14], [18, 21, 25, 28, 32]]
         # Each cell is 20x16 magnified by two.
         inside = np.asarray(picture)[..., 0] >= 100
-        assert (inside & (np.asarray(picture)[..., 1] == 0)).sum() == 10 * 40 * 32
+        inside &= np.asarray(picture)[..., 1] == 0
+        assert inside.sum() == 10 * 40 * 32
+        # The numbers stand above the cells: ink over each of the first row, none of it covered.
+        top, left = np.argwhere(inside).min(axis=0)
+        ink = (np.asarray(picture)[:top] < 100).all(-1)
+        assert all(ink[:, x : x + 40].sum() > 8 for x in range(left, picture.width - 40, 44))
 
 
 def test_short_videos_show_every_frame_once(tmp_path):
