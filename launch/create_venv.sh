@@ -2,7 +2,8 @@
 # Makes a virtual environment with pip: launch/create_venv.sh FOLDER
 #
 # One that is there and works is kept. PYTHON=/path/to/python chooses the interpreter; otherwise it is the first of
-# python3.11, python3.12 and python3 that fits. A bare Debian has no ensurepip (it is in the package python3-venv), so three ways are tried in turn.
+# python3.11, python3.12 and python3 that fits. A bare Debian has no ensurepip (it is in the package
+# python3-venv), so three ways are tried in turn.
 set -euo pipefail
 folder=${1:?usage: launch/create_venv.sh FOLDER}
 

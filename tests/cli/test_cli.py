@@ -152,4 +152,5 @@ def test_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     assert len(commit) == 40 and modified is False
     (tmp_path / "file").write_text("two")
     assert cli._git_state(tmp_path) == (commit, True)
+    (tmp_path / "inside").mkdir()  # as a package installed below somebody else's checkout
     assert cli._git_state(tmp_path / "inside") == (None, None)
