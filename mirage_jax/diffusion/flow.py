@@ -46,7 +46,7 @@ def add_noise(x0: chex.Array, noise: chex.Array, sigmas: chex.Array) -> jax.Arra
 
 def training_target(x0: chex.Array, noise: chex.Array, prediction: str) -> jax.Array:
     """What a network of `DiTConfig.prediction` should give: `noise - x0` for 'flow', `x0` for 'sample'."""
-    return noise - x0 if prediction == "flow" else x0
+    return jnp.subtract(noise, x0) if prediction == "flow" else jnp.asarray(x0)
 
 
 def sample_from_output(output: chex.Array, noisy: chex.Array, sigmas: chex.Array, prediction: str) -> jax.Array:
@@ -74,7 +74,7 @@ def loss(output: chex.Array, target: chex.Array, clean: chex.Array) -> jax.Array
       clean: bool `[T]`; what these frames hold, NaN included, changes neither loss nor gradient.
     """
     chex.assert_equal_shape([output, target])
-    error = (output - target).astype(jnp.float32)
+    error = jnp.subtract(output, target).astype(jnp.float32)
     error = jnp.where(_over_cells(clean, error), 0.0, error)
     return jnp.sum(frame_weights(clean) * jnp.mean(error * error, axis=(1, 2, 3)))
 

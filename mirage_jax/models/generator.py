@@ -74,7 +74,7 @@ class Generator(nn.Module):
         x = self.backbone.embed(latents)
         time = self.backbone.embed_time(times)
         text = self.backbone.embed_text(text)
-        rows, columns = (size // patch for size, patch in zip(frame_shape[:2], self.dit.patch[1:], strict=True))
+        rows, columns = frame_shape[0] // self.dit.patch[1], frame_shape[1] // self.dit.patch[2]
         rotary = rope.segment_rotary(*counts, rows, columns, self.dit.head_dim)
         key_mask = jnp.repeat(valid, x.shape[1])
         # Reference tokens come first and stay outside the side branch: what it needs is all but those.
@@ -92,7 +92,7 @@ class Generator(nn.Module):
         output = self.backbone(x, time, rotary, key_mask, text, hints)[frame : frame + counts[1]]
         if output_hint is not None:
             output = output + output_hint[: counts[1]]
-        return unpatchify(output, *frame_shape[:2], self.dit.patch)
+        return unpatchify(output, frame_shape[0], frame_shape[1], self.dit.patch)
 
 
 def _clean_frames(

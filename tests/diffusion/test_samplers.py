@@ -60,6 +60,24 @@ def test_euler_converges_with_order_one_and_unipc_with_order_two_or_more():
     assert unipc[1] < euler[2]
 
 
+# Five values through diffusers 0.42.1, UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True,
+# flow_shift=5.0), with the velocity below (tests/parity compares longer runs where diffusers is installed).
+PUBLIC_RUNS = {
+    3: [-1.331031, -0.530496, -0.06962211, 0.4104471, 1.401099],
+    8: [-1.277797, -0.4820827, -0.0394289, 0.3996773, 1.311992],
+}
+
+
+@pytest.mark.parametrize("steps", PUBLIC_RUNS)
+def test_unipc_reproduces_stored_runs_of_the_public_scheduler(steps):
+    def denoise(x, sigma, timestep):
+        return x - sigma * (jnp.tanh(1.3 * x) + 0.5 * jnp.sin(x[..., ::-1] + 0.3) * timestep / 1000)
+
+    noise = jnp.linspace(-2, 2, 5).reshape(1, 1, 1, 5)
+    found = samplers.unipc(denoise, noise, samplers.wan_schedule(steps))
+    np.testing.assert_allclose(found[0, 0, 0], PUBLIC_RUNS[steps], atol=2e-6)
+
+
 def test_runs_on_the_wan_grid_approach_the_exact_flow():
     noise = jax.random.normal(jax.random.key(0), SHAPE)
 
