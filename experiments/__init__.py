@@ -1,1 +1,1 @@
-"""Command-line entry points: each `python -m experiments.NAME --help` explains its flags."""
+"""Entry points: `python -m experiments.NAME --help`."""

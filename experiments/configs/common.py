@@ -29,7 +29,7 @@ def base(stage: str) -> ml_collections.ConfigDict:
     config.clip_norm = 1.0
     config.ema_decay = 0.999
 
-    # Devices: axes of the mesh (-1: all devices), and (regex on the path, spec) rules; what no rule names is replicated.
+    # Devices: axes of the mesh (-1: all devices), and (regex on the path, spec) rules; the rest is replicated.
     config.mesh = ml_collections.ConfigDict({"data": -1})
     config.sharding_rules = ()
 

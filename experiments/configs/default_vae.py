@@ -7,14 +7,14 @@ def get_config():
     """Stage 1 of 4."""
     config = common.base("vae")
     config.data = "data/doom"
-    config.frames = 9
-    config.crop = 96
-    config.batch_size = 2
-    config.windows_per_clip = 4
-    config.l1_weight = 0.1
-    config.kl_weight = 2e-4
+    config.frames = 5
+    config.crop = 64
+    config.batch_size = 8
+    config.windows_per_clip = 2
+    config.l1_weight = 0.05
+    config.kl_weight = 1e-5
     config.statistics_batches = 50
 
-    config.steps = 6000
-    config.learning_rate = 1.5e-3
+    config.steps = 2600
+    config.learning_rate = 3e-4  # 1e-3 and above stay at the mean colour for a thousand steps
     return config

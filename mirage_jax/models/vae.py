@@ -15,6 +15,7 @@ Modules take one clip, `[T, H, W, C]`; batch with `jax.vmap`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -125,9 +126,7 @@ class CausalConv(nn.Module):
 
 
 def _conv2d(x: jax.Array, kernel: jax.Array, pad, stride: int = 1) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def _with_past(module: nn.Module, x: jax.Array, frames: int) -> jax.Array:
@@ -364,6 +363,7 @@ class VAE(nn.Module):
     config: VAEConfig
 
     def setup(self):
+        """Declares the two halves."""
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
 
@@ -387,6 +387,7 @@ def init(config: VAEConfig, key: chex.PRNGKey) -> Any:
     return VAE(config).init({"params": key}, frames)["params"]
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def moments(config: VAEConfig, params: Any, frames: chex.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and log-variance `[t, h, w, C]` of the unnormalised latents of a whole clip (for training)."""
     _check_frames(config, frames, frames.shape[0])
@@ -395,6 +396,7 @@ def moments(config: VAEConfig, params: Any, frames: chex.Array) -> tuple[jax.Arr
     return mean, jnp.clip(log_variance, -30.0, 20.0)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def encode(config: VAEConfig, params: Any, frames: chex.Array) -> jax.Array:
     """Normalised latents of a whole clip (the mean of the posterior).
 
@@ -411,6 +413,7 @@ def encode(config: VAEConfig, params: Any, frames: chex.Array) -> jax.Array:
     return normalise(config, moments(config, params, frames)[0])
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def encode_stream(config: VAEConfig, params: Any, frames: chex.Array, cache: Cache = None) -> tuple[jax.Array, Cache]:
     """Normalised latents of the next chunk of a stream, and the cache to carry.
 
@@ -422,12 +425,14 @@ def encode_stream(config: VAEConfig, params: Any, frames: chex.Array, cache: Cac
     return normalise(config, jnp.split(out, 2, axis=-1)[0]), cache
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def decode(config: VAEConfig, params: Any, latents: chex.Array) -> jax.Array:
     """Frames `[r (t - 1) + 1, H, W, 3]`, clipped to [-1, 1], of a whole clip of normalised latents."""
     out = VAE(config).apply({"params": params}, denormalise(config, latents), method="decode")
     return jnp.clip(out, -1.0, 1.0)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def decode_stream(config: VAEConfig, params: Any, latents: chex.Array, cache: Cache = None) -> tuple[jax.Array, Cache]:
     """Frames of the next latents of a stream, and the cache to carry.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +28,7 @@ def coded_clips(model: ModelConfig, params: Any, source: Any, *, mirrored: bool)
       mirrored: also give each clip left-right mirrored, in a mirrored world.
     """
     for index in range(len(source)):
-        clip = source[index]
+        clip = source.clip(index)
         for flip in (False, True) if mirrored else (False,):
             yield code(model, params, mirror(clip) if flip else clip) | {
                 "source": f"{clip.source}/mirrored" if flip else clip.source
@@ -35,8 +37,6 @@ def coded_clips(model: ModelConfig, params: Any, source: Any, *, mirrored: bool)
 
 def mirror(clip: Any) -> Any:
     """The same clip seen in a mirror: pictures flipped, the world's x axis reversed (rotations stay proper)."""
-    import dataclasses
-
     width = clip.frames.shape[2]
     intrinsics = clip.intrinsics.copy()
     intrinsics[:, 0, 2] = width - intrinsics[:, 0, 2]
@@ -61,7 +61,9 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
     height, width = frames.shape[1] // coder.stride_space, frames.shape[2] // coder.stride_space
     at = slice(None, None, coder.stride_time)  # the frame whose camera a latent frame has
     cameras = Camera(
-        intrinsics=jnp.asarray(intrinsics[at]), cam2world=jnp.asarray(cam2world[at]), height=frames.shape[1],
+        intrinsics=jnp.asarray(intrinsics[at]),
+        cam2world=jnp.asarray(cam2world[at]),
+        height=frames.shape[1],
         width=frames.shape[2],
     ).resized(height, width)
     latents, cells, moving = _on_device(coder, params["vae"], frames, depth[at], dynamic[at])
@@ -74,10 +76,8 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
     }
 
 
-def _on_device_impl(coder, params, frames, depth, dynamic):
+@functools.partial(jax.jit, static_argnums=0)
+def _on_device(coder, params, frames, depth, dynamic):
     latents = vae.encode(coder, params, frames.astype(jnp.float32) / 127.5 - 1.0)
     height, width = latents.shape[1:3]
     return latents, resample.depth_to_grid(depth, height, width), resample.mask_to_grid(dynamic, height, width)
-
-
-_on_device = jax.jit(_on_device_impl, static_argnums=0)

@@ -94,9 +94,7 @@ def from_batch(batch: Any) -> PosedLatents:
         latents=batch["latents"].astype(jnp.float32),
         depth=batch["depth"].astype(jnp.float32),
         dynamic=batch["dynamic"].astype(bool),
-        cameras=Camera(
-            intrinsics=batch["intrinsics"], cam2world=batch["cam2world"], height=height, width=width
-        ),
+        cameras=Camera(intrinsics=batch["intrinsics"], cam2world=batch["cam2world"], height=height, width=width),
     )
 
 
@@ -143,7 +141,10 @@ def example(
     )
 
     level = augment.context_noise * jax.random.uniform(keys[1], (3,))
-    noise = [jax.random.normal(k, x.shape) for k, x in zip(jax.random.split(keys[2], 3), (target[0], earlier, chosen), strict=True)]
+    noise = [
+        jax.random.normal(k, x.shape)
+        for k, x in zip(jax.random.split(keys[2], 3), (target[0], earlier, chosen), strict=True)
+    ]
     return Example(
         target=target,
         overlap=target[0] + level[0] * noise[0],

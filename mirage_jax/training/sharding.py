@@ -64,6 +64,4 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
     """Host arrays (this process's part of the batch) as global device arrays."""
-    return {
-        name: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for name, value in batch.items()
-    }
+    return {name: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for name, value in batch.items()}

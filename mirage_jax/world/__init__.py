@@ -2,7 +2,7 @@
 
 from mirage_jax.world.config import WorldConfig, full_capacity
 from mirage_jax.world.segment import Diagnostics, SegmentOutput, rollout, segment
-from mirage_jax.world.state import RolloutState, init
+from mirage_jax.world.state import RolloutState, init, observe
 
 __all__ = [
     "Diagnostics",
@@ -11,6 +11,7 @@ __all__ = [
     "WorldConfig",
     "full_capacity",
     "init",
+    "observe",
     "rollout",
     "segment",
 ]

@@ -82,51 +82,86 @@ def init(
     Raises:
       UserError: if the image, depth or camera has another size than the model.
     """
+    cameras = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], camera)
+    return observe(config, params, jnp.asarray(image)[None], None if depth is None else depth[None], cameras, key)
+
+
+def observe(
+    config: WorldConfig,
+    params: Any,
+    frames: chex.Array,
+    depth: chex.Array | None,
+    cameras: Camera,
+    key: chex.PRNGKey,
+    dynamic: chex.Array | None = None,
+) -> RolloutState:
+    """A world that has seen a posed video; the next segment goes on from its last frame.
+
+    Args:
+      config, params, key: as in `init`.
+      frames: uint8 `[T, H, W, 3]`, `T = r k + 1`.
+      depth: `[T, H, W]` as in `init`, or None.
+      cameras: `Camera[T]` on the `H x W` grid.
+      dynamic: bool `[T, H, W]`, what moves and is not to be remembered; None asks the keep head.
+
+    Raises:
+      UserError: if sizes differ from the model's, or `T` is not `r k + 1`.
+    """
     model = config.model
     size = (model.height, model.width)
-    for name, found in [("image", jnp.shape(image)[:2]), ("camera", (camera.height, camera.width))] + (
-        [] if depth is None else [("depth", jnp.shape(depth))]
-    ):
-        if tuple(found) != size:
-            raise UserError(f"{name} has size {tuple(found)}, the model {model.name!r} works at {size}")
+    given = {"image": frames, "depth": depth, "dynamic mask": dynamic}
+    found = {name: jnp.shape(value)[1:3] for name, value in given.items() if value is not None}
+    for name, shape in (found | {"camera": (cameras.height, cameras.width)}).items():
+        if tuple(shape) != size:
+            raise UserError(f"{name} has size {tuple(shape)}, the model {model.name!r} works at {size}")
+    model.vae.latent_frames(len(frames))
     depth = None if depth is None else jnp.asarray(depth, jnp.float32)
-    return _init(config, params, jnp.asarray(image), depth, camera, key)
+    return _observe(config, params, jnp.asarray(frames), depth, cameras, key, dynamic)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _init(config, params, image, depth, camera, key) -> RolloutState:
+def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutState:
     model = config.model
-    frames = image[None].astype(jnp.float32) / 127.5 - 1.0
-    latents, _ = vae.encode_stream(model.vae, params["vae"], frames)
+    pixels = frames.astype(jnp.float32) / 127.5 - 1.0
+    latents, _ = vae.encode_stream(model.vae, params["vae"], pixels)
     _, decoder = vae.decode_stream(model.vae, params["vae"], latents)
 
-    pixels = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], camera)
-    cells = pixels.resized(*config.grid)
+    # A latent frame has the camera of its last pixel frame.
+    pixels, shown = pixels[:: model.vae.stride_time], cameras[:: model.vae.stride_time]
+    cells = shown.resized(*config.grid)
     scene = look(config, params, latents, cells)
     if depth is not None:
-        given = resample.depth_to_grid(depth, *config.grid)[None]
-        known = jnp.isfinite(given) & (given > 0)
-        scene = Scene(depth=given, keep=known & scene.keep, sky=jnp.isinf(given))
+        depth = depth[:: model.vae.stride_time]
+        known = resample.depth_to_grid(depth, *config.grid)
+        still = scene.keep | scene.sky
+        if dynamic is not None:
+            still = ~resample.mask_to_grid(dynamic[:: model.vae.stride_time], *config.grid, least=0.25)
+        sky = jnp.isinf(known) & still
+        scene = Scene(depth=known, keep=still & jnp.isfinite(known) & (known > 0), sky=sky)
 
     if config.memory == "rgb":
+        dense = world_pixels.upsampled(scene.depth, *pixels.shape[1:3]) if depth is None else depth
+        sky = world_pixels.upsampled(scene.sky, *dense.shape[1:])
         memory = rgb.create(config.capacity)
-        dense, sky = (scene.depth, scene.sky) if depth is None else (depth[None], jnp.isinf(depth)[None])
-        memory = world_pixels.write(memory, frames, dense, pixels, scene.keep, sky, config.near)
+        memory = world_pixels.write(memory, pixels, dense, shown, scene.keep, sky, config.near)
     else:
         memory = latent.create(config.capacity, model.vae.latent_channels)
         if config.memory == "latent":
             memory = latent.write(memory, latents, scene.depth, cells, scene.keep, scene.sky, near=config.near)
 
-    past = model.segment.preceding + 1
-    context = jnp.zeros((past, *latents.shape[1:])).at[-1].set(latents[0])
+    past, seen = model.segment.preceding + 1, len(latents)
+    recent = jnp.clip(jnp.arange(seen - past, seen), 0)
     bank = reference.create(config.bank, latents[0], cells[0])
+    for i in range(seen):  # one at a time: a ring smaller than the video keeps the latest
+        one = slice(i, i + 1)
+        bank = reference.store(bank, latents[one], memorable_depth(scene)[one], cells[one])
     return RolloutState(
         memory=memory,
         decoder=decoder,
-        context=context,
-        context_cameras=jax.tree.map(lambda x: jnp.repeat(x, past, axis=0), cells),
-        context_valid=jnp.arange(past) == past - 1,
-        bank=reference.store(bank, latents, memorable_depth(scene), cells),
+        context=latents[recent],
+        context_cameras=cells[recent],
+        context_valid=jnp.arange(seen - past, seen) >= 0,
+        bank=bank,
         key=key,
         segments=jnp.zeros((), jnp.int32),
     )

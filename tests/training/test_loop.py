@@ -84,6 +84,7 @@ def test_checkpoints_fall_on_log_steps(tmp_path):
 
 def _interrupted(stage, after):
     """The stage, with batches that raise KeyboardInterrupt once `after` of them were given."""
+
     class Iterable:
         def __iter__(self):
             return _Iterator(iter(stage.batches()), after)

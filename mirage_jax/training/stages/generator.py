@@ -1,7 +1,7 @@
 """The generator's stages: backbone alone, side branch, LoRA, or several parts at once, on posed latents.
 
-`config.trainable` names the parts that move: `("dit",)` is the backbone without memory, `("side",)` and then `("lora",)`
-are the paper's two stages, `("dit", "side")` trains both together.
+`config.trainable` names the parts that move: `("dit",)` is the backbone without memory, `("side",)` and then
+`("lora",)` are the paper's two stages, `("side", "lora")` trains both together.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def make(config: Any) -> Stage:
 
 
 def initial_parts(key: jax.Array, model: ModelConfig, params: Any) -> dict[str, Any]:
-    """The generator's parts, from `params` where they are there: a new side branch copies the DiT, a new LoRA is zero."""
+    """The generator's parts, from `params` where there; a new side branch copies the DiT, a new LoRA is zero."""
     grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
     channels, keys = model.vae.latent_channels, jax.random.split(key, 2)
     assert model.dit is not None

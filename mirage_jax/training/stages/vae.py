@@ -19,6 +19,8 @@ from mirage_jax.models import config as model_config
 from mirage_jax.models import vae
 from mirage_jax.training.stage import Stage
 
+_FIRST_LOG_VARIANCE = -5.0
+
 
 def make(config: Any) -> Stage:
     """The VAE stage of `experiments/configs/default_vae.py`."""
@@ -61,7 +63,10 @@ def make(config: Any) -> Stage:
 
     def preview(params, _frozen, batch):
         frames = batch["frames"][0]
-        rows = [np.concatenate(list(np.asarray(v)[:: coder.stride_time]), axis=1) for v in (frames, round_trip(params, frames))]
+        rows = [
+            np.concatenate(list(np.asarray(v)[:: coder.stride_time]), axis=1)
+            for v in (frames, round_trip(params, frames))
+        ]
         return {"reconstruction": np.concatenate(rows)}
 
     @jax.jit
@@ -76,9 +81,14 @@ def make(config: Any) -> Stage:
         trained = dataclasses.replace(coder, latent_mean=_numbers(mean), latent_std=_numbers(std))
         return dataclasses.replace(model, vae=trained, dit=None, side=None, heads=None), {"vae": params}
 
-    return Stage(
-        init=lambda key: vae.init(coder, key), frozen={}, loss=loss, batches=batches, preview=preview, finish=finish
-    )
+    def init(key):
+        params = vae.init(coder, key)
+        # A posterior as wide as the prior drowns what the first codes say, and the decoder learns to ignore them.
+        narrow = params["encoder"]["moments"]["bias"].at[coder.latent_channels :].set(_FIRST_LOG_VARIANCE)
+        params["encoder"]["moments"]["bias"] = narrow
+        return params
+
+    return Stage(init=init, frozen={}, loss=loss, batches=batches, preview=preview, finish=finish)
 
 
 def _random_crop(key: jax.Array, frames: jax.Array, size: int) -> jax.Array:

@@ -1,0 +1,151 @@
+"""From one picture and a camera path to a video that remembers.
+
+    python -m experiments.generate --image room.jpg --trajectory "yaw 90; back" --out out/room
+
+A path is words (see mirage_jax/geometry/trajectory.py) or a camera file. `--dry_run` draws the path and runs no model.
+"""
+
+from __future__ import annotations
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import cli, inputs, outputs
+from mirage_jax import viz, weights, world
+from mirage_jax.errors import UserError
+from mirage_jax.geometry import trajectory
+from mirage_jax.weights import world_files
+
+_IMAGE = flags.DEFINE_string("image", None, "Picture to start from.")
+_TRAJECTORY = flags.DEFINE_string("trajectory", None, "Camera path in words, or a camera file.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
+_FRAMES = flags.DEFINE_integer("frames", None, "Frames of the video; default: those of a camera file, else 65.")
+_INTRINSICS = flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy in pixels of the picture as it is in the file.")
+_FOV = flags.DEFINE_float("fov", None, f"Degrees across the picture; default {inputs.ASSUMED_FOV:g}.")
+_DEPTH = flags.DEFINE_string("depth", None, ".npy [H, W], metres on the picture's grid; default: the model's guess.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
+_MEMORY = flags.DEFINE_enum("memory", "latent", world.MEMORIES, "What is remembered.")
+_CAPACITY = flags.DEFINE_integer("capacity", None, "Points the memory can hold; default: all that the path can write.")
+_PROMPT = flags.DEFINE_string("prompt", None, "Text, for a model trained with text (the one that ships was not).")
+_STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: as the model was made for.")
+_SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
+_SAVE_WORLD = flags.DEFINE_string("save_world", None, "File to save the world in at the end.")
+_LOAD_WORLD = flags.DEFINE_string("load_world", None, "World file to go on from, in place of --image.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Draw the camera path and stop.")
+
+
+def main(_) -> None:
+    """Generates."""
+    started = time.time()
+    out = cli.prepare_output(_OUT.value)
+    if (_IMAGE.value is None) == (_LOAD_WORLD.value is None):
+        raise UserError("give either --image, to start a world, or --load_world, to go on in one")
+    model, params = weights.load(_CHECKPOINT.value)
+    if _PROMPT.value is not None:
+        raise UserError(f"--prompt: the model {model.name!r} was trained without text; leave the flag out")
+    loaded = time.time()
+
+    if _IMAGE.value is not None:
+        view = inputs.load_view(
+            _IMAGE.value,
+            model.height,
+            model.width,
+            intrinsics=_numbers(_INTRINSICS.value),
+            fov=_FOV.value,
+            depth=_DEPTH.value,
+        )
+        for note in view.notes:
+            print(note)
+        start, known_depth = view.camera, view.depth
+    else:
+        view, known_depth = None, None
+        start = saved_camera(model)
+    scene_depth = typical_depth(known_depth, model)
+    path, origin = inputs.load_path(_TRAJECTORY.value, start, _FRAMES.value, scene_depth)
+    segments, wanted = inputs.whole_segments(path, model.segment_frames)
+    print(f"path {origin}: {trajectory.describe(path)}")
+    viz.plot_path(out / "path.png", path, title=_TRAJECTORY.value[:80])
+    cli.write_run_config(out, cli.flag_values())
+    if _DRY_RUN.value:
+        print(f"drew {out / 'path.png'}; no model was run (--dry_run)")
+        return
+
+    config = world_config(model, len(segments))
+    if view is not None:
+        state = world.init(config, params, view.image, view.depth, start, jax.random.key(_SEED.value))
+    else:
+        blank = np.zeros((model.height, model.width, 3), np.uint8)
+        like = jax.eval_shape(
+            lambda p, k: world.init(config, p, jnp.asarray(blank), None, start, k), params, jax.random.key(0)
+        )
+        state = world_files.load(_LOAD_WORLD.value, config, like)
+    jax.block_until_ready(state)
+    prepared = time.time()
+
+    print(f"generating {wanted} frames in {len(segments)} segments", flush=True)
+    state, output = jax.block_until_ready(world.rollout(config, params, state, segments))
+    generated = time.time()
+
+    frames = np.asarray(output.frames).reshape(-1, model.height, model.width, 3)[:wanted]
+    cameras = path[1:]
+    if view is not None:
+        frames, cameras = np.concatenate([view.image[None], frames]), path
+    report = {
+        "config": cli.flag_values(),
+        "segments": outputs.diagnostics(output),
+        "notes": list(view.notes) if view is not None else [],
+        "seconds": {
+            "load": round(loaded - started, 2),
+            "init": round(prepared - loaded, 2),
+            "rollout_with_compilation": round(generated - prepared, 2),
+        },
+    }
+    outputs.write_results(out, config, frames, cameras, state.memory, report)
+    if _SAVE_WORLD.value:
+        world_files.save(_SAVE_WORLD.value, config, state)
+        print(f"saved the world in {_SAVE_WORLD.value}")
+    held, lost = int(state.memory.size), int(state.memory.overflow)
+    print(f"wrote {out}/video.mp4 ({len(frames)} frames); the memory holds {held} points, {lost} found no room")
+
+
+def world_config(model, segments: int) -> world.WorldConfig:
+    """The static sizes: from the flags, or from the world that is loaded."""
+    sizes = {
+        "memory": _MEMORY.value,
+        "capacity": _CAPACITY.value or world.full_capacity(model, _MEMORY.value, segments),
+        "bank": max(32, 1 + segments * model.segment.latents),
+    }
+    if _LOAD_WORLD.value is not None:
+        sizes = world_files.memory_size(_LOAD_WORLD.value)
+    config = world.WorldConfig(model=model, steps=_STEPS.value, **sizes)  # pyright: ignore
+    needed = world.full_capacity(model, config.memory, segments)
+    if config.capacity < needed and _CAPACITY.value is not None:
+        print(f"note: --capacity={config.capacity} may be too small, the path can write {needed} points")
+    return config
+
+
+def typical_depth(depth, model) -> float:
+    """Metres that `1d` in a trajectory stands for: the median of the known depth, else the heads' usual."""
+    if depth is None:
+        return model.heads.typical_depth if model.heads is not None else 5.0
+    return float(np.median(depth[np.isfinite(depth) & (depth > 0)]))
+
+
+def saved_camera(model):
+    """The camera a saved world looks from now, at pixel resolution."""
+    return world_files.last_camera(_LOAD_WORLD.value).resized(model.height, model.width)
+
+
+def _numbers(values: list[str] | None) -> list[float] | None:
+    try:
+        return None if values is None else [float(v) for v in values]
+    except ValueError as error:
+        raise UserError(f"--intrinsics {','.join(values or [])}: expected four numbers fx,fy,cx,cy") from error
+
+
+if __name__ == "__main__":
+    cli.run(main)
