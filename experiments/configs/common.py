@@ -5,6 +5,7 @@ import dataclasses
 import ml_collections
 
 from mirage_jax.models import config as model_config
+from mirage_jax.training import posed
 
 
 def base(stage: str) -> ml_collections.ConfigDict:
@@ -39,3 +40,8 @@ def base(stage: str) -> ml_collections.ConfigDict:
     config.checkpoint_every = 200
     config.keep_checkpoints = 2
     return config
+
+
+def augmentation() -> ml_collections.ConfigDict:
+    """The errors of a rollout that training imitates (see `training/posed.py`)."""
+    return ml_collections.ConfigDict(dataclasses.asdict(posed.Augmentation()))

@@ -1,0 +1,18 @@
+"""The heads of the default model: depth, keep and sky on latents."""
+
+from experiments.configs import common
+
+
+def get_config():
+    """Stage 2 of 4."""
+    config = common.base("heads")
+    config.init_from = "runs/vae/model"
+    config.data = "data/latents"
+    config.batch_size = 8
+    config.frames_per_clip = 4
+    config.feature_noise = 0.3
+    config.dynamic_weight = 4.0
+
+    config.steps = 1500
+    config.learning_rate = 1e-3
+    return config

@@ -1,0 +1,17 @@
+"""Side branch and LoRA of the default model, on top of its frozen backbone: what makes it remember."""
+
+from experiments.configs import common
+
+
+def get_config():
+    """Stage 4 of 4."""
+    config = common.base("generator")
+    config.init_from = "runs/backbone/model"
+    config.data = "data/latents"
+    config.trainable = ("side", "lora")
+    config.batch_size = 8
+    config.augmentation = common.augmentation()
+
+    config.steps = 3000
+    config.learning_rate = 1e-3
+    return config
