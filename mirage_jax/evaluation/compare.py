@@ -1,0 +1,175 @@
+"""The same clip made by several methods, scored against the truth on the same frames.
+
+Methods: `latent`, `rgb` and `none` are worlds that differ in their memory; `readout` decodes what the latent memory
+shows without a generator; `flat` is the mean colour of the first frame. Each is run on the true cameras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax import world
+from mirage_jax.data.clip import PosedClip
+from mirage_jax.evaluation import metrics
+from mirage_jax.geometry import Camera
+from mirage_jax.memory import latent, resample
+from mirage_jax.models import vae
+from mirage_jax.models.config import ModelConfig
+
+METHODS = ("latent", "rgb", "none", "readout", "flat")
+DEPTH_AGREEMENT = 0.1
+"""Log-ratio of depths up to which a remembered point is the surface that a camera sees."""
+
+
+def camera_of(clip: PosedClip) -> Camera:
+    """The clip's cameras, `Camera[T]` at pixel resolution."""
+    height, width = clip.frames.shape[1:3]
+    return Camera(
+        intrinsics=jnp.asarray(clip.intrinsics), cam2world=jnp.asarray(clip.cam2world), height=height, width=width
+    )
+
+
+def generate(
+    model: ModelConfig,
+    params: Any,
+    clip: PosedClip,
+    *,
+    observed: int,
+    methods: Sequence[str] = METHODS,
+    true_depth: bool,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """The frames of a clip after the first `observed`, by method.
+
+    Args:
+      model, params: with all parts.
+      clip: the truth; `observed` and what follows are `4k + 1` and whole segments.
+      observed: frames given to the world, from the start; 1 gives the first frame only.
+      methods: of `METHODS`.
+      true_depth: whether the observed frames come with their true depth and moving actors, or the heads guess.
+      seed: of the noise.
+
+    Returns:
+      method -> uint8 `[T - observed, H, W, 3]`.
+    """
+    cameras, count = camera_of(clip), model.segment_frames
+    segments = (len(clip) - observed) // count
+    path = jax.tree.map(lambda x: x[observed:].reshape(segments, count, *x.shape[1:]), cameras)
+    truth = {
+        "depth": clip.depth[:observed] if true_depth else None,
+        "dynamic": clip.dynamic[:observed] if true_depth else None,
+    }
+    made: dict[str, np.ndarray] = {}
+    for memory in ("latent", "rgb", "none"):
+        if memory not in methods and not (memory == "latent" and "readout" in methods):
+            continue
+        frames_held = (observed - 1) // model.vae.stride_time
+        capacity = world.full_capacity(model, memory, segments + -(-frames_held // model.segment.latents))
+        config = world.WorldConfig(model=model, memory=memory, capacity=capacity, bank=64)
+        state = world.observe(
+            config, params, clip.frames[:observed], cameras=cameras[:observed], key=jax.random.key(seed), **truth
+        )
+        decoder = state.decoder
+        _, output = world.rollout(config, params, state, path)
+        if memory in methods:
+            made[memory] = np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:])
+        if memory == "latent" and "readout" in methods:
+            tokens = output.readout.features
+            frames, _ = vae.decode_stream(model.vae, params["vae"], tokens.reshape(-1, *tokens.shape[2:]), decoder)
+            made["readout"] = np.asarray(jnp.round((frames + 1.0) * 127.5).astype(jnp.uint8))
+    if "flat" in methods:
+        colour = clip.frames[0].mean((0, 1)).round().astype(np.uint8)
+        made["flat"] = np.broadcast_to(colour, (len(clip) - observed, *clip.frames.shape[1:]))
+    return {method: made[method] for method in methods}
+
+
+def returned(clip: PosedClip, model: ModelConfig, *, since: int) -> np.ndarray:
+    """Which latent cells of which frames show again what was out of sight for at least one segment.
+
+    A cell of frame `t` counts if its true surface was seen in a frame before `since - F` and in none of the frames
+    `since - F .. since - 1`: the generator cannot have it from its latest frames.
+
+    Args:
+      clip: the truth.
+      model: for the grid and the segment's length `F`.
+      since: first frame that is generated.
+
+    Returns:
+      bool `[T - since, h, w]`.
+    """
+    stride = model.vae.stride_space
+    grid = clip.frames.shape[1] // stride, clip.frames.shape[2] // stride
+    cameras = camera_of(clip).resized(*grid)
+    return np.asarray(
+        _returned(cameras, jnp.asarray(clip.depth), jnp.asarray(clip.dynamic), since, model.segment_frames, grid)
+    )
+
+
+def _returned(cameras, depth, dynamic, since: int, recent: int, grid) -> jax.Array:
+    cells = resample.depth_to_grid(depth, *grid)
+    keep = ~resample.mask_to_grid(dynamic, *grid, least=0.25)
+
+    def seen_in(frames: slice) -> jax.Array:
+        known, still = cells[frames], keep[frames]
+        if not len(known):
+            return jnp.zeros((len(cells) - since, *grid), bool)
+        memory = latent.create(known.size, 1)
+        memory = latent.write(
+            memory, jnp.zeros((*known.shape, 1)), known, cameras[frames], still, jnp.isinf(known) & still
+        )
+        shown = latent.read(memory, cameras[since:], max_footprint=3)
+        both = jnp.isfinite(shown.depth) & (shown.depth > 0) & (cells[since:] > 0)
+        ratio = jnp.log(jnp.where(both, shown.depth, 1.0)) - jnp.log(jnp.where(both, cells[since:], 1.0))
+        same = jnp.where(jnp.isinf(shown.depth), jnp.isinf(cells[since:]), both & (jnp.abs(ratio) < DEPTH_AGREEMENT))
+        return shown.visible & same & keep[since:]
+
+    start = max(since - recent, 0)
+    return seen_in(slice(0, start)) & ~seen_in(slice(start, since))
+
+
+def masked_psnr(a: np.ndarray, b: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """PSNR over the pixels of marked cells, per frame; NaN where a frame has none.
+
+    Args:
+      a, b: uint8 `[T, H, W, 3]`.
+      cells: bool `[T, h, w]`.
+    """
+    scale = a.shape[1] // cells.shape[1], a.shape[2] // cells.shape[2]
+    mask = np.repeat(np.repeat(cells, scale[0], axis=1), scale[1], axis=2)[..., None]
+    error = (a.astype(np.float64) - b.astype(np.float64)) ** 2
+    count = mask.sum((1, 2, 3)) * 3
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = (error * mask).sum((1, 2, 3)) / count
+        return np.where(count > 0, 10 * np.log10(255.0**2 / np.maximum(mean, 1e-10)), np.nan)
+
+
+def score(clip: PosedClip, made: dict[str, np.ndarray], cells: np.ndarray, least: float = 0.5) -> dict[str, Any]:
+    """Metrics of each method against the truth, all frames and the frames that come back.
+
+    Args:
+      clip: the truth.
+      made: of `generate`.
+      cells: of `returned`, for the generated frames.
+      least: share of returned cells that makes a frame one that comes back.
+
+    Returns:
+      method -> `psnr`, `ssim`, `lpips` (mean over frames), the same with `_revisit` over the frames that come back
+      (None where there are none), `psnr_returned_cells`, and the curve `psnr_by_frame`.
+    """
+    truth = clip.frames[len(clip) - len(cells) :]
+    back = cells.mean((1, 2)) >= least
+    scores = {}
+    for method, frames in made.items():
+        curves = metrics.all_metrics(frames, truth)
+        row: dict[str, Any] = {name: float(np.mean(curve)) for name, curve in curves.items()}
+        row |= {f"{name}_revisit": float(np.mean(c[back])) if back.any() else None for name, c in curves.items()}
+        per_cell = masked_psnr(frames, truth, cells)
+        row["psnr_returned_cells"] = float(np.nanmean(per_cell)) if np.isfinite(per_cell).any() else None
+        row["psnr_by_frame"] = [round(float(v), 3) for v in curves["psnr"]]
+        scores[method] = row
+    return scores
