@@ -62,7 +62,7 @@ class _Seen(NamedTuple):
     v: jax.Array
     depth: jax.Array  # inf for directions, NaN for what cannot be seen
     extent: tuple[jax.Array, jax.Array]  # size of the source cell in cells of this view, along u and v
-    tolerance: jax.Array  # depth within which two points are one surface
+    cell_size: jax.Array
 
 
 def nearest(camera: Camera, splats: Splats, size: jax.Array, *, near: float) -> jax.Array:
@@ -86,18 +86,27 @@ def nearest(camera: Camera, splats: Splats, size: jax.Array, *, near: float) -> 
     return number.reshape(camera.height, camera.width)
 
 
-def footprint(camera: Camera, splats: Splats, size: jax.Array, *, max_footprint: int, near: float) -> jax.Array:
+def footprint(
+    camera: Camera,
+    splats: Splats,
+    size: jax.Array,
+    *,
+    max_footprint: int,
+    near: float,
+    tolerance: float = SURFACE_TOLERANCE,
+) -> jax.Array:
     """The point in the middle of the front surface of each cell, where points have the size of their source cells.
 
     A point covers its own cell, and those of the `max_footprint x max_footprint` around it
     whose centre is within half its projected size. The smallest depth that covers a
-    cell is the front surface; among the points of that surface (see `SURFACE_TOLERANCE`) the one
-    that projects nearest to the centre of the cell wins, at equal distance the one
-    written later.
+    cell is the front surface; among the points of that surface (no further behind the front than
+    `tolerance` sizes of their source cells) the one that projects nearest to the
+    centre of the cell wins, at equal distance the one written later.
 
     Args:
       camera, splats, size, near: as in `nearest`.
       max_footprint: odd.
+      tolerance: see `SURFACE_TOLERANCE`.
 
     Returns:
       `[h, w]` int32 numbers of points, -1 where no point covers the centre.
@@ -115,7 +124,7 @@ def footprint(camera: Camera, splats: Splats, size: jax.Array, *, max_footprint:
     def step_choose(best: tuple[jax.Array, jax.Array], seen: _Seen) -> tuple[jax.Array, jax.Array]:
         def choose(i: jax.Array, best: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             cell, distance = _covered(camera, seen, i, max_footprint)
-            limit = front.at[cell].get(mode="fill", fill_value=-1.0) + seen.tolerance
+            limit = front.at[cell].get(mode="fill", fill_value=-1.0) + product(seen.cell_size, tolerance)
             return _keep_least(best, jnp.where(seen.depth <= limit, cell, front.size), distance, seen.number)
 
         return lax.fori_loop(0, max_footprint**2, choose, best)
@@ -172,7 +181,7 @@ def _see(camera: Camera, splats: Splats, number: jax.Array, held: jax.Array, nea
         v=uv[..., 1],
         depth=jnp.where(seen, jnp.where(direction, jnp.inf, depth), jnp.nan),
         extent=extent(camera, splats.cell_size, depth),
-        tolerance=SURFACE_TOLERANCE * splats.cell_size,
+        cell_size=splats.cell_size,
     )
 
 

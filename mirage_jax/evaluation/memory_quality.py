@@ -1,0 +1,192 @@
+"""Benchmark suite `memory_quality`: what a read shows, against a room in which the truth is known.
+
+A camera takes one or five frames on its way, then walks on, turned and to the side. Tokens are a smooth
+texture of the world position, about ten cells to a wave at 6 m, so the right token of every cell is known.
+
+- avoidable holes: cells whose surface, at the cell's centre, some frame saw, that show nothing.
+- leaks: cells that show what is behind everything in them, by over 5 % of depth.
+- bleeding: cells that show what is in front of everything in them, by over 5 %.
+- error: mean squared error of the shown tokens, whose variance is 1.
+- error with holes: the same over all cells whose surface was seen, holes counted as zeros.
+
+The second table is why depth is sampled at the cells' centres: the error of several ways to
+bring depth to the latent grid, against the true depth there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax.evaluation import room
+from mirage_jax.evaluation.statistics import bootstrap_mean
+from mirage_jax.geometry import Camera
+from mirage_jax.memory import latent, splat
+from mirage_jax.memory.latent import LatentMemory
+from mirage_jax.memory.resample import depth_to_grid
+
+GRIDS = ((16, 16), (44, 80))
+SOURCES = (1, 5)
+TOLERANCES = (0.0, 1.0, 2.0, 3.0, 4.0)
+PIXELS = {(16, 16): (128, 128), (44, 80): (704, 1280)}
+FIGURES = ("holes", "leaks", "bleeding", "error", "error_with_holes")
+
+_CHANNELS = 16
+_TRIALS = 24
+
+
+def measure() -> dict[str, Any]:
+    """Both tables, with 95 % intervals over walks."""
+    reads = [
+        {"grid": list(grid), "sources": sources, "read": name, **_intervals(FIGURES, values)}
+        for grid in GRIDS
+        for sources in SOURCES
+        for name, values in _walks(grid, sources).items()
+    ]
+    resampled = [
+        {"pixels": list(PIXELS[grid]), "grid": list(grid), "filter": name, **_intervals(("mean", "above_5"), values)}
+        for grid in GRIDS
+        for name, values in _resampling(grid).items()
+    ]
+    return {"walks": _TRIALS, "reads": reads, "resampling": resampled}
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The record as two tables of means."""
+    lines = [
+        f"Means over {record['walks']} walks.",
+        "",
+        "| grid | frames held | read | avoidable holes % | leaks % | bleeding % | error | error with holes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["reads"]:
+        shares = " | ".join(f"{100 * row[name]['mean']:.1f}" for name in FIGURES[:3])
+        errors = " | ".join(f"{row[name]['mean']:.3f}" for name in FIGURES[3:])
+        lines.append(f"| {_by(row['grid'])} | {row['sources']} | {row['read']} | {shares} | {errors} |")
+    lines += [
+        "",
+        "| pixels to cells | filter | mean relative error of depth at the centre % | cells over 5 % off, % |",
+        "|---|---|---|---|",
+    ]
+    for row in record["resampling"]:
+        means = " | ".join(f"{100 * row[name]['mean']:.2f}" for name in ("mean", "above_5"))
+        lines.append(f"| {_by(row['pixels'])} to {_by(row['grid'])} | {row['filter']} | {means} |")
+    return "\n".join([*lines, ""])
+
+
+def _by(size: list[int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _intervals(names: tuple[str, ...], values: list[list[float]]) -> dict[str, dict[str, float]]:
+    """Mean and interval of every figure over `[walks, figures]`."""
+    intervals = (bootstrap_mean(column) for column in np.array(values).T)
+    return {n: {"mean": i.mean, "low": i.low, "high": i.high} for n, i in zip(names, intervals, strict=True)}
+
+
+def _reads() -> dict[str, Callable[[LatentMemory, Camera], jax.Array]]:
+    """Ways to choose the points that a view shows, `[h, w]` slots or -1."""
+
+    def chosen(memory: LatentMemory, cameras: Camera, select: Callable[..., jax.Array]) -> jax.Array:
+        x, y, z, w = (memory.points[:, i] for i in range(4))
+        splats = splat.Splats(x=x, y=y, z=z, w=w, cell_size=memory.cell_size)
+        return select(cameras[0], splats, memory.size, near=latent.NEAR)
+
+    def footprint(tolerance: float) -> Callable[..., jax.Array]:
+        return functools.partial(splat.footprint, max_footprint=3, tolerance=tolerance)
+
+    ways = {"nearest cell": splat.nearest}
+    ways |= {f"footprint, tolerance {tolerance:g}": footprint(tolerance) for tolerance in TOLERANCES}
+    return {name: jax.jit(functools.partial(chosen, select=select)) for name, select in ways.items()}
+
+
+def _walks(grid: tuple[int, int], sources: int) -> dict[str, list[list[float]]]:
+    """For every read, `FIGURES` of each walk."""
+    height, width = grid
+    k = room.intrinsics(height, width)
+    fine = k * np.array([[8], [8], [1]])
+    reads = _reads()
+    figures = {name: [] for name in reads}
+    write = jax.jit(latent.write)
+    for walk in range(_TRIALS):
+        random = np.random.default_rng(walk)
+        texture = _texture(random, 60 / k[0, 0])
+        start = random.uniform(-2, 0)
+        written = [
+            room.pose(random.uniform(-0.3, 0.3), start + 0.4 * i, random.uniform(-0.15, 0.15)) for i in range(sources)
+        ]
+        target = room.pose(
+            random.uniform(-0.6, 0.6), written[-1][2, 3] + random.uniform(0.3, 3), random.uniform(-0.3, 0.3)
+        )
+        views = [room.depth_and_points(k, pose, height, width) for pose in written]
+        memory = write(
+            latent.create(sources * height * width, _CHANNELS),
+            np.stack([texture(points) for _, points in views]).astype(np.float32),
+            np.stack([depth for depth, _ in views]).astype(np.float32),
+            _cameras(k, written, grid),
+            np.ones((sources, *grid), bool),
+        )
+        _, points = room.depth_and_points(k, target, height, width)
+        seen = np.any([room.sees(k, pose, height, width, points) for pose in written], axis=0)
+        inside = room.depth_and_points(fine, target, 8 * height, 8 * width)[0].reshape(height, 8, width, 8)
+        truth = texture(points)
+        for name, read in reads.items():
+            slot = np.asarray(read(memory, _cameras(k, [target], grid)))
+            visible, slot = slot >= 0, np.maximum(slot, 0)
+            shown = (np.asarray(memory.points)[slot][..., :3] - target[:3, 3]) @ target[:3, 2]
+            error = np.mean((np.asarray(memory.features)[slot] - truth) ** 2, axis=-1)
+            figures[name].append(
+                [
+                    (seen & ~visible).sum() / seen.sum(),
+                    (shown > 1.05 * inside.max(axis=(1, 3)))[visible].mean(),
+                    (shown < 0.95 * inside.min(axis=(1, 3)))[visible].mean(),
+                    error[visible].mean(),
+                    np.where(visible, error, np.mean(truth**2, axis=-1))[seen].mean(),
+                ]
+            )
+    return figures
+
+
+def _resampling(grid: tuple[int, int]) -> dict[str, list[list[float]]]:
+    """For every filter, mean relative error and share over 5 %, of each walk."""
+    height, width = PIXELS[grid]
+    rows, columns = height // grid[0], width // grid[1]
+
+    def cells(depth: np.ndarray) -> np.ndarray:
+        return depth.reshape(grid[0], rows, grid[1], columns)
+
+    filters: dict[str, Callable[[np.ndarray], Any]] = {
+        "bilinear at the centre (ours)": lambda depth: depth_to_grid(depth, *grid),
+        "triangle as wide as the cell": lambda depth: jax.image.resize(jnp.asarray(depth), grid, "linear"),
+        "mean of the cell": lambda depth: cells(depth).mean(axis=(1, 3)),
+        "median of the cell": lambda depth: np.median(cells(depth), axis=(1, 3)),
+        "pixel beside the centre": lambda depth: depth[rows // 2 :: rows, columns // 2 :: columns],
+    }
+    figures = {name: [] for name in filters}
+    for walk in range(_TRIALS):
+        random = np.random.default_rng(walk)
+        pose = room.pose(random.uniform(-1, 1), random.uniform(-2, 4), random.uniform(-0.6, 0.6))
+        depth, _ = room.depth_and_points(room.intrinsics(height, width), pose, height, width)
+        truth, _ = room.depth_and_points(room.intrinsics(*grid), pose, *grid)
+        for name, resample in filters.items():
+            error = np.abs(np.asarray(resample(depth.astype(np.float32))) / truth - 1)
+            figures[name].append([error.mean(), (error > 0.05).mean()])
+    return figures
+
+
+def _cameras(k: np.ndarray, poses: list[np.ndarray], grid: tuple[int, int]) -> Camera:
+    return Camera(np.stack([k] * len(poses)).astype(np.float32), np.stack(poses).astype(np.float32), *grid)
+
+
+def _texture(random: np.random.Generator, wavelength: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Plane waves of about that wavelength in metres, one for each channel, of variance 1."""
+    wave = random.normal(size=(3, _CHANNELS))
+    wave /= np.linalg.norm(wave, axis=0)
+    wave *= 2 * np.pi / (wavelength * np.exp(random.uniform(-0.5, 0.5, _CHANNELS)))
+    phase = random.uniform(0, 2 * np.pi, _CHANNELS)
+    return lambda points: np.sqrt(2) * np.sin(points @ wave + phase)
