@@ -28,6 +28,7 @@ def base(stage: str) -> ml_collections.ConfigDict:
     config.b2 = 0.99
     config.weight_decay = 0.01
     config.clip_norm = 1.0
+    config.rate_factors = ()
     config.ema_decay = 0.999
 
     # Devices: axes of the mesh (-1: all devices), and (regex on the path, spec) rules; the rest is replicated.

@@ -13,6 +13,6 @@ def get_config():
     config.feature_noise = 0.3
     config.dynamic_weight = 4.0
 
-    config.steps = 1500
+    config.steps = 600
     config.learning_rate = 1e-3
     return config

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,10 +29,11 @@ def schedule(config: Any) -> optax.Schedule:
 def make(config: Any) -> optax.GradientTransformation:
     """The optimizer of a stage: gradient clipping by global norm, then AdamW on matrices and kernels.
 
-    Norm weights, biases and modulation tables (fewer than two axes of size above 1 in the last two) decay not.
+    What has fewer than two axes (norm weights, biases) does not decay.
 
     Args:
-      config: has the fields of `schedule`, and `clip_norm`, `b1`, `b2`, `weight_decay`.
+      config: has the fields of `schedule`, and `clip_norm`, `b1`, `b2`, `weight_decay`, `rate_factors`: pairs (regex on
+        the parameter path, factor on the learning rate), the first that is found counts.
     """
 
     def decays(params):
@@ -46,7 +49,16 @@ def make(config: Any) -> optax.GradientTransformation:
             mask=decays,
             mu_dtype=jnp.float32,
         ),
+        optax.stateless(lambda updates, _: _scaled(updates, config.rate_factors)),
     )
+
+
+def _scaled(updates: Any, factors: Sequence[tuple[str, float]]) -> Any:
+    def scale(path, update):
+        name = "/".join(str(key.key) for key in path)
+        return update * next((factor for pattern, factor in factors if re.search(pattern, name)), 1.0)
+
+    return jax.tree_util.tree_map_with_path(scale, updates)
 
 
 def ema(average: Any, params: Any, decay: float, step: jax.Array) -> Any:

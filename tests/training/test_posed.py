@@ -1,0 +1,138 @@
+"""Examples for the generator: cut from posed latents, remembered from earlier frames, with errors where asked."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mirage_jax.geometry import Camera
+from mirage_jax.models import config as model_config
+from mirage_jax.training import posed
+from mirage_jax.training.stages import generator
+
+FRAMES, SIZE, CHANNELS = 7, 4, 5
+CLEAN = posed.Augmentation(
+    keep_frame=1.0,
+    depth_scale=0.0,
+    depth_noise=0.0,
+    feature_noise=0.0,
+    context_noise=0.0,
+    drop_cells=0.0,
+    drop_memory=0.0,
+)
+START = 3
+
+
+@pytest.fixture(scope="module")
+def model():
+    base = model_config.default()
+    segment = dataclasses.replace(base.segment, latents=2)
+    return dataclasses.replace(
+        base,
+        height=32,
+        width=32,
+        vae=dataclasses.replace(base.vae, latent_channels=CHANNELS),
+        dit=dataclasses.replace(base.dit, dim=16, ffn_dim=16, heads=2, layers=2, in_channels=CHANNELS),
+        side=dataclasses.replace(base.side, control_channels=segment.control_channels(CHANNELS)),
+        lora=model_config.LoRAConfig(rank=2, alpha=2.0),
+        segment=segment,
+    )
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """A wall 4 m away that a camera turns along, 10 degrees a frame."""
+    rng = np.random.default_rng(0)
+    poses = np.tile(np.eye(4), (FRAMES, 1, 1))
+    for pose, yaw in zip(poses, np.radians(10.0 * np.arange(FRAMES)), strict=True):
+        pose[0, [0, 2]] = np.cos(yaw), np.sin(yaw)
+        pose[2, [0, 2]] = -np.sin(yaw), np.cos(yaw)
+    matrix = np.array([[3.2, 0, 2], [0, 3.2, 2], [0, 0, 1]])
+    return posed.PosedLatents(
+        latents=jnp.asarray(rng.normal(size=(FRAMES, SIZE, SIZE, CHANNELS)), jnp.float32),
+        depth=jnp.full((FRAMES, SIZE, SIZE), 4.0),
+        dynamic=jnp.zeros((FRAMES, SIZE, SIZE), bool),
+        cameras=Camera(
+            intrinsics=jnp.tile(jnp.asarray(matrix, jnp.float32), (FRAMES, 1, 1)),
+            cam2world=jnp.asarray(poses, jnp.float32),
+            height=SIZE,
+            width=SIZE,
+        ),
+    )
+
+
+def _example(model, clip, augment=CLEAN, start=START, seed=0):
+    cut = jax.jit(lambda key, clip, start: posed.example(key, model, clip, start, augment))
+    return cut(jax.random.key(seed), clip, start)
+
+
+def test_target_and_context_are_the_frames_of_the_clip(model, clip):
+    example = _example(model, clip)
+    np.testing.assert_array_equal(example.target, clip.latents[3:6])
+    np.testing.assert_array_equal(example.overlap, clip.latents[3])
+    np.testing.assert_array_equal(example.preceding, clip.latents[2:3])
+    assert example.preceding_valid.all()
+    assert not _example(model, clip, start=0).preceding_valid.any()
+
+
+def test_the_overlap_frame_reads_back_itself(model, clip):
+    example = _example(model, clip)
+    assert example.visible[0].all()
+    np.testing.assert_array_equal(example.readout[0], clip.latents[3])
+
+
+def test_frames_that_are_still_to_come_are_never_seen(model, clip):
+    """What follows the overlap must change the target and nothing else."""
+    changed = dataclasses.replace(clip, latents=clip.latents.at[START + 1 :].add(7.0))
+    a, b = _example(model, clip), _example(model, changed)
+    for name in ("overlap", "preceding", "reference", "reference_valid", "control", "visible", "readout"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert (np.asarray(a.target) != np.asarray(b.target)).any()
+
+
+def test_what_moves_is_not_remembered(model, clip):
+    moving = dataclasses.replace(clip, dynamic=jnp.ones_like(clip.dynamic))
+    assert not _example(model, moving).visible.any()
+
+
+def test_sky_is_remembered_as_directions(model, clip):
+    sky = dataclasses.replace(clip, depth=jnp.full_like(clip.depth, jnp.inf))
+    example = _example(model, sky)
+    assert example.visible[0].all()
+    np.testing.assert_array_equal(example.readout[0], clip.latents[3])
+
+
+def test_reference_is_not_what_is_given_anyway(model, clip):
+    example = _example(model, clip)
+    given = [np.asarray(clip.latents[i]) for i in (2, 3)]
+    assert not any((np.asarray(example.reference[0]) == frame).all() for frame in given)
+
+
+@pytest.mark.parametrize(
+    "errors", [{"feature_noise": 1.0}, {"context_noise": 1.0}, {"drop_cells": 1.0}, {"depth_noise": 0.5}]
+)
+def test_every_imitated_error_does_something(model, clip, errors):
+    plain, wrong = _example(model, clip), _example(model, clip, dataclasses.replace(CLEAN, **errors), seed=1)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), plain, wrong)
+    assert not jax.tree.reduce(lambda a, b: a and b, same)
+    np.testing.assert_array_equal(wrong.target, plain.target)
+
+
+def test_dropped_memory_shows_nothing(model, clip):
+    example = _example(model, clip, dataclasses.replace(CLEAN, drop_memory=1.0))
+    assert not example.visible.any() and not np.asarray(example.control).any()
+
+
+def test_new_side_branch_and_lora_leave_the_loss_as_it_was(model, clip):
+    @jax.jit
+    def losses(key, example):
+        parts = generator.initial_parts(key, model, {})
+        head = parts["dit"]["head"]["linear"]  # zero at the start: open it, or every prediction is zero
+        head["kernel"] = 0.1 * jax.random.normal(key, head["kernel"].shape)
+        noise_key = jax.random.key(3)
+        return [generator.example_loss(model, parts, example, noise_key, memory)[0] for memory in (False, True)]
+
+    without, with_memory = losses(jax.random.key(0), _example(model, clip))
+    assert float(without) == float(with_memory) > 0

@@ -1,0 +1,107 @@
+"""Control channels, depth alignment, and the choice of references."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax.geometry import Camera
+from mirage_jax.memory.latent import Readout
+from mirage_jax.world import reference
+from mirage_jax.world.control import DEPTH_UNIT, align_depth, control_latents
+
+
+def _readout(depth, visible):
+    depth, visible = jnp.asarray(depth, jnp.float32), jnp.asarray(visible)
+    return Readout(
+        features=jnp.arange(depth.size * 2, dtype=jnp.float32).reshape(*depth.shape, 2),
+        visible=visible,
+        depth=depth,
+        offset=jnp.full((*depth.shape, 2), 0.25),
+    )
+
+
+def test_channels_are_stacked_in_order_and_zero_where_nothing_is_seen():
+    readout = _readout([[[DEPTH_UNIT, jnp.inf, 0.0]]], [[[True, True, False]]])
+    control = control_latents(("readout", "visible", "depth", "offset"), readout)
+    expected = [[0, 1, 1, 0.5, 0.25, 0.25], [2, 3, 1, 0.0, 0.25, 0.25], [0] * 6]
+    np.testing.assert_allclose(control[0, 0], expected)
+
+
+def test_depth_is_brought_to_the_scale_of_the_memory():
+    rng = np.random.default_rng(0)
+    shown = rng.uniform(1, 10, (2, 8, 8))
+    visible = rng.random((2, 8, 8)) < 0.7
+    shown[0, 0] = np.inf
+    guess = np.where(np.isinf(shown), 4.0, shown) / 1.3
+    guess[1, 3, 3] *= 50  # an outlier moves a mean, not a median
+    depth, factor, residual = align_depth(jnp.asarray(guess), _readout(shown, visible))
+    np.testing.assert_allclose(factor, 1.3, rtol=1e-5)
+    np.testing.assert_allclose(residual, 0.0, atol=1e-5)
+    np.testing.assert_allclose(depth, guess * 1.3, rtol=1e-5)
+
+
+def test_depth_is_left_alone_where_little_can_be_compared():
+    shown, visible = np.full((1, 8, 8), 2.0), np.zeros((1, 8, 8), bool)
+    visible[0, 0, :3] = True
+    depth, factor, _ = align_depth(jnp.ones((1, 8, 8)), _readout(shown, visible))
+    assert float(factor) == 1.0
+    np.testing.assert_array_equal(depth, 1.0)
+
+
+def test_scale_stays_within_a_factor_of_two():
+    shown = np.full((1, 8, 8), 100.0)
+    _, factor, residual = align_depth(jnp.ones((1, 8, 8)), _readout(shown, np.ones((1, 8, 8), bool)))
+    np.testing.assert_allclose(factor, 2.0, rtol=1e-6)
+    np.testing.assert_allclose(residual, np.log(50.0), rtol=1e-5)
+
+
+def _cameras(*yaws):
+    """Cameras at the origin turned right by so many degrees, 90 degrees across an 8x8 grid."""
+    poses = np.tile(np.eye(4), (len(yaws), 1, 1))
+    for pose, yaw in zip(poses, np.radians(yaws), strict=True):
+        pose[0, [0, 2]] = np.cos(yaw), np.sin(yaw)
+        pose[2, [0, 2]] = -np.sin(yaw), np.cos(yaw)
+    matrix = np.array([[4.0, 0, 4], [0, 4.0, 4], [0, 0, 1]])
+    return Camera(
+        intrinsics=jnp.tile(jnp.asarray(matrix, jnp.float32), (len(yaws), 1, 1)),
+        cam2world=jnp.asarray(poses, jnp.float32),
+        height=8,
+        width=8,
+    )
+
+
+def _bank(*yaws, size=None):
+    cameras = _cameras(*yaws)
+    bank = reference.create(size or len(yaws), jnp.zeros((8, 8, 3)), cameras[0])
+    latents = jnp.arange(len(yaws), dtype=jnp.float32)[:, None, None, None] * jnp.ones((1, 8, 8, 3))
+    for i in range(len(yaws)):
+        bank = reference.store(bank, latents[i : i + 1], jnp.full((1, 8, 8), 5.0), cameras[i : i + 1])
+    return bank
+
+
+def test_reference_is_the_frame_that_sees_the_target_best():
+    bank = _bank(0, 40, 150)
+    nothing = jnp.zeros((1, 8, 8))
+    score = reference.overlap(bank, _cameras(35), nothing)
+    assert score[1] > score[0] > 0.1 and score[2] == 0
+    latents, valid = reference.select(bank, _cameras(35), nothing, jnp.zeros(3, bool), 2)
+    assert valid.tolist() == [True, True] and latents[:, 0, 0, 0].tolist() == [1.0, 0.0]
+    latents, valid = reference.select(bank, _cameras(35), nothing, jnp.array([False, True, False]), 2)
+    assert valid.tolist() == [True, False] and float(latents[0, 0, 0, 0]) == 0.0
+
+
+def test_what_stands_in_front_hides_a_reference():
+    bank, target = _bank(0), _cameras(0)
+    assert float(reference.overlap(bank, target, jnp.zeros((1, 8, 8)))[0]) > 0.9
+    assert float(reference.overlap(bank, target, jnp.full((1, 8, 8), 5.0))[0]) > 0.9
+    assert float(reference.overlap(bank, target, jnp.full((1, 8, 8), 2.0))[0]) == 0.0
+
+
+def test_ring_keeps_the_latest_and_empty_slots_are_never_chosen():
+    bank = _bank(0, 10, 20, 30, 40, size=3)
+    assert sorted(bank.latents[:, 0, 0, 0].tolist()) == [2.0, 3.0, 4.0]
+    fresh = _bank(0, size=3)
+    assert reference.filled(fresh).tolist() == [True, False, False]
+    _, valid = reference.select(fresh, _cameras(0), jnp.zeros((1, 8, 8)), jnp.zeros(3, bool), 2)
+    assert valid.tolist() == [True, False]
+    assert jax.tree.leaves(fresh)[0].shape[0] == 3

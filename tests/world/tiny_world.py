@@ -1,0 +1,79 @@
+"""A model of a few thousand random parameters, and a world in it: what the tests of worlds share."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax import world
+from mirage_jax.geometry import Camera, trajectory
+from mirage_jax.models import config as model_config
+from mirage_jax.models import vae
+from mirage_jax.models.heads import LatentHeads, LatentHeadsConfig
+from mirage_jax.training.stages import generator
+
+SIZE, CHANNELS = 32, 5
+
+
+def model():
+    """32x32 pixels, 4x4 latent cells, segments of 8 frames."""
+    base = model_config.default()
+    segment = dataclasses.replace(base.segment, latents=2, steps=2)
+    return dataclasses.replace(
+        base,
+        name="tiny",
+        height=SIZE,
+        width=SIZE,
+        vae=dataclasses.replace(
+            base.vae, latent_channels=CHANNELS, encoder_dim=4, decoder_dim=4, multipliers=(1, 2, 4)
+        ),
+        dit=dataclasses.replace(base.dit, dim=16, ffn_dim=16, heads=2, layers=2, in_channels=CHANNELS),
+        side=dataclasses.replace(base.side, control_channels=segment.control_channels(CHANNELS)),
+        heads=LatentHeadsConfig(in_channels=CHANNELS, widths=(8, 8, 8), attention_heads=2),
+        lora=model_config.LoRAConfig(rank=2, alpha=2.0),
+        segment=segment,
+    )
+
+
+def parameters(config):
+    """Random, with heads that keep every cell and call no cell sky, and zero-initialised ways out opened."""
+
+    @jax.jit
+    def make(key):
+        keys = jax.random.split(key, 4)
+        params = {"vae": vae.init(config.vae, keys[0])}
+        rays = jnp.ones((4, 4, 3)) * jnp.arange(4.0)[:, None, None]
+        params["heads"] = LatentHeads(config.heads).init(keys[1], jnp.zeros((4, 4, CHANNELS)), rays)["params"]
+        params["heads"]["out"]["bias"] = jnp.array([0.0, 5.0, -5.0])
+        params |= generator.initial_parts(keys[2], config, params)
+        leaves, tree = jax.tree.flatten({part: params[part] for part in ("dit", "side", "lora")})
+        noise = jax.random.split(keys[3], len(leaves))
+        opened = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)]
+        return params | jax.tree.unflatten(tree, opened)
+
+    return make(jax.random.key(0))
+
+
+def camera():
+    """One camera at the origin, 64 degrees across."""
+    matrix = jnp.array([[25.6, 0, 16], [0, 25.6, 16], [0, 0, 1]])
+    return Camera(intrinsics=matrix, cam2world=jnp.eye(4), height=SIZE, width=SIZE)
+
+
+def path(text, segments):
+    """`Camera[segments, 8]` after the first view."""
+    cameras = trajectory.parse(text, start=camera(), frames=1 + 8 * segments)
+    return jax.tree.map(lambda x: jnp.asarray(x[1:]).reshape(segments, 8, *x.shape[1:]), cameras)
+
+
+def image():
+    """A random picture."""
+    return np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+
+def config(memory="latent", segments=3, **changes):
+    """A `WorldConfig` with room for everything."""
+    tiny = model()
+    sizes = {"capacity": world.full_capacity(tiny, memory, segments), "bank": 4} | changes
+    return world.WorldConfig(model=tiny, memory=memory, **sizes)
