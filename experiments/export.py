@@ -1,0 +1,31 @@
+"""Writes a trained model for shipping: half-precision weights, in the same folder format.
+
+    python -m experiments.export --model runs/memory/model --out mirage_jax/assets/default
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from experiments import cli
+from mirage_jax import weights
+
+_MODEL = flags.DEFINE_string("model", None, "Model folder that training wrote.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Model folder to write.", required=True)
+
+
+def main(_) -> None:
+    """Exports."""
+    config, params = weights.load(_MODEL.value)
+    # float16 keeps three decimals where bfloat16 keeps two; nothing here comes near its range.
+    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(params))
+    assert largest < 1e4, f"weights up to {largest} do not fit float16"
+    weights.save(_OUT.value, config, params, dtype=jnp.float16)
+    counts = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in params.items()}
+    print(f"wrote {_OUT.value}: " + ", ".join(f"{part} {count:,}" for part, count in counts.items()))
+
+
+if __name__ == "__main__":
+    cli.run(main)
