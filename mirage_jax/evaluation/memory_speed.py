@@ -40,21 +40,21 @@ def measure() -> dict[str, Any]:
     for segments in (1, SEGMENTS):
         views = _walk(segments)
         memory = _filled(segments, capacity=segments * FRAMES * HEIGHT * WIDTH)
-        nearest, speed = _timed(jax.jit(latent.read), memory, views)
+        nearest, speed = _timed(_REPEATS, jax.jit(latent.read), memory, views)
         rows.append(_row("read, nearest cell", memory, speed, RELEASE_MILLISECONDS[segments]))
         if segments < SEGMENTS:
             roomy = _filled(segments, capacity=SEGMENTS * FRAMES * HEIGHT * WIDTH)
-            _, speed = _timed(jax.jit(latent.read), roomy, views)
+            _, speed = _timed(_REPEATS, jax.jit(latent.read), roomy, views)
             rows.append(_row("read, nearest cell", roomy, speed, RELEASE_MILLISECONDS[segments]))
-        _, speed = _timed(jax.jit(functools.partial(latent.read, max_footprint=3)), memory, views)
+        _, speed = _timed(_REPEATS, jax.jit(functools.partial(latent.read, max_footprint=3)), memory, views)
         rows.append(_row("read, footprint up to 3x3", memory, speed))
-        (features, _, depth), speed = _timed(_sorted_read, *_on_host(memory, views), repeats=_SLOW_REPEATS)
+        (features, _, depth), speed = _timed(_SLOW_REPEATS, _sorted_read, *_on_host(memory, views))
         rows.append(_row("release's method in numpy: sort, assign", memory, speed))
         same = np.isclose(depth, nearest.depth, rtol=1e-4)
         rows[-1]["same_cells"] = float(np.mean(same))
         rows[-1]["same_tokens"] = float(np.mean(np.all(features == np.asarray(nearest.features), axis=-1)))
     empty = latent.create(SEGMENTS * FRAMES * HEIGHT * WIDTH, CHANNELS)
-    _, speed = _timed(jax.jit(latent.write), empty, *_segment(0))
+    _, speed = _timed(_REPEATS, jax.jit(latent.write), empty, *_segment(0))
     rows.append(_row("write, nine frames", empty, speed))
     return {
         "work": f"{FRAMES} views of {HEIGHT}x{WIDTH} cells, {CHANNELS} channels",
@@ -87,7 +87,7 @@ def markdown(record: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _timed(function: Callable[..., Any], *arguments: Any, repeats: int = _REPEATS) -> tuple[Any, list[float]]:
+def _timed(repeats: int, function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[float]]:
     """The result, and milliseconds of calls after two that compile and warm up."""
     for _ in range(2):
         result = jax.block_until_ready(function(*arguments))
