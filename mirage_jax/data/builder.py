@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import importlib.metadata
-import os
 import pathlib
 import platform
 import shutil
@@ -135,15 +134,16 @@ def build_doom(
     Raises:
       UserError: if the sizes are not usable, the part exists, or too many clips failed.
     """
-    if frames < 1 or frames % 4 != 1:
-        raise UserError(f"--frames is {frames}, expected 4k + 1 (for example 65)")
+    if frames < 9 or frames % 4 != 1:
+        raise UserError(f"--frames is {frames}, expected 4k + 1 and at least 9 (for example 65)")
     if clips < 1 or workers < 1 or size < 16 or seed < 0:
         raise UserError(f"--clips {clips}, --workers {workers}, --size {size}, --seed {seed}: too small")
     batch.jobs(split, 1, seed=seed, frames=frames, size=size)  # an unknown split fails before anything is written
     part = pathlib.Path(out) / split / f"part-{seed:04d}"
     if part.exists():
         raise UserError(f"{part} exists already; give another --seed to add a part, or remove it")
-    unfinished = part.with_name(f".{part.name}.{os.getpid()}")
+    unfinished = part.with_name(f".{part.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a build that was killed
     outcomes: list[batch.Rendered] = []
 
     def record(rendered: batch.Rendered) -> None:

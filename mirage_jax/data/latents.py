@@ -11,7 +11,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import grain
 import numpy as np
@@ -27,6 +27,7 @@ class Latents(tfds.core.GeneratorBasedBuilder):
 
     VERSION = _VERSION
     name = "latents"
+    url_infos: ClassVar[dict] = {}  # nothing is downloaded; TFDS would look for a checksum file with a package we lack
 
     def __init__(self, *, data_dir: str, split: str, shape: tuple[int, int, int, int], samples: Iterable):
         """Args: where to write, the name of the split, `(t, h, w, C)`, and the samples as dicts of arrays."""

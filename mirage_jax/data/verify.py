@@ -1,7 +1,8 @@
 """Checks that the depth and poses of a clip explain its pictures.
 
 One frame is warped to another with depth and cameras; where both see the same static
-surface, depths and colours must agree.
+surface, depths and colours must agree. A camera that only turns says nothing about depth:
+there a source needs a check of its own (the Doom renderer compares with the game's buffer).
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Freedoom through ViZDoom: maps, exact depth, camera paths, rendering."""

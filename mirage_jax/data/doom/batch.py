@@ -8,7 +8,13 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
+import itertools
 import multiprocessing
+import multiprocessing.util
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -63,29 +69,27 @@ def jobs(split: str, clips: int, *, seed: int, frames: int, size: int) -> list[J
 
 
 def render_all(listed: list[Job], *, workers: int) -> Iterator[Rendered]:
-    """Renders jobs in order on `workers` processes."""
+    """Renders jobs in order on `workers` processes, which end, with their games, when this one does."""
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_prepare_worker) as pool:
         yield from pool.map(render_one, listed)
-
-
-_running: dict[tuple[str, bool, int], engine.Engine] = {}
-"""The game this process keeps running; at most one."""
 
 
 def render_one(job: Job) -> Rendered:
     """Tries seeds on the job's map, then on other maps of its split, until a clip is good."""
     rng = np.random.default_rng([job.seed, job.index])
-    others = [name for name in rng.permutation(splits.maps(job.split)) if name != job.map_name]
+    others = [str(name) for name in rng.permutation(splits.maps(job.split)) if name != job.map_name]
     rejected = collections.Counter()
-    for map_name in [job.map_name, *others[: _MAPS_A_CLIP - 1]]:
+    for map_name in itertools.islice(itertools.cycle([job.map_name, *others]), _MAPS_A_CLIP):
         for _ in range(_TRIES_A_MAP):
             seed = int(rng.integers(1 << 31))
             try:
-                game = _engine(str(map_name), job)
-                clip, residuals = render.render(game, job.kind, frames=job.frames, seed=seed, moving=job.moving)
+                game = _engine(map_name, job)
+                clip, residuals = render.render(
+                    game, job.kind, frames=job.frames, seed=seed, moving=job.moving, size=job.size
+                )
                 return Rendered(job, clip, residuals, dict(rejected))
-            except render.Rejected as reason:
+            except render.RejectedError as reason:
                 rejected[str(reason)] += 1
             except vizdoom.ViZDoomUnexpectedExitException:
                 _running.clear()
@@ -93,11 +97,31 @@ def render_one(job: Job) -> Rendered:
     return Rendered(job, None, {}, dict(rejected))
 
 
+_running: dict[tuple[str, bool], engine.Engine] = {}
+"""The game this process keeps running; at most one."""
+
+
 def _engine(map_name: str, job: Job) -> engine.Engine:
-    key = (map_name, job.moving, job.size)
+    key = (map_name, job.moving)
     if key not in _running:
-        for old in _running.values():
-            old.close()
-        _running.clear()
-        _running[key] = engine.Engine(map_name, monsters=job.moving, size=job.size)
+        _close_engine()
+        _running[key] = engine.Engine(map_name, monsters=job.moving)
     return _running[key]
+
+
+def _close_engine() -> None:
+    while _running:
+        _running.popitem()[1].close()
+
+
+def _prepare_worker() -> None:
+    """Makes sure that the game, a process of its own, never outlives this worker, nor the worker its parent."""
+    multiprocessing.util.Finalize(None, _close_engine, exitpriority=10)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -14,7 +14,8 @@ from mirage_jax.data.doom.wad import LINE_BLOCKING, DoomMap
 
 KINDS = ("walk", "turn", "look_away", "loop", "orbit")
 MAX_TURN = 4.0  # degrees a frame
-SPEEDS = (1.6, 9.6)  # map units a frame: 0.05 to 0.3 m
+MAX_STEP = 10.5  # map units a frame: a third of a metre
+SPEEDS = (1.6, 9.6)  # map units a frame, mean of a path: 0.05 to 0.3 m
 _HEADROOM = 56.0  # a player's height
 _STEP = 24.0  # the highest step a player climbs
 _DAMAGE = (4, 5, 7, 11, 16)  # sector specials that hurt
@@ -22,6 +23,7 @@ _CLEARANCE = 40.0
 _PLAYER_STARTS = (1, 2, 3, 4, 11, 14)
 _CANDIDATES = 24
 _BOTH_WAYS = 0.5
+_LONG = 65  # frames of a walk that turns as far as walks do
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +111,15 @@ def plan(kind: str, space: FreeSpace, frames: int, rng: np.random.Generator) -> 
         radians = np.deg2rad(heading)
         rotation = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])
         path = Path(kind, start + positions @ rotation.T, angles + heading)
-        if space.is_clear(path.positions):
+        if _is_calm(path) and space.is_clear(path.positions):
             return path
     return None
+
+
+def _is_calm(path: Path) -> bool:
+    """Whether no frame turns or moves by more than a person would."""
+    steps = np.linalg.norm(np.diff(path.positions, axis=0), axis=1)
+    return bool((np.abs(np.diff(path.angles)) <= MAX_TURN).all() and (steps <= MAX_STEP).all())
 
 
 def _segment_distance(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -133,6 +141,11 @@ def _ramp(frames: int, ease: int) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(speed) / speed.sum()])
 
 
+def _most_turn(frames: int, ease: int) -> float:
+    """The largest angle that `_ramp` passes without turning faster than allowed."""
+    return MAX_TURN / np.diff(_ramp(frames, ease)).max()
+
+
 def _speed(rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(*np.log(SPEEDS))))
 
@@ -146,9 +159,10 @@ def _wobble(frames: int, rng: np.random.Generator, most: float) -> np.ndarray:
 
 
 def _walk(frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Forward, turning smoothly."""
+    """Forward, turning smoothly, as much in a frame of a short walk as of a long one."""
     distance = _speed(rng) * (frames - 1)
-    angles = _wobble(frames, rng, rng.uniform(5, 45)) + rng.uniform(-60, 60) * _ramp(frames, frames // 3)
+    share = min(1.0, frames / _LONG)
+    angles = share * (_wobble(frames, rng, rng.uniform(5, 45)) + rng.uniform(-60, 60) * _ramp(frames, frames // 3))
     steps = np.diff(_ramp(frames, 8)) * distance
     radians = np.deg2rad(angles[1:])
     moves = steps[:, None] * np.stack([np.cos(radians), np.sin(radians)], axis=1)
@@ -157,15 +171,16 @@ def _walk(frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 
 def _turn(frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Round in place."""
-    angles = rng.choice([-1, 1]) * rng.uniform(60, 180) * _ramp(frames, 8)
+    most = min(180.0, _most_turn(frames, 8))
+    angles = rng.choice([-1, 1]) * rng.uniform(min(60.0, most), most) * _ramp(frames, 8)
     return np.zeros((frames, 2)), angles
 
 
 def _look_away(frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Turn until the start is out of view, and back to nearly the same pose."""
-    ease, hold = 4, int(rng.integers(1, 9))
+    ease, hold = 4, int(rng.integers(1, 1 + frames // 8))
     out = (frames - hold) // 2
-    most = min(110.0, (out - 1 - ease) * MAX_TURN)
+    most = min(110.0, _most_turn(out, ease))
     away = rng.choice([-1, 1]) * rng.uniform(min(75.0, most), most)
     home = rng.uniform(-6, 6)
     back = frames - out - hold

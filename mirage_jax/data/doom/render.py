@@ -7,61 +7,72 @@ import numpy as np
 from mirage_jax.data import verify
 from mirage_jax.data.clip import PosedClip, check
 from mirage_jax.data.doom import paths, raycast
-from mirage_jax.data.doom.engine import UNITS_PER_METRE, Capture, Engine, Observation
+from mirage_jax.data.doom.engine import Engine
+from mirage_jax.data.doom.observe import FOCAL, UNITS_PER_METRE, Capture, Observation, observe
 
 _MONSTERS = ("ZombieMan", "ShotgunGuy", "DoomImp", "Demon", "Cacodemon", "LostSoul", "HellKnight", "Revenant")
-_OFF_PATH = 24.0  # map units the player may stray from its path
+_OFF_PATH = 6.0  # map units; who strays farther was pushed or stopped
 _MIN_BRIGHTNESS = 0.10  # of 0..1, mean of a clip
 _MIN_SATURATION = 0.06
 _MIN_DEPTH = 1.6  # metres, median of a frame
 _MAX_UNKNOWN = 0.03
 _MIN_DYNAMIC = 0.004  # fraction of a clip's pixels
 _MAX_DYNAMIC = 0.35
+_CAPTION = {
+    "walk": "walking forward",
+    "turn": "turning round on the spot",
+    "look_away": "looking away and back",
+    "loop": "walking a loop",
+    "orbit": "moving sideways",
+}
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """The attempt gave no usable clip; the message is the reason, one of few."""
 
 
-def render(engine: Engine, kind: str, *, frames: int, seed: int, moving: bool) -> tuple[PosedClip, dict[str, float]]:
+def render(
+    engine: Engine, kind: str, *, frames: int, seed: int, moving: bool, size: int = 128
+) -> tuple[PosedClip, dict[str, float]]:
     """Renders one clip.
 
     Args:
       engine: a game with monsters if `moving`, without otherwise.
       kind: one of `paths.KINDS`.
       frames: length of the clip.
-      seed: decides everything random.
+      seed: decides everything random; below 2^31.
       moving: whether monsters move.
+      size: side of the square frames, pixels.
 
     Returns:
       The clip and its verification residuals.
 
     Raises:
-      Rejected: with the reason, if this seed gives no good clip.
+      RejectedError: with the reason, if this seed gives no good clip.
     """
     rng = np.random.default_rng(seed)
-    engine.restart(seed % (1 << 31))
+    engine.restart(seed)
     space = paths.FreeSpace(engine.map, *engine.heights())
     path = paths.plan(kind, space, frames, rng)
     if path is None:
-        raise Rejected("no free path")
+        raise RejectedError("no free path")
     if moving:
         _summon(engine, space, path, rng)
     engine.place(*path.positions[0], path.angles[0])
     _check_open(engine, path)
-    _check_colours(engine.capture().frame(engine.size)[None])
+    _check_colours(engine.capture().frame(size)[None])
     if moving:
         engine.toggle_freeze()
     captures = _drive(engine, path)
-    _check_colours(np.stack([capture.frame(engine.size) for capture in captures]))
-    observations = [engine.observe(capture) for capture in captures]
+    _check_colours(np.stack([capture.frame(size) for capture in captures]))
+    observations = [observe(engine.map, capture, size) for capture in captures]
     name = f"doom/{engine.map.name}/seed{seed}/{kind}" + ("/monsters" if moving else "")
-    clip = _clip(observations, engine, kind, moving, name)
+    clip = _clip(observations, kind, moving, name)
     _check_surfaces(clip, moving)
     check(clip)
     reason, residuals = verify.verify(clip)
     if reason:
-        raise Rejected(reason)
+        raise RejectedError(reason)
     return clip, residuals
 
 
@@ -89,7 +100,7 @@ def _check_open(engine: Engine, path: paths.Path) -> None:
         view = raycast.View(*path.positions[frame], height, path.angles[frame], 12.8, 16, 16)
         depth = raycast.depth_map(engine.map, view, floor=floor, ceiling=ceiling)
         if np.median(depth) < _MIN_DEPTH * UNITS_PER_METRE:
-            raise Rejected("too close to a wall")
+            raise RejectedError("too close to a wall")
 
 
 def _drive(engine: Engine, path: paths.Path) -> list[Capture]:
@@ -104,60 +115,41 @@ def _drive(engine: Engine, path: paths.Path) -> list[Capture]:
         engine.push(position - last.position[:2] - last.velocity, angle)
         captures.append(engine.capture())
         if np.linalg.norm(captures[-1].position[:2] - position) > _OFF_PATH:
-            raise Rejected("pushed off the path")
+            raise RejectedError("pushed off the path")
     return captures
 
 
-def _clip(observations: list[Observation], engine: Engine, kind: str, moving: bool, source: str) -> PosedClip:
-    size = engine.size
-    focal = 0.8 * size
+def _clip(observations: list[Observation], kind: str, moving: bool, source: str) -> PosedClip:
+    size = observations[0].frame.shape[0]
+    focal = FOCAL * size
     intrinsics = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], np.float32)
     return PosedClip(
         frames=np.stack([o.frame for o in observations]),
         depth=np.stack([o.depth for o in observations]).astype(np.float16).astype(np.float32),
         intrinsics=np.repeat(intrinsics[None], len(observations), axis=0),
-        cam2world=np.stack([_cam2world(o) for o in observations]).astype(np.float32),
+        cam2world=np.stack([o.cam2world for o in observations]).astype(np.float32),
         dynamic=np.stack([o.dynamic for o in observations]),
         caption=f"{_CAPTION[kind]} in a retro first-person game" + (", with moving monsters" if moving else ""),
         source=source,
     )
 
 
-_CAPTION = {
-    "walk": "walking forward",
-    "turn": "turning round on the spot",
-    "look_away": "looking away and back",
-    "loop": "walking a loop",
-    "orbit": "moving sideways",
-}
-
-
-def _cam2world(observation: Observation) -> np.ndarray:
-    """`[4, 4]`: OpenCV camera axes (right, down, forward) in map axes (z up), metres."""
-    radians = np.deg2rad(observation.angle)
-    cos, sin = np.cos(radians), np.sin(radians)
-    pose = np.eye(4)
-    pose[:3, :3] = np.array([[sin, 0, cos], [-cos, 0, sin], [0, -1, 0]])
-    pose[:3, 3] = observation.position / UNITS_PER_METRE
-    return pose
-
-
 def _check_colours(frames: np.ndarray) -> None:
     """Rejects what is dark, or grey because the player stands in an item that changes the palette."""
     colour = frames.astype(np.float32) / 255
     if colour.mean() < _MIN_BRIGHTNESS:
-        raise Rejected("too dark")
+        raise RejectedError("too dark")
     high, low = colour.max(axis=-1), colour.min(axis=-1)
     if ((high - low) / np.maximum(high, 0.05)).mean() < _MIN_SATURATION:
-        raise Rejected("grey")
+        raise RejectedError("grey")
 
 
 def _check_surfaces(clip: PosedClip, moving: bool) -> None:
     """Rejects what is jammed against a wall, of unknown depth, empty of actors or full of them."""
     medians = np.median(clip.depth.reshape(len(clip), -1), axis=1)
     if (medians < _MIN_DEPTH).mean() > 0.15:
-        raise Rejected("too close to a wall")
+        raise RejectedError("too close to a wall")
     if (clip.depth == 0).mean() > _MAX_UNKNOWN:
-        raise Rejected("unknown depth")
+        raise RejectedError("unknown depth")
     if moving and not _MIN_DYNAMIC <= clip.dynamic.mean() <= _MAX_DYNAMIC:
-        raise Rejected("too few or too many monsters in view")
+        raise RejectedError("too few or too many monsters in view")

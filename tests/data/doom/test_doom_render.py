@@ -1,0 +1,73 @@
+"""One short clip of a real map, with and without monsters."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mirage_jax.data import verify
+from mirage_jax.data.doom import batch, observe
+
+FRAMES = 17
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    yield [batch.render_one(job(moving)) for moving in (False, True)]
+    batch._close_engine()
+
+
+def job(moving):
+    return batch.Job(0, 3, "train", "MAP08", "walk", moving, frames=FRAMES, size=64)
+
+
+def test_clip_passes_its_own_checks(outcomes):
+    for outcome in outcomes:
+        clip = outcome.clip
+        assert clip.frames.shape == (FRAMES, 64, 64, 3)
+        assert verify.verify(clip)[0] is None
+        assert (clip.depth == 0).mean() < 0.03
+        np.testing.assert_allclose(clip.intrinsics[0], [[51.2, 0, 32], [0, 51.2, 32], [0, 0, 1]])
+        np.testing.assert_array_equal(
+            clip.cam2world[:, :3, 1], np.tile([0, 0, -1], (FRAMES, 1))
+        )  # down is down: no pitch
+        assert clip.source.startswith(f"doom/{clip.source.split('/')[1]}/seed") and "/walk" in clip.source
+
+
+def test_only_monsters_are_dynamic(outcomes):
+    still, moving = (outcome.clip for outcome in outcomes)
+    assert not still.dynamic.any() and moving.dynamic.any()
+    assert moving.source.endswith("/monsters") and "monsters" in moving.caption
+
+
+def test_verification_needs_the_depth(outcomes):
+    """The same clip with its depth scaled or its poses in another order is refused."""
+    clip = outcomes[0].clip
+    assert verify.verify(dataclasses.replace(clip, depth=clip.depth * np.float32(1.5)))[0]
+    assert verify.verify(dataclasses.replace(clip, cam2world=clip.cam2world[::-1]))[0]
+
+
+def test_same_seed_same_clip(outcomes):
+    again = batch.render_one(job(True)).clip
+    for name, value in outcomes[1].clip.arrays().items():
+        np.testing.assert_array_equal(value, getattr(again, name), err_msg=name)
+
+
+def test_refuted_depth():
+    """The game's coarse depth refutes a wrong surface but not an edge one pixel off, nor the far or the very near."""
+    buffer = np.full((240, 200), 50, np.uint8)
+    buffer[:, 100:] = 100
+    true = np.where(np.arange(16) < 8, 50 * 7.138 + 9, 100 * 7.138 + 9) * np.ones((16, 1))
+    assert not observe._refuted(true, buffer).any()
+    assert observe._refuted(np.where(true < 400, true * 1.3, true), buffer)[:, :7].all()
+    assert not observe._refuted(np.full((16, 16), 20.0), buffer).any()
+    assert not observe._refuted(np.full((16, 16), 5000.0), np.full_like(buffer, 127)).any()
+
+
+def test_mask_covers_every_pixel_it_touches():
+    mask = np.zeros((240, 200), bool)
+    mask[120, 77] = True  # rows 64.0-64.5 and columns 49.3-49.9 of the small picture
+    mask[121, 10] = True  # rows 64.5-65.1 and columns 6.4-7.04
+    np.testing.assert_array_equal(
+        np.argwhere(observe._any_pixel(mask, 128)), [[64, 6], [64, 7], [64, 49], [65, 6], [65, 7]]
+    )

@@ -1,0 +1,103 @@
+"""Builds a tiny data set of real clips and reads it back."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mirage_jax import data
+from mirage_jax.data import builder
+from mirage_jax.data.clip import check
+from mirage_jax.data.doom import batch
+from mirage_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    out = tmp_path_factory.mktemp("doom")
+    seen = []
+    part = builder.build_doom(out, "validation", clips=3, seed=7, frames=9, size=32, workers=2, progress=seen.append)
+    return out, part, seen
+
+
+def test_clips_come_back_as_rendered(built):
+    out, part, seen = built
+    assert part == out / "validation" / "part-0007" and not list(part.parent.glob(".*"))
+    source = data.load_source(out, "validation")
+    assert len(source) == 3
+    rendered = {outcome.clip.source: outcome.clip for outcome in seen}
+    for index in range(3):
+        clip = source.clip(index)
+        check(clip)
+        for name, value in rendered[clip.source].arrays().items():
+            np.testing.assert_array_equal(value, getattr(clip, name), err_msg=name)
+        assert clip.caption == rendered[clip.source].caption
+
+
+def test_only_the_fields_asked_for(built):
+    source = data.load_source(built[0], "validation", ("frames", "valid", "dynamic"))
+    item = source[1]
+    assert set(item) == {"frames", "valid", "dynamic"}
+    assert item["valid"].dtype == bool and item["dynamic"].shape == (9, 32, 32)
+    with pytest.raises(IndexError):
+        source[3]
+
+
+def test_report_counts_everything(built):
+    report = json.loads((built[1] / "report.json").read_text())
+    clips = report["clips"]
+    assert clips["written"] == 3 and clips["failed"] == 0
+    assert clips["tries"] == 3 + sum(report["rejected"].values())
+    assert sum(clips["by_kind"].values()) == sum(clips["by_map"].values()) == 3
+    assert set(clips["by_map"]) <= {"MAP19", "MAP20"}
+    assert report["config"]["seed"] == 7 and "vizdoom" in report["versions"] and "BSD" in report["licence"]
+    assert report["residual_percentiles"]["depth"]["100"] <= report["bounds"]["depth"]
+
+
+def test_parts_are_added_never_replaced(built):
+    with pytest.raises(UserError, match="exists already"):
+        builder.build_doom(built[0], "validation", clips=1, seed=7, frames=9, size=32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"frames": 6}, "4k \\+ 1"), ({"clips": 0}, "--clips 0"), ({"split": "dev"}, "--split is 'dev'")],
+)
+def test_bad_requests_write_nothing(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        builder.build_doom(tmp_path / "d", **{"split": "train", "clips": 1, "seed": 0, **change})
+    assert not (tmp_path / "d").exists()
+
+
+def test_missing_split_and_unknown_field(built):
+    with pytest.raises(UserError, match="no data of split 'test'"):
+        data.load_source(built[0], "test")
+    with pytest.raises(UserError, match="unknown fields \\['normals'\\]"):
+        data.load_source(built[0], "validation", ("normals",))
+
+
+def test_jobs_are_spread_evenly():
+    listed = batch.jobs("train", 120, seed=1, frames=9, size=32)
+    assert sorted(job.index for job in listed) == list(range(120))
+    assert all(sum(job.kind == kind for job in listed) == 24 for kind in {job.kind for job in listed})
+    assert sum(job.moving for job in listed) == 30
+    assert listed == batch.jobs("train", 120, seed=1, frames=9, size=32)
+    assert listed != batch.jobs("train", 120, seed=2, frames=9, size=32)
+
+
+def test_reading_needs_no_tensorflow(built):
+    """In a fresh interpreter where TensorFlow cannot be imported."""
+    code = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'tensorflow': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "from mirage_jax import data\n"
+        f"print(data.load_source({str(built[0])!r}, 'validation')[0]['depth'].dtype)\n"
+        "print(any(name in sys.modules for name in ('jax', 'tensorflow')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["float32", "False"]

@@ -1,0 +1,110 @@
+import grain
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from mirage_jax.data import pipeline
+from mirage_jax.errors import UserError
+
+LENGTH = 13
+
+
+class Counting:
+    """Clips whose pixels say which clip and frame they are."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        frames = 100 * index + np.arange(LENGTH, dtype=np.int32)
+        return {"frames": frames[:, None], "pose": frames[:, None, None] * np.ones((1, 2)), "source": f"clip{index}"}
+
+    def __repr__(self):
+        return f"Counting({self.count})"
+
+
+def take(count, source=None, **changes):
+    options = {"batch_size": 2, "frames": 5, "seed": 0} | changes
+    batches = pipeline.clips(source or Counting(6), **options)
+    return [next(batches) for _ in range(count)]
+
+
+def numbers(batches):
+    return np.concatenate([b["frames"][:, 0, 0] // 100 for b in batches])
+
+
+def same(a, b):
+    return all((x[name] == y[name]).all() for x, y in zip(a, b, strict=True) for name in x)
+
+
+def test_windows_are_consecutive_frames_of_one_clip():
+    starts = set()
+    for batch in take(20):
+        assert batch["frames"].shape == (2, 5, 1) and batch["pose"].shape == (2, 5, 1, 2)
+        for frames, pose, name in zip(batch["frames"], batch["pose"], batch["source"], strict=True):
+            np.testing.assert_array_equal(np.diff(frames[:, 0]), 1)
+            assert len({int(f) // 100 for f in frames[:, 0]}) == 1 and name == f"clip{frames[0, 0] // 100}"
+            np.testing.assert_array_equal(pose[:, 0, 0], frames[:, 0])
+            starts.add(int(frames[0, 0]) % 100)
+    assert starts == set(range(LENGTH - 5 + 1))
+
+
+def test_every_epoch_reads_every_clip_in_another_order():
+    first, second = numbers(take(6)).reshape(2, 6)
+    assert sorted(first) == sorted(second) == list(range(6))
+    assert list(first) != list(second)
+
+
+def test_processes_share_the_clips():
+    a, b = (numbers(take(3, process_index=i, process_count=2)) for i in (0, 1))
+    assert set(a) == {0, 2, 4} and set(b) == {1, 3, 5}
+
+
+def test_windows_of_one_clip_follow_each_other():
+    for batch in take(6, batch_size=4, windows_per_clip=2):
+        names = batch["source"].reshape(2, 2)
+        assert (names[:, 0] == names[:, 1]).all() and names[0, 0] != names[1, 0]
+    assert len({int(b["frames"][i, 0, 0]) for b in take(6, batch_size=2, windows_per_clip=2) for i in (0, 1)}) > 6
+
+
+def test_the_seed_decides():
+    assert same(take(5), take(5)) and not same(take(5), take(5, seed=1))
+
+
+def test_workers_do_not_change_the_order():
+    assert same(take(4), take(4, workers=1))
+
+
+def test_fields():
+    assert set(take(1, fields=("frames",))[0]) == {"frames"}
+
+
+def test_position_is_saved_and_restored(tmp_path):
+    batches = pipeline.clips(Counting(6), batch_size=2, frames=5, seed=3)
+    for _ in range(4):
+        next(batches)
+    manager = ocp.CheckpointManager(tmp_path.absolute())
+    manager.save(4, args=ocp.args.Composite(data=grain.checkpoint.CheckpointSave(batches)))
+    manager.wait_until_finished()
+    expected = [next(batches) for _ in range(5)]
+    fresh = pipeline.clips(Counting(6), batch_size=2, frames=5, seed=3)
+    manager.restore(4, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(fresh)))
+    assert same([next(fresh) for _ in range(5)], expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frames": 6}, "frames is 6, expected 4k"),
+        ({"frames": 17}, "clips have 13 frames"),
+        ({"windows_per_clip": 3}, "multiple of windows_per_clip"),
+        ({"process_index": 2, "process_count": 2}, "process_index is 2"),
+        ({"process_index": 7, "process_count": 8}, "no clip to read"),
+    ],
+)
+def test_bad_requests(options, message):
+    with pytest.raises(UserError, match=message):
+        take(1, **options)
