@@ -15,4 +15,5 @@ def get_config():
 
     config.steps = 600
     config.learning_rate = 1e-3
+    config.ema_decay = 0.98  # a few hundred steps: a longer average would still hold the start
     return config

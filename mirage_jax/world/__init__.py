@@ -1,10 +1,11 @@
 """Worlds: `init` from an image, `segment` by segment, or a whole `rollout` in one scan."""
 
-from mirage_jax.world.config import WorldConfig, full_capacity
+from mirage_jax.world.config import MEMORIES, WorldConfig, full_capacity
 from mirage_jax.world.segment import Diagnostics, SegmentOutput, rollout, segment
 from mirage_jax.world.state import RolloutState, init, observe
 
 __all__ = [
+    "MEMORIES",
     "Diagnostics",
     "RolloutState",
     "SegmentOutput",

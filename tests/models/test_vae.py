@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mirage_jax.errors import UserError
-from mirage_jax.models import vae
+from mirage_jax.models import vae, vae_layers
 
 TINY = vae.VAEConfig(
     latent_channels=5,
@@ -101,29 +101,29 @@ def test_config_with_lists_that_do_not_fit_is_refused():
 
 def test_average_down_is_the_mean_over_folded_cells():
     x = np.random.default_rng(0).normal(size=(4, 4, 6, 2)).astype(np.float32)
-    out = vae.average_down(x, 4, 2, 2)
+    out = vae_layers.average_down(x, 4, 2, 2)
     assert out.shape == (2, 2, 3, 4)
     # Output channel 1 averages channel 0's cells of the later frame of each pair.
     expected = x[1::2, :, :, 0].reshape(2, 2, 2, 3, 2).mean((2, 4))
     np.testing.assert_allclose(out[..., 1], expected, atol=1e-6)
     # An odd first frame is joined to a zero frame before it.
-    odd = vae.average_down(x[:3], 2, 2, 1)
+    odd = vae_layers.average_down(x[:3], 2, 2, 1)
     np.testing.assert_allclose(odd[0], x[0] / 2, atol=1e-6)
 
 
 def test_duplicate_up_inverts_the_average_of_equal_cells():
     x = np.random.default_rng(1).normal(size=(3, 2, 2, 8)).astype(np.float32)
-    up = vae.duplicate_up(x, 4, 2, 2, first=False)
+    up = vae_layers.duplicate_up(x, 4, 2, 2, first=False)
     assert up.shape == (6, 4, 4, 4)
-    np.testing.assert_allclose(vae.average_down(up, 8, 2, 2), x, atol=1e-6)
-    assert vae.duplicate_up(x, 4, 2, 2, first=True).shape == (5, 4, 4, 4)
+    np.testing.assert_allclose(vae_layers.average_down(up, 8, 2, 2), x, atol=1e-6)
+    assert vae_layers.duplicate_up(x, 4, 2, 2, first=True).shape == (5, 4, 4, 4)
 
 
 def test_patches_fold_and_unfold():
     x = np.random.default_rng(2).normal(size=(2, 4, 6, 3)).astype(np.float32)
-    folded = vae.fold_patches(x, 2)
+    folded = vae_layers.fold_patches(x, 2)
     assert folded.shape == (2, 2, 3, 12)
-    np.testing.assert_array_equal(vae.unfold_patches(folded, 2), x)
+    np.testing.assert_array_equal(vae_layers.unfold_patches(folded, 2), x)
     # Channel order (colour, column, row): entry 1 of a cell is the lower left pixel's red.
     np.testing.assert_array_equal(folded[..., 1], x[:, 1::2, ::2, 0])
 
