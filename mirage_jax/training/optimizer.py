@@ -39,7 +39,7 @@ def make(config: Any) -> optax.GradientTransformation:
     def decays(params):
         return jax.tree.map(lambda x: x.ndim >= 2, params)
 
-    return optax.chain(
+    steps = [
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
             schedule(config),
@@ -49,8 +49,10 @@ def make(config: Any) -> optax.GradientTransformation:
             mask=decays,
             mu_dtype=jnp.float32,
         ),
-        optax.stateless(lambda updates, _: _scaled(updates, config.rate_factors)),
-    )
+    ]
+    if config.rate_factors:
+        steps.append(optax.stateless(lambda updates, _: _scaled(updates, config.rate_factors)))
+    return optax.chain(*steps)
 
 
 def _scaled(updates: Any, factors: Sequence[tuple[str, float]]) -> Any:

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
+from mirage_jax.models import parameters
 from mirage_jax.models.config import ModelConfig
 
 DEFAULT = pathlib.Path(__file__).parent.parent / "assets" / "default"
@@ -73,4 +74,6 @@ def load(path: str | pathlib.Path | None = None) -> tuple[ModelConfig, Any]:
         except Exception as error:  # Orbax and its storage raise many kinds; all mean the same to a person
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise UserError(f"{path}/params: damaged or incomplete checkpoint ({reason})") from error
+    if misfit := parameters.first_misfit(config, params):
+        raise UserError(f"{path}: the weights do not fit model.json: {misfit}")
     return config, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)

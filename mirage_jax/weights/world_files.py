@@ -15,6 +15,7 @@ import safetensors.numpy
 from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
+from mirage_jax.models import config as model_config
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.state import RolloutState
 
@@ -30,7 +31,7 @@ def save(path: str | pathlib.Path, config: WorldConfig, state: RolloutState) -> 
     header = {
         "format": "mirage-jax world",
         "version": str(FORMAT_VERSION),
-        "model": config.model.digest(),
+        "model": config.model.to_json(),
         "world": json.dumps(_world_numbers(config)),
     }
     tensors = {name: np.ascontiguousarray(value) for name, value in _flat(state).items()}
@@ -60,8 +61,9 @@ def load(path: str | pathlib.Path, config: WorldConfig, like: RolloutState) -> R
         raise UserError(f"{path}: damaged or not a world file ({error})") from error
     if header.get("format") != "mirage-jax world" or header.get("version") != str(FORMAT_VERSION):
         raise UserError(f"{path}: not a world file of version {FORMAT_VERSION}")
-    if header.get("model") != config.model.digest():
-        raise UserError(f"{path}: made by another model than {config.model.name!r}")
+    mismatch = model_config.first_mismatch(model_config.from_json(header.get("model", ""), str(path)), config.model)
+    if mismatch:
+        raise UserError(f"{path}: made by another model than {config.model.name!r}: {mismatch}")
     found, wanted = json.loads(header["world"]), _world_numbers(config)
     for name, value in wanted.items():
         if found.get(name) != value:

@@ -9,6 +9,7 @@ import pytest
 
 from mirage_jax.geometry import Camera
 from mirage_jax.models import config as model_config
+from mirage_jax.models import parameters
 from mirage_jax.training import posed
 from mirage_jax.training.stages import generator
 
@@ -128,7 +129,7 @@ def test_dropped_memory_shows_nothing(model, clip):
 def test_new_side_branch_and_lora_leave_the_loss_as_it_was(model, clip):
     @jax.jit
     def losses(key, example):
-        parts = generator.initial_parts(key, model, {})
+        parts = parameters.init(key, model)
         head = parts["dit"]["head"]["linear"]  # zero at the start: open it, or every prediction is zero
         head["kernel"] = 0.1 * jax.random.normal(key, head["kernel"].shape)
         noise_key = jax.random.key(3)

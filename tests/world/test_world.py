@@ -158,7 +158,7 @@ def test_damaged_or_foreign_world_is_refused(start, tmp_path):
     config, path = tiny.config(), tmp_path / "world.safetensors"
     world_files.save(path, config, start)
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, fps=7))
-    with pytest.raises(UserError, match="made by another model"):
+    with pytest.raises(UserError, match="made by another model than 'tiny': fps is 15, expected 7"):
         world_files.load(path, other, start)
     with pytest.raises(UserError, match="capacity 112, this run has 200"):
         world_files.load(path, dataclasses.replace(config, capacity=200), start)

@@ -9,9 +9,8 @@ import numpy as np
 from mirage_jax import world
 from mirage_jax.geometry import Camera, trajectory
 from mirage_jax.models import config as model_config
-from mirage_jax.models import vae
-from mirage_jax.models.heads import LatentHeads, LatentHeadsConfig
-from mirage_jax.training.stages import generator
+from mirage_jax.models import parameters as model_parameters
+from mirage_jax.models.heads import LatentHeadsConfig
 
 SIZE, CHANNELS = 32, 5
 
@@ -41,14 +40,11 @@ def parameters(config):
 
     @jax.jit
     def make(key):
-        keys = jax.random.split(key, 4)
-        params = {"vae": vae.init(config.vae, keys[0])}
-        rays = jnp.ones((4, 4, 3)) * jnp.arange(4.0)[:, None, None]
-        params["heads"] = LatentHeads(config.heads).init(keys[1], jnp.zeros((4, 4, CHANNELS)), rays)["params"]
+        keys = jax.random.split(key, 2)
+        params = model_parameters.init(keys[0], config)
         params["heads"]["out"]["bias"] = jnp.array([0.0, 5.0, -5.0])
-        params |= generator.initial_parts(keys[2], config, params)
         leaves, tree = jax.tree.flatten({part: params[part] for part in ("dit", "side", "lora")})
-        noise = jax.random.split(keys[3], len(leaves))
+        noise = jax.random.split(keys[1], len(leaves))
         opened = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)]
         return params | jax.tree.unflatten(tree, opened)
 

@@ -17,7 +17,7 @@ from mirage_jax import weights
 from mirage_jax.diffusion import flow
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
-from mirage_jax.models import lora, side_branch, vae
+from mirage_jax.models import lora, parameters, vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
 from mirage_jax.training import posed
@@ -45,7 +45,7 @@ def make(config: Any) -> Stage:
     augment = posed.Augmentation(**config.augmentation)
 
     def init(key):
-        fresh = initial_parts(key, model, params)
+        fresh = parameters.init(key, model, params)
         return {part: fresh[part] for part in trainable}
 
     def loss(moving, frozen, batch, key):
@@ -83,25 +83,6 @@ def make(config: Any) -> Stage:
         preview=preview,
         finish=lambda moving, frozen, _: (model, {**frozen, **moving}),
     )
-
-
-def initial_parts(key: jax.Array, model: ModelConfig, params: Any) -> dict[str, Any]:
-    """The generator's parts, from `params` where there; a new side branch copies the DiT, a new LoRA is zero."""
-    grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
-    channels, keys = model.vae.latent_channels, jax.random.split(key, 2)
-    assert model.dit is not None
-    control = None
-    if model.side is not None:
-        control = jnp.zeros((2, *grid, model.side.control_channels))
-    fresh = Generator(model.dit, model.side).init(
-        keys[0], jnp.zeros((2, *grid, channels)), jnp.zeros(2), control=control
-    )["params"]
-    parts = {"dit": params.get("dit", fresh["dit"])}
-    if model.side is not None:
-        parts["side"] = params.get("side") or side_branch.side_params_from_dit(parts["dit"], fresh["side"])
-    if model.lora is not None:
-        parts["lora"] = params.get("lora") or lora.init(keys[1], parts["dit"], model.lora.rank)
-    return parts
 
 
 def example_loss(model: ModelConfig, parts: Any, example: posed.Example, key: jax.Array, with_memory: bool):

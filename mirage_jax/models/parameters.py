@@ -1,0 +1,71 @@
+"""Parameters of a whole model: fresh ones, and the check that given ones fit a config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from mirage_jax.models import lora, side_branch, vae
+from mirage_jax.models.config import ModelConfig
+from mirage_jax.models.generator import Generator
+from mirage_jax.models.heads import LatentHeads
+
+
+def init(key: chex.PRNGKey, model: ModelConfig, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Parameters of every part that `model` has: those in `known`, and fresh ones for the rest.
+
+    A new side branch copies the DiT's blocks and a new LoRA is zero, so that neither changes what the DiT gives.
+
+    Args:
+      key: consumed.
+      model: the config.
+      known: parameters by part.
+
+    Returns:
+      `{'vae', 'heads', 'dit', 'side', 'lora'}`, as far as the config has them.
+    """
+    parts: dict[str, Any] = {}
+    keys, known = jax.random.split(key, 4), known or {}
+    grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
+    channels = model.vae.latent_channels
+    parts["vae"] = known["vae"] if "vae" in known else vae.init(model.vae, keys[0])
+    if model.heads is not None:
+        module, rays = LatentHeads(model.heads), jnp.ones((*grid, 3))
+        parts["heads"] = (
+            known["heads"] if "heads" in known else module.init(keys[1], jnp.zeros((*grid, channels)), rays)["params"]
+        )
+    if model.dit is not None:
+        control = None if model.side is None else jnp.zeros((2, *grid, model.side.control_channels))
+        text = jnp.zeros((model.dit.text_tokens, model.dit.text_dim)) if model.dit.text_dim else None
+        fresh = Generator(model.dit, model.side).init(
+            keys[2], jnp.zeros((2, *grid, channels)), jnp.zeros(2), control=control, text=text
+        )["params"]
+        parts["dit"] = known["dit"] if "dit" in known else fresh["dit"]
+        if model.side is not None:
+            parts["side"] = (
+                known["side"] if "side" in known else side_branch.side_params_from_dit(parts["dit"], fresh["side"])
+            )
+        if model.lora is not None:
+            parts["lora"] = known["lora"] if "lora" in known else lora.init(keys[3], parts["dit"], model.lora.rank)
+    return parts
+
+
+def first_misfit(model: ModelConfig, params: Mapping[str, Any]) -> str | None:
+    """The first tensor that is missing, left over or of the wrong shape for a config, as a sentence, or None."""
+    expected = _shapes(jax.eval_shape(lambda key: init(key, model), jax.random.key(0)))
+    found = _shapes(params)
+    for name in [*expected, *(name for name in found if name not in expected)]:
+        if expected.get(name) != found.get(name):
+            have = "missing" if name not in found else f"of shape {found[name]}"
+            want = "no such tensor" if name not in expected else f"shape {expected[name]}"
+            return f"tensor {name} is {have}, the config asks for {want}"
+    return None
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {"/".join(str(key.key) for key in path): tuple(leaf.shape) for path, leaf in leaves}

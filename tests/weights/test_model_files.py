@@ -1,0 +1,88 @@
+"""Model folders: what was saved comes back; damaged and misfitting ones are refused by name."""
+
+import dataclasses
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from mirage_jax import weights
+from mirage_jax.errors import UserError
+from mirage_jax.models import config as model_config
+from mirage_jax.models import parameters
+
+
+@pytest.fixture(scope="module")
+def model():
+    base = model_config.default()
+    tiny = dataclasses.replace(base.vae, latent_channels=4, encoder_dim=4, decoder_dim=4, multipliers=(1, 2, 4))
+    return dataclasses.replace(base, height=32, width=32, vae=tiny, dit=None, side=None, heads=None)
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "tiny"
+    weights.save(path, model, parameters.init(jax.random.key(0), model))
+    return path
+
+
+def test_what_was_saved_comes_back(model, folder):
+    config, params = weights.load(folder)
+    assert config == model
+    jax.tree.map(np.testing.assert_array_equal, params, parameters.init(jax.random.key(0), model))
+
+
+def test_half_precision_on_disk_is_single_in_memory(model, folder, tmp_path):
+    _, params = weights.load(folder)
+    weights.save(tmp_path / "half", model, params, dtype=np.float16)
+    _, again = weights.load(tmp_path / "half")
+    assert {x.dtype for x in jax.tree.leaves(again)} == {np.dtype("float32")}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), params, again)
+
+
+def test_saving_replaces_the_old_model(model, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    weights.save(tmp_path / "model", dataclasses.replace(model, fps=3), weights.load(folder)[1])
+    assert weights.load(tmp_path / "model")[0].fps == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_weights_of_another_config_are_refused_with_the_first_misfit(model, folder, tmp_path):
+    wider = dataclasses.replace(model, vae=dataclasses.replace(model.vae, encoder_dim=8))
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / "model.json").write_text(wider.to_json())
+    with pytest.raises(UserError, match=r"tensor vae/encoder/.* is of shape .*, the config asks for shape"):
+        weights.load(tmp_path / "model")
+
+
+def test_damaged_model_is_refused(folder, tmp_path):
+    with pytest.raises(UserError, match="not a model folder"):
+        weights.load(tmp_path)
+    shutil.copytree(folder, tmp_path / "model")
+    data = [
+        path for path in (tmp_path / "model" / "params").rglob("*") if path.is_file() and path.stat().st_size > 10000
+    ]
+    for path in data:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert data
+    with pytest.raises(UserError, match="damaged or incomplete"):
+        weights.load(tmp_path / "model")
+
+
+def test_config_survives_json_and_names_what_differs(model):
+    full = model_config.default()
+    assert model_config.from_json(full.to_json(), "here") == full
+    other = dataclasses.replace(full, dit=dataclasses.replace(full.dit, layers=9))
+    assert model_config.first_mismatch(other, full) == "dit.layers is 9, expected 8"
+    assert model_config.first_mismatch(full, full) is None
+    assert full.digest() != other.digest()
+    with pytest.raises(UserError, match="here: not a model config"):
+        model_config.from_json('{"name": "x", "wheels": 4}', "here")
+
+
+def test_full_size_model_is_only_a_config():
+    wan = model_config.wan22_ti2v_5b()
+    shapes = jax.eval_shape(lambda key: parameters.init(key, wan), jax.random.key(0))
+    counts = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in shapes.items()}
+    assert counts["dit"] == 4_999_787_712 and counts["vae"] == 704_688_668
