@@ -34,7 +34,7 @@ def save(path: str | pathlib.Path, config: WorldConfig, state: RolloutState) -> 
         "model": config.model.to_json(),
         "world": json.dumps(_world_numbers(config)),
     }
-    tensors = {name: np.ascontiguousarray(value) for name, value in _flat(state).items()}
+    tensors = {name: np.array(value, order="C") for name, value in _flat(state).items()}
     with io.atomic_path(path) as temporary:
         pathlib.Path(temporary).write_bytes(safetensors.numpy.save(tensors, metadata=header))
 
