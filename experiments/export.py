@@ -1,6 +1,6 @@
 """Writes a trained model for shipping: half-precision weights, in the same folder format.
 
-    python -m experiments.export --model runs/memory/model --out mirage_jax/assets/default
+python -m experiments.export --model runs/memory/model --out mirage_jax/assets/default
 """
 
 from __future__ import annotations
