@@ -12,7 +12,6 @@ def get_config():
     config.batch_size = 8
     config.augmentation = common.augmentation()
 
-    config.steps = 300
+    config.steps = 6000
     config.learning_rate = 6e-4
-    config.ema_decay = 0.98  # a few hundred steps: a longer average would still hold the start
     return config

@@ -13,7 +13,6 @@ def get_config():
     config.feature_noise = 0.3
     config.dynamic_weight = 4.0
 
-    config.steps = 600
+    config.steps = 3000
     config.learning_rate = 1e-3
-    config.ema_decay = 0.98  # a few hundred steps: a longer average would still hold the start
     return config

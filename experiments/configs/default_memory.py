@@ -12,8 +12,7 @@ def get_config():
     config.batch_size = 8
     config.augmentation = common.augmentation()
 
-    config.steps = 500
+    config.steps = 6000
     config.learning_rate = 1e-3
     config.rate_factors = (("output_hint", 10.0),)  # from zero to a pass-through within a few hundred steps
-    config.ema_decay = 0.98  # a few hundred steps: a longer average would still hold the start
     return config

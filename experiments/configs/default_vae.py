@@ -7,15 +7,14 @@ def get_config():
     """Stage 1 of 4."""
     config = common.base("vae")
     config.data = "data/doom"
-    config.frames = 5
+    config.frames = 17  # 5 is not enough: the third latent frame would meet a past that training never showed
     config.crop = 64
-    config.batch_size = 8
-    config.windows_per_clip = 2
+    config.batch_size = 2
+    config.windows_per_clip = 1
     config.l1_weight = 0.05
     config.kl_weight = 1e-5
     config.statistics_batches = 50
 
-    config.steps = 1580
+    config.steps = 12000
     config.learning_rate = 3e-4  # 1e-3 and above stay at the mean colour for a thousand steps
-    config.ema_decay = 0.95  # a short run: a longer average would still hold its start
     return config
