@@ -279,11 +279,25 @@ def test_gradient_passes_from_readout_to_written_tokens_and_no_nan_leaks_from_de
     def loss(features, depth):
         memory = latent.write(latent.create(100, CHANNELS), features, depth, still(), everything(shape))
         readout = latent.read(memory, still(), max_footprint=3)
-        return jnp.sum(readout.features**2) + jnp.sum(readout.depth)
+        return jnp.sum(readout.features**2) + jnp.sum(memory.points)
 
     gradient, through_depth = jax.jit(jax.grad(loss, argnums=(0, 1)))(features, depth)
     np.testing.assert_array_equal(gradient, np.where((depth == 1)[..., None], 2 * features, 0))
     np.testing.assert_array_equal(through_depth, np.zeros(shape))
+
+
+def test_positions_are_data_so_that_a_loop_over_blocks_can_be_differentiated(monkeypatch):
+    memory, _, cameras = random_world(7)
+    monkeypatch.setattr(latent.splat, "BLOCK", 64)
+
+    def loss(memory, max_footprint):
+        readout = latent.read(memory, cameras, max_footprint=max_footprint)
+        return jnp.sum(jnp.where(jnp.isinf(readout.depth), 0, readout.depth)) + jnp.sum(readout.features)
+
+    for max_footprint in (1, 3):
+        gradient = jax.grad(loss, allow_int=True)(memory, max_footprint)
+        assert not gradient.points.any()
+        assert gradient.features.any()
 
 
 def test_cameras_that_are_not_numbers_neither_write_nor_see():

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_latent import CHANNELS, camera, random_world, tokens
 
+from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 from mirage_jax.memory.splat import SURFACE_TOLERANCE
 
@@ -100,3 +101,20 @@ def test_offset_and_scale_tell_where_in_the_cell_and_how_magnified():
     readout = nearest(memory, standing((0.25, 0.0, 0.0)))
     np.testing.assert_allclose(readout.offset[0, 8, 8], (-0.25, 0), atol=0.01)
     np.testing.assert_allclose(footprint(memory, standing((0, 0, 4.0))).scale, 2, rtol=1e-5)
+
+
+def test_points_equally_far_from_the_centre_are_a_tie_on_every_path():
+    """Mirrored in the diagonal, two points are equally far from its cells: to the last bit only if sums round alike."""
+    rng = np.random.default_rng(0)
+    k = np.array([[[FOCAL, 0, GRID / 2], [0, FOCAL, GRID / 2], [0, 0, 1]]], np.float32)
+    cameras = Camera(k, np.eye(4, dtype=np.float32)[None], GRID, GRID)
+    cells = np.arange(GRID)
+    u, v = cells + 0.5 + rng.uniform(-0.45, 0.45, (2, GRID)) - GRID / 2
+    x, y, z = (u * 3 / FOCAL).astype(np.float32), (v * 3 / FOCAL).astype(np.float32), np.full(GRID, 3, np.float32)
+    points = np.stack([np.stack([x, y, z, z / 3], axis=-1), np.stack([y, x, z, z / 3], axis=-1)])
+    for order in (points, points[::-1]):
+        memory = latent.create(2 * GRID, CHANNELS).replace(
+            points=order.reshape(-1, 4), cell_size=np.full(2 * GRID, 3 / FOCAL, np.float32), size=np.int32(2 * GRID)
+        )
+        for read in (footprint, functools.partial(latent.read, max_footprint=3)):
+            np.testing.assert_array_equal(np.asarray(read(memory, cameras).index)[0, cells, cells], cells + GRID)
