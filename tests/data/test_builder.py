@@ -1,8 +1,13 @@
 """Builds a tiny data set of real clips and reads it back."""
 
 import json
+import os
+import pathlib
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ from mirage_jax import data
 from mirage_jax.data import builder
 from mirage_jax.data.clip import check
 from mirage_jax.data.doom import batch
+from mirage_jax.data.source import _decode as decode
 from mirage_jax.errors import UserError
 
 
@@ -34,6 +40,20 @@ def test_clips_come_back_as_rendered(built):
         for name, value in rendered[clip.source].arrays().items():
             np.testing.assert_array_equal(value, getattr(clip, name), err_msg=name)
         assert clip.caption == rendered[clip.source].caption
+
+
+def test_parts_are_read_one_after_another(built, tmp_path):
+    for name in ("part-0001", "part-0002"):
+        shutil.copytree(built[1], tmp_path / "validation" / name)
+    source, part = (data.load_source(path, "validation", ("source",)) for path in (tmp_path, built[0]))
+    assert len(source) == 6
+    assert [source[i]["source"] for i in range(6)] == 2 * [part[i]["source"] for i in range(3)]
+
+
+def test_sky_and_unknown_depth_are_not_valid():
+    stored = {"depth": np.array([[0, np.inf, 2.5]], np.float16)}
+    np.testing.assert_array_equal(decode("valid", stored, 3), [[False, False, True]])
+    np.testing.assert_array_equal(decode("depth", stored, 3), np.array([[0, np.inf, 2.5]], np.float32))
 
 
 def test_only_the_fields_asked_for(built):
@@ -87,17 +107,49 @@ def test_jobs_are_spread_evenly():
     assert listed != batch.jobs("train", 120, seed=2, frames=9, size=32)
 
 
-def test_reading_needs_no_tensorflow(built):
-    """In a fresh interpreter where TensorFlow cannot be imported."""
+def test_reading_loads_neither_tensorflow_nor_jax(built):
+    """In a fresh interpreter, which it would take seconds to start with them."""
     code = (
         "import sys\n"
-        "class Block:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'tensorflow': raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Block())\n"
         "from mirage_jax import data\n"
         f"print(data.load_source({str(built[0])!r}, 'validation')[0]['depth'].dtype)\n"
         "print(any(name in sys.modules for name in ('jax', 'tensorflow')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["float32", "False"]
+
+
+def games(folder):
+    """Command lines of running games whose settings are below a folder."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(process.read_bytes().decode(errors="replace"))
+        except OSError:  # it has ended
+            continue
+    return [line for line in found if str(folder) in line and "-iwad" in line]
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 120
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert condition()
+
+
+def test_a_killed_build_leaves_no_game_and_can_be_repeated(tmp_path):
+    code = (
+        "from mirage_jax.data import builder\n"
+        "if __name__ == '__main__':\n"
+        f"    builder.build_doom({str(tmp_path)!r}, 'train', clips=500, seed=0, frames=9, size=32, workers=1)\n"
+    )
+    script = tmp_path / "build.py"
+    script.write_text(code)
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL) as build:
+        wait_until(lambda: games(tmp_path))
+        build.send_signal(signal.SIGKILL)
+    wait_until(lambda: not games(tmp_path))
+    assert [path.name for path in (tmp_path / "train").iterdir()] == [".part-0000.unfinished"]
+    builder.build_doom(tmp_path, "train", clips=1, seed=0, frames=9, size=32)
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["part-0000"]

@@ -22,6 +22,18 @@ def test_moving_pixels_do_not_count(clip):
     assert verify.residuals(dataclasses.replace(clip, frames=frames), 2, 6) == verify.residuals(clip, 2, 6)
 
 
+def test_moving_pixels_of_the_target_contradict_nothing(clip):
+    far = dataclasses.replace(clip, depth=np.where(clip.dynamic, 10 * clip.depth, clip.depth))
+    assert verify.residuals(far, 2, 6).contradiction <= verify.residuals(clip, 2, 6).contradiction
+
+
+def test_points_in_front_of_what_is_seen_contradict_it(clip):
+    depth = clip.depth.copy()
+    depth[6, :, :32] *= 2
+    assert verify.residuals(dataclasses.replace(clip, depth=depth), 2, 6).contradiction > 0.3
+    assert verify.residuals(clip, 2, 6).contradiction < 0.03
+
+
 @pytest.mark.parametrize(
     ("reason", "change"),
     [

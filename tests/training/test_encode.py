@@ -13,7 +13,7 @@ from mirage_jax.training import encode
 
 def test_a_mirrored_clip_keeps_its_geometry():
     """A mirrored world seen by mirrored cameras: depth lifts to the mirrored points."""
-    clip = analytic.scene(0, 5, 32, 32)
+    clip = analytic.scene(0, 5, 32, 32, sky=False)
     flipped = encode.mirror(clip)
     rotation = flipped.cam2world[:, :3, :3]
     np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=1e-5)
@@ -37,7 +37,7 @@ def test_coding_puts_cameras_and_depth_on_the_latent_grid():
         vae=dataclasses.replace(base.vae, encoder_dim=4, decoder_dim=4, multipliers=(1, 2, 4)),
     )
     params = {"vae": vae.init(model.vae, jax.random.key(0))}
-    clip = analytic.scene(0, 5, 32, 32)
+    clip = analytic.scene(0, 5, 32, 32, sky=False)
     coded = encode.code(model, params, clip)
     assert coded["latents"].shape == (2, 4, 4, 24)
     np.testing.assert_allclose(coded["intrinsics"][1, :2], clip.intrinsics[4, :2] / 8, rtol=1e-5)

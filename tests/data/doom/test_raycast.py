@@ -5,6 +5,7 @@ import dataclasses
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 
 from mirage_jax.data.doom import raycast
 
@@ -64,6 +65,24 @@ def test_depth_equals_marching(tiny_map, geometry, spot, angle):
     # A ray within a step of an edge may fall to either side of it.
     agree = np.isclose(depth, twin, atol=2 * STEP, rtol=1e-3) | (np.isinf(depth) & np.isinf(twin))
     assert agree.mean() > 0.97, (depth[~agree], twin[~agree])
+
+
+@pytest.mark.parametrize(("x", "angle"), [(246.0, 0.0), (266.0, 180.0)])
+def test_rays_stop_at_the_opaque_texels_of_a_grate(tiny_map, geometry, x, angle):
+    """The grate hangs at x = 256 from height 96; its left end is at y = 224 from the first room, 32 from the second."""
+    grate = geometry[2]
+    size, focal = 32, 24.0
+    y, z = 127.3, 88.2
+    depth = raycast.depth_map(tiny_map, raycast.View(x, y, z, angle, focal, size, size))
+    offset = (np.arange(size) + 0.5 - size / 2) / focal * 10
+    height = z - offset
+    from_left = 224 - (y - offset) if angle == 0 else (y + offset) - 32
+    texel, line = np.floor(from_left).astype(int) % grate.shape[1], np.floor(96 - height).astype(int)
+    inside = (line >= 0) & (line < grate.shape[0])
+    opaque = inside[:, None] & grate[np.clip(line, 0, grate.shape[0] - 1)[:, None], texel]
+    assert 0.2 < opaque.mean() < 0.8
+    np.testing.assert_allclose(depth[opaque], 10)
+    assert (depth[~opaque & (height < 95.9)[:, None]] > 10.1).all()
 
 
 def test_sky_hides_what_is_behind_its_upper_walls(tiny_map):
