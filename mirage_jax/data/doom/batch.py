@@ -15,6 +15,7 @@ import os
 import signal
 import threading
 import time
+import types
 from collections.abc import Iterator
 
 import numpy as np
@@ -116,9 +117,15 @@ def _close_engine() -> None:
 
 def _prepare_worker() -> None:
     """Makes sure that the game, a process of its own, never outlives this worker, nor the worker its parent."""
+    os.setpgrp()
     multiprocessing.util.Finalize(None, _close_engine, exitpriority=10)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+
+
+def _stop(signum: int, frame: types.FrameType | None) -> None:
+    del signum, frame
+    os.killpg(0, signal.SIGKILL)  # with the game, be it just starting
 
 
 def _follow(parent: int) -> None:

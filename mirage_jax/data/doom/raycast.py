@@ -51,7 +51,7 @@ def depth_map(
     """
     floor = doom_map.floor if floor is None else floor
     ceiling = doom_map.ceiling if ceiling is None else ceiling
-    line, z = _hits(doom_map, view)
+    line, z, along = _hits(doom_map, view)
     columns, steps = z.shape
     slope = (np.arange(view.height) + 0.5 - view.height / 2) / view.focal  # downwards per unit of depth
     depth = np.zeros((columns, view.height))
@@ -61,7 +61,9 @@ def depth_map(
         active = active[np.isfinite(z[active, step]) & open_[active].any(axis=1)]
         if not active.size:
             break
-        surface, passes = _cross(doom_map, view, floor, ceiling, line[active, step], z[active, step], slope)
+        at = active, step
+        hit = _Hits(doom_map, view, line[at], z[at], along[at], floor - view.z, ceiling - view.z)
+        surface, passes = _cross(hit, slope)
         still_open = open_[active]
         depth[active] = np.where(still_open & ~passes, surface, depth[active])
         open_[active] = still_open & passes
@@ -69,12 +71,25 @@ def depth_map(
     return depth.T
 
 
-def _hits(doom_map: DoomMap, view: View) -> tuple[np.ndarray, np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class _Hits:
+    """The line that each of `C` columns meets at one step of its way, and all that is needed to cross it."""
+
+    doom_map: DoomMap
+    view: View
+    line: np.ndarray  # [C]
+    z: np.ndarray  # [C] z-depth
+    along: np.ndarray  # [C] where on the line, 0 = its start, 1 = its end
+    floor: np.ndarray  # [S] above the eye
+    ceiling: np.ndarray  # [S] above the eye
+
+
+def _hits(doom_map: DoomMap, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lines met by each column's ray, front to back.
 
     Returns:
-      `[width, K]` line numbers and `[width, K]` z-depths, inf after the last hit. Hits beyond
-      the first one-sided line of a column are left out: nothing shows behind it.
+      `[width, K]` line numbers, z-depths (inf after the last hit) and positions along the lines (0 to 1). Hits
+      beyond the first one-sided line of a column are left out: nothing shows behind it.
     """
     radians = np.deg2rad(view.angle)
     forward = np.array([np.cos(radians), np.sin(radians)])
@@ -96,7 +111,8 @@ def _hits(doom_map: DoomMap, view: View) -> tuple[np.ndarray, np.ndarray]:
     tangent = ((np.arange(view.width) + 0.5 - view.width / 2) / view.focal)[:, None]
     across0, across1 = x0 - tangent * z0, x1 - tangent * z1  # signed distance of the ends from the ray
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = z0 + (z1 - z0) * across0 / (across0 - across1)
+        along = across0 / (across0 - across1)
+        z = z0 + (z1 - z0) * along
     z = np.where((across0 > 0) != (across1 > 0), z, np.inf)
     z[~(z > _NEAR)] = np.inf
     wall = np.where(one_sided[index], z, np.inf).min(axis=1, initial=np.inf)
@@ -104,35 +120,29 @@ def _hits(doom_map: DoomMap, view: View) -> tuple[np.ndarray, np.ndarray]:
     counts = np.isfinite(z).sum(axis=1)
     steps = int(counts.max(initial=0))
     order = np.argsort(z, axis=1, kind="stable")[:, :steps]
-    return index[order] if index.size else order, np.take_along_axis(z, order, axis=1)
+    line = index[order] if index.size else order
+    return line, np.take_along_axis(z, order, axis=1), np.take_along_axis(along, order, axis=1)
 
 
-def _cross(
-    doom_map: DoomMap,
-    view: View,
-    floor: np.ndarray,
-    ceiling: np.ndarray,
-    line: np.ndarray,
-    z: np.ndarray,
-    slope: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+def _cross(hit: _Hits, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What each row of some columns meets up to and including one line.
 
     Args:
-      line, z: `[C]` line met by each column and its z-depth.
+      hit: the lines of `C` columns.
       slope: `[H]` downward slope of each row.
 
     Returns:
       `[C, H]` depth of the surface met and `[C, H]` bool whether the row passes the line instead.
     """
+    doom_map, view, line, z = hit.doom_map, hit.view, hit.line, hit.z
     direction = doom_map.end[line] - doom_map.start[line]
     to_eye = np.array([view.x, view.y]) - doom_map.start[line]
     side = (direction[:, 0] * to_eye[:, 1] - direction[:, 1] * to_eye[:, 0] > 0).astype(int)  # 0 = front
     here, there = doom_map.sectors[line, side], doom_map.sectors[line, 1 - side]
     solid = (there < 0) | (here < 0)
     here, there = np.where(here < 0, there, here), np.where(there < 0, here, there)
-    eye_floor, eye_ceiling = floor[here] - view.z, ceiling[here] - view.z
-    next_floor, next_ceiling = floor[there] - view.z, ceiling[there] - view.z
+    eye_floor, eye_ceiling = hit.floor[here], hit.ceiling[here]
+    next_floor, next_ceiling = hit.floor[there], hit.ceiling[there]
 
     up = -slope * z[:, None]  # height above the eye where the row meets the line
     with np.errstate(divide="ignore"):
@@ -149,57 +159,40 @@ def _cross(
     passes = ~(is_floor | is_ceiling | solid[:, None])
     passes &= (up >= next_floor[:, None]) & (up <= next_ceiling[:, None])
 
-    in_middle = _middle(doom_map, view, floor, ceiling, line, side, z, up)
+    in_middle = _middle(hit, side, up)
     if in_middle is not None:
         surface = np.where(passes & in_middle, z[:, None], surface)
         passes &= ~in_middle
     return surface, passes
 
 
-def _middle(
-    doom_map: DoomMap,
-    view: View,
-    floor: np.ndarray,
-    ceiling: np.ndarray,
-    line: np.ndarray,
-    side: np.ndarray,
-    z: np.ndarray,
-    up: np.ndarray,
-) -> np.ndarray | None:
+def _middle(hit: _Hits, side: np.ndarray, up: np.ndarray) -> np.ndarray | None:
     """`[C, H]` bool, where rows meet an opaque texel of a line's middle texture; None if no line has one.
 
     Args:
-      line, side, z: `[C]` line met by each column, the side that faces the eye, the z-depth.
+      hit: the lines of `C` columns.
+      side: `[C]` which side of its line faces the eye, 0 = front.
       up: `[C, H]` height above the eye at which each row meets the line.
     """
-    texture = doom_map.middle[line, side]
+    doom_map = hit.doom_map
+    texture = doom_map.middle[hit.line, side]
     columns = np.flatnonzero(texture >= 0)
     if not columns.size:
         return None
-    line, side, texture = line[columns], side[columns], texture[columns]
-    left = np.where((side == 0)[:, None], doom_map.start[line], doom_map.end[line])
-    along = np.hypot(*(_hit_points(doom_map, view, line, z[columns]) - left).T) + doom_map.offset[line, side, 0]
+    line, side, texture = hit.line[columns], side[columns], texture[columns]
+    length = np.hypot(*(doom_map.end[line] - doom_map.start[line]).T)
+    from_left = np.where(side == 0, hit.along[columns], 1 - hit.along[columns]) * length
     sectors = doom_map.sectors[line]
-    low, high = floor[sectors].max(axis=1) - view.z, ceiling[sectors].min(axis=1) - view.z
+    low, high = hit.floor[sectors].max(axis=1), hit.ceiling[sectors].min(axis=1)
     stands = (doom_map.flags[line] & LINE_LOWER_UNPEGGED) != 0
     result = np.zeros(up.shape, bool)
     for number in np.unique(texture):
         opaque = doom_map.opacity[number]
         size, width = opaque.shape
         chosen = texture == number
-        top = np.where(stands, low + size, high)[chosen] + doom_map.offset[line, side, 1][chosen]
-        row = np.floor(top[:, None] - up[columns[chosen]]).astype(int)
-        texel = np.floor(along[chosen]).astype(int) % width
+        shift = doom_map.offset[line, side][chosen]
+        row = np.floor((np.where(stands, low + size, high)[chosen] + shift[:, 1])[:, None] - up[columns[chosen]])
+        row, texel = row.astype(int), np.floor(from_left[chosen] + shift[:, 0]).astype(int) % width
         inside = (row >= 0) & (row < size)
         result[columns[chosen]] = inside & opaque[np.clip(row, 0, size - 1), texel[:, None]]
     return result
-
-
-def _hit_points(doom_map: DoomMap, view: View, line: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """`[C, 2]` map positions at z-depth `z` on lines."""
-    radians = np.deg2rad(view.angle)
-    forward = np.array([np.cos(radians), np.sin(radians)])
-    start = (doom_map.start[line] - (view.x, view.y)) @ forward
-    end = (doom_map.end[line] - (view.x, view.y)) @ forward
-    along = np.where(start == end, 0.0, (z - start) / np.where(start == end, 1.0, end - start))
-    return doom_map.start[line] + along[:, None] * (doom_map.end[line] - doom_map.start[line])

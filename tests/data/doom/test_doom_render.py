@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mirage_jax.data import verify
-from mirage_jax.data.doom import batch, observe
+from mirage_jax.data.doom import batch
 
 FRAMES = 17
 
@@ -51,23 +51,3 @@ def test_same_seed_same_clip(outcomes):
     again = batch.render_one(job(True)).clip
     for name, value in outcomes[1].clip.arrays().items():
         np.testing.assert_array_equal(value, getattr(again, name), err_msg=name)
-
-
-def test_refuted_depth():
-    """The game's coarse depth refutes a wrong surface but not an edge one pixel off, nor the far or the very near."""
-    buffer = np.full((240, 200), 50, np.uint8)
-    buffer[:, 100:] = 100
-    true = np.where(np.arange(16) < 8, 50 * 7.138 + 9, 100 * 7.138 + 9) * np.ones((16, 1))
-    assert not observe._refuted(true, buffer).any()
-    assert observe._refuted(np.where(true < 400, true * 1.3, true), buffer)[:, :7].all()
-    assert not observe._refuted(np.full((16, 16), 20.0), buffer).any()
-    assert not observe._refuted(np.full((16, 16), 5000.0), np.full_like(buffer, 127)).any()
-
-
-def test_mask_covers_every_pixel_it_touches():
-    mask = np.zeros((240, 200), bool)
-    mask[120, 77] = True  # rows 64.0-64.5 and columns 49.3-49.9 of the small picture
-    mask[121, 10] = True  # rows 64.5-65.1 and columns 6.4-7.04
-    np.testing.assert_array_equal(
-        np.argwhere(observe._any_pixel(mask, 128)), [[64, 6], [64, 7], [64, 49], [65, 6], [65, 7]]
-    )
