@@ -91,45 +91,43 @@ def generate(
 def returned(clip: PosedClip, model: ModelConfig, *, since: int) -> np.ndarray:
     """Which latent cells of which frames show again what was out of sight for at least one segment.
 
-    A cell of frame `t` counts if its true surface was seen in a frame before `since - F` and in none of the frames
-    `since - F .. since - 1`: the generator cannot have it from its latest frames.
+    A cell of a segment that begins at frame `b` counts if its true surface was seen in a frame before `b - F` and in
+    none of the frames `b - F .. b - 1`: the generator cannot have it from its latest frames.
 
     Args:
       clip: the truth.
       model: for the grid and the segment's length `F`.
-      since: first frame that is generated.
+      since: first frame that is generated; whole segments follow.
 
     Returns:
       bool `[T - since, h, w]`.
     """
-    stride = model.vae.stride_space
+    stride, count = model.vae.stride_space, model.segment_frames
     grid = clip.frames.shape[1] // stride, clip.frames.shape[2] // stride
     cameras = camera_of(clip).resized(*grid)
-    return np.asarray(
-        _returned(cameras, jnp.asarray(clip.depth), jnp.asarray(clip.dynamic), since, model.segment_frames, grid)
-    )
+    depth = resample.depth_to_grid(jnp.asarray(clip.depth), *grid)
+    still = ~resample.mask_to_grid(jnp.asarray(clip.dynamic), *grid, least=0.25)
+    frames = np.arange(len(clip))
+    parts = []
+    for begin in range(since, len(clip), count):
+        old = frames < begin - count
+        recent = (frames >= begin - count) & (frames < begin)
+        at = frames[begin : begin + count]
+        parts.append(_seen_again(cameras, depth, still, old, at) & ~_seen_again(cameras, depth, still, recent, at))
+    return np.concatenate(parts)
 
 
-def _returned(cameras, depth, dynamic, since: int, recent: int, grid) -> jax.Array:
-    cells = resample.depth_to_grid(depth, *grid)
-    keep = ~resample.mask_to_grid(dynamic, *grid, least=0.25)
-
-    def seen_in(frames: slice) -> jax.Array:
-        known, still = cells[frames], keep[frames]
-        if not len(known):
-            return jnp.zeros((len(cells) - since, *grid), bool)
-        memory = latent.create(known.size, 1)
-        memory = latent.write(
-            memory, jnp.zeros((*known.shape, 1)), known, cameras[frames], still, jnp.isinf(known) & still
-        )
-        shown = latent.read(memory, cameras[since:], max_footprint=3)
-        both = jnp.isfinite(shown.depth) & (shown.depth > 0) & (cells[since:] > 0)
-        ratio = jnp.log(jnp.where(both, shown.depth, 1.0)) - jnp.log(jnp.where(both, cells[since:], 1.0))
-        same = jnp.where(jnp.isinf(shown.depth), jnp.isinf(cells[since:]), both & (jnp.abs(ratio) < DEPTH_AGREEMENT))
-        return shown.visible & same & keep[since:]
-
-    start = max(since - recent, 0)
-    return seen_in(slice(0, start)) & ~seen_in(slice(start, since))
+@jax.jit
+def _seen_again(cameras: Camera, depth: jax.Array, still: jax.Array, among: jax.Array, at: jax.Array) -> jax.Array:
+    """Which cells `[F, h, w]` of frames `at` show a surface that some frame of the mask `among` `[T]` saw."""
+    enters = still & among[:, None, None]
+    memory = latent.create(depth.size, 1)
+    memory = latent.write(memory, jnp.zeros((*depth.shape, 1)), depth, cameras, enters, jnp.isinf(depth) & enters)
+    shown, truth = latent.read(memory, cameras[at], max_footprint=3), depth[at]
+    both = jnp.isfinite(shown.depth) & (shown.depth > 0) & jnp.isfinite(truth) & (truth > 0)
+    ratio = jnp.log(jnp.where(both, shown.depth, 1.0)) - jnp.log(jnp.where(both, truth, 1.0))
+    same = jnp.where(jnp.isinf(shown.depth), jnp.isinf(truth), both & (jnp.abs(ratio) < DEPTH_AGREEMENT))
+    return shown.visible & same & still[at]
 
 
 def masked_psnr(a: np.ndarray, b: np.ndarray, cells: np.ndarray) -> np.ndarray:
