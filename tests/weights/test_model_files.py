@@ -17,7 +17,7 @@ from mirage_jax.models import parameters
 def model():
     base = model_config.default()
     tiny = dataclasses.replace(base.vae, latent_channels=4, encoder_dim=4, decoder_dim=4, multipliers=(1, 2, 4))
-    return dataclasses.replace(base, height=32, width=32, vae=tiny, dit=None, side=None, heads=None)
+    return dataclasses.replace(base, height=32, width=32, vae=tiny, dit=None, side=None, heads=None, lora=None)
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def make(config: Any) -> Stage:
         mean, square = (np.mean([np.asarray(m[i], np.float64) for m in moments], axis=0) for i in range(2))
         std = np.sqrt(square - mean**2)
         trained = dataclasses.replace(coder, latent_mean=_numbers(mean), latent_std=_numbers(std))
-        return dataclasses.replace(model, vae=trained, dit=None, side=None, heads=None), {"vae": params}
+        return dataclasses.replace(model, vae=trained, dit=None, side=None, heads=None, lora=None), {"vae": params}
 
     def init(key):
         params = vae.init(coder, key)
