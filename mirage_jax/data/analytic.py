@@ -17,6 +17,8 @@ from mirage_jax.errors import UserError
 _ROOM = np.array([[-3.0, -1.5, -4.0], [3.0, 1.5, 4.0]])  # low and high corner, seen from inside
 _BOX = np.array([[-0.4, 0.3, -0.4], [0.4, 1.5, 0.4]])  # stands on the floor, moved sideways and forward
 _CEILING = 1  # axis of the side that is open to the sky: low y is up
+_SPHERE, _ACTOR = 0.5, 0.35  # radii of the ball that rests and of the one that moves
+_SKY_TINT = np.array([0.2, 0.4, 1.0])
 _FOCAL = 0.8  # focal length / width
 _WAVES = 6
 _CYCLES = 0.9  # highest spatial frequency of the texture, cycles a metre
@@ -33,6 +35,17 @@ class _Texture:
         """Colours `[..., 3]` in 0..1 of points `[..., 3]`."""
         angle = 2 * np.pi * (points @ self.frequency.T)[..., None] + self.phase
         return 0.5 + 0.45 * np.sin(angle).mean(axis=-2) * np.sqrt(_WAVES / 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class _World:
+    """What is in the room."""
+
+    box: np.ndarray  # [2, 3] low and high corner
+    sphere: np.ndarray  # [3] centre
+    wall: _Texture  # of everything that stands still
+    ball: _Texture  # of what moves, in its own axes
+    sky: bool
 
 
 def scene(
@@ -58,16 +71,14 @@ def scene(
     if min(frames, height, width) < 1:
         raise UserError(f"scene of {frames} frames of {height}x{width}: expected sizes of at least 1")
     rng = np.random.default_rng(seed)
-    wall, ball = _texture(rng), _texture(rng)
-    box = _BOX + np.array([rng.uniform(-2, 2), 0, rng.uniform(1.6, 2.6)])
-    sphere = np.array([rng.uniform(-1.5, 1.5), rng.uniform(-0.2, 0.6), rng.uniform(2.0, 3.0)])
+    world = _world(rng, sky)
     intrinsics = np.array([[_FOCAL * width, 0, width / 2], [0, _FOCAL * width, height / 2], [0, 0, 1]], np.float32)
     poses = _path(frames, rng)
     across = np.linspace(-1.5, 1.5, frames)
     pictures, depths, masks = [], [], []
     for pose, x in zip(poses, across, strict=True):
         actor = np.array([x, 0.2, 1.2]) if moving else None
-        picture, depth, mask = _render(pose, intrinsics, height, width, box, sphere, actor, sky, wall, ball)
+        picture, depth, mask = _render(world, actor, pose, intrinsics, height, width)
         pictures.append(picture)
         depths.append(depth)
         masks.append(mask)
@@ -80,6 +91,13 @@ def scene(
         caption="a textured room",
         source=f"analytic/seed{seed}",
     )
+
+
+def _world(rng: np.random.Generator, sky: bool) -> _World:
+    wall, ball = _texture(rng), _texture(rng)
+    box = _BOX + np.array([rng.uniform(-2, 2), 0, rng.uniform(1.6, 2.6)])
+    sphere = np.array([rng.uniform(-1.5, 1.5), rng.uniform(-0.2, 0.6), rng.uniform(2.0, 3.0)])
+    return _World(box, sphere, wall, ball, sky)
 
 
 def _texture(rng: np.random.Generator) -> _Texture:
@@ -103,18 +121,9 @@ def _path(frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _render(
-    pose: np.ndarray,
-    intrinsics: np.ndarray,
-    height: int,
-    width: int,
-    box: np.ndarray,
-    sphere: np.ndarray,
-    actor: np.ndarray | None,
-    sky: bool,
-    wall: _Texture,
-    ball: _Texture,
+    world: _World, actor: np.ndarray | None, pose: np.ndarray, intrinsics: np.ndarray, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Picture, z-depth and mask of the moving ball of one view, by ray casting.
+    """Picture, z-depth and mask of the moving ball (centre `actor`) of one view, by ray casting.
 
     Rays have unit z in camera axes, so the ray parameter is the z-depth.
     """
@@ -124,30 +133,24 @@ def _render(
     rays = pixels @ np.linalg.inv(intrinsics.astype(np.float64)).T @ pose[:3, :3].T
     origin = pose[:3, 3]
 
-    _, far = _slabs(origin, rays, _ROOM)
-    depth = far.min(axis=-1)
-    open_ = sky & (far.argmin(axis=-1) == _CEILING) & (rays[..., _CEILING] < 0)
-    near, far = _slabs(origin, rays, box)
-    enters, leaves = near.max(axis=-1), far.min(axis=-1)
-    hit = (enters < leaves) & (enters > 0)
-    depth = np.where(hit & (enters < depth), enters, depth)
-    open_ &= ~hit
-    at_sphere = _sphere(origin, rays, sphere, 0.5)
-    open_ &= ~np.isfinite(at_sphere)
-    depth = np.minimum(depth, at_sphere)
-    moving = np.zeros(depth.shape, bool)
-    if actor is not None:
-        at_actor = _sphere(origin, rays, actor, 0.35)
-        moving = at_actor < depth
-        depth = np.minimum(depth, at_actor)
-        open_ &= ~moving
+    _, leaves = _slabs(origin, rays, _ROOM)
+    depth = leaves.min(axis=-1)
+    open_ = world.sky & (leaves.argmin(axis=-1) == _CEILING) & (rays[..., _CEILING] < 0)
+    enters, leaves = _slabs(origin, rays, world.box)
+    at_box = np.where(enters.max(axis=-1) < leaves.min(axis=-1), enters.max(axis=-1), np.inf)
+    still = np.minimum(np.where(at_box > 0, at_box, np.inf), _sphere(origin, rays, world.sphere, _SPHERE))
+    at_actor = np.full(depth.shape, np.inf) if actor is None else _sphere(origin, rays, actor, _ACTOR)
+    open_ &= np.minimum(still, at_actor) > depth
+    depth = np.minimum(depth, still)
+    moving = at_actor < depth
+    depth = np.minimum(depth, at_actor)
 
     points = origin + rays * depth[..., None]
-    colour = wall(points)
+    colour = world.wall(points)
     if actor is not None:
-        colour = np.where(moving[..., None], ball(points - actor), colour)
+        colour = np.where(moving[..., None], world.ball(points - actor), colour)
     direction = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
-    colour = np.where(open_[..., None], 0.7 + 0.3 * wall(direction) * [0.2, 0.4, 1.0], colour)
+    colour = np.where(open_[..., None], 0.7 + 0.3 * world.wall(direction) * _SKY_TINT, colour)
     picture = np.round(np.clip(colour, 0, 1) * 255).astype(np.uint8)
     return picture, np.where(open_, np.inf, depth), moving
 
