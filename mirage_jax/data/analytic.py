@@ -96,7 +96,7 @@ def scene(
 def _world(rng: np.random.Generator, sky: bool) -> _World:
     wall, ball = _texture(rng), _texture(rng)
     box = _BOX + np.array([rng.uniform(-2, 2), 0, rng.uniform(1.6, 2.6)])
-    sphere = np.array([rng.uniform(-1.5, 1.5), rng.uniform(-0.2, 0.6), rng.uniform(2.0, 3.0)])
+    sphere = np.array([rng.uniform(-1.5, 1.5), rng.uniform(-0.9, 0.6), rng.uniform(2.0, 3.0)])
     return _World(box, sphere, wall, ball, sky)
 
 
