@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import mirage_jax
 from mirage_jax.errors import UserError
@@ -57,7 +57,13 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     Args:
       main: called with the command's name alone in a list; what it returns is the exit code (None is 0).
     """
-    app.run(lambda argv: _guarded(lambda: main(argv)), flags_parser=lambda argv: _guarded(lambda: _parse(argv)))
+
+    def quietly(argv: Sequence[str]) -> int | None:
+        if not flags.FLAGS["verbosity"].present:  # libraries report every file they touch at the default level
+            logging.set_verbosity(logging.WARNING)
+        return main(argv)
+
+    app.run(lambda argv: _guarded(lambda: quietly(argv)), flags_parser=lambda argv: _guarded(lambda: _parse(argv)))
 
 
 def prepare_output(path: str | Path) -> Path:

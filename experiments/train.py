@@ -6,8 +6,7 @@ was stopped goes on from its last checkpoint when the same command is given agai
 
 from __future__ import annotations
 
-import jax
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
@@ -22,7 +21,6 @@ def main(_) -> None:
     workdir = cli.prepare_output(_WORKDIR.value)
     config = _CONFIG.value
     cli.write_run_config(workdir, config)
-    logging.info("JAX %s on %d x %s", jax.__version__, jax.device_count(), jax.devices()[0].device_kind)
     model = loop.train(stages.make(config), config, workdir)
     print(f"trained model: {model}")
 

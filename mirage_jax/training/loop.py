@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tqdm
-from absl import logging
 from flax import struct
 
 from mirage_jax import io, weights
@@ -82,10 +81,10 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
     restored = manager.restore(state, batches)
     if restored is not None:
         state = restored
-        logging.info("resumed at step %d", int(state.step))
+        print(f"resumed at step {int(state.step)}", flush=True)
     writer = MetricWriter(workdir, first_step=int(state.step))
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    logging.info("training %s parameters on %d device(s)", f"{parameters:,}", jax.device_count())
+    print(f"training {parameters:,} parameters on {jax.device_count()} x {jax.devices()[0].device_kind}", flush=True)
 
     # ---- step
     started, start_step = time.time(), int(state.step)
