@@ -2,7 +2,8 @@
 
 A memory is a value of fixed capacity. `write` returns a new one with the entering cells
 appended; `read` projects all points into new cameras. Cameras and depth are at latent
-resolution. One memory, unbatched: batches are `jax.vmap`.
+resolution. One memory, unbatched: batches are `jax.vmap`. Called outside `jit` they give the same
+bits, but compile anew each time.
 """
 
 from __future__ import annotations

@@ -79,13 +79,13 @@ def test_points_of_the_grid_lie_on_the_surface_the_pixels_saw(height, width):
     u, v = np.meshgrid(np.arange(128) + 0.5, np.arange(120) + 0.5)
     normal = np.array([0.03, 0.02, 1.0])
     depth = 5 / ((u - 64) / 100 * normal[0] + (v - 60) / 100 * normal[1] + normal[2])
-    points = lift(camera.resized(height, width), depth_to_grid(depth[None], height, width))
+    points = jax.jit(lift)(camera.resized(height, width), to_grid(depth[None], height, width))
     np.testing.assert_allclose(np.asarray(points) @ normal, 5, rtol=1e-5)
 
 
 def test_gradient_is_finite_with_invalid_depth():
     depth = np.array([[1, np.nan, np.inf, 0], [2, 0, -1, 4]], np.float32)
-    gradient = jax.grad(lambda d: jnp.sum(jnp.where(jnp.isinf(x := depth_to_grid(d, 1, 2)), 0, x)))(depth)
+    gradient = jax.jit(jax.grad(lambda d: jnp.sum(jnp.where(jnp.isinf(x := depth_to_grid(d, 1, 2)), 0, x))))(depth)
     assert np.isfinite(gradient).all()
     assert (np.asarray(gradient) != 0).sum() >= 2
 
@@ -107,8 +107,8 @@ def test_masks_with_cells_that_share_pixels():
 
 
 def test_leading_axes_and_empty_grids():
-    assert depth_to_grid(np.ones((2, 3, 8, 8)), 4, 2).shape == (2, 3, 4, 2)
-    assert mask_to_grid(np.ones((2, 3, 8, 8), bool), 4, 2).shape == (2, 3, 4, 2)
+    assert to_grid(np.ones((2, 3, 8, 8)), 4, 2).shape == (2, 3, 4, 2)
+    assert masked(np.ones((2, 3, 8, 8), bool), 4, 2).shape == (2, 3, 4, 2)
     for function in (depth_to_grid, mask_to_grid):
         with pytest.raises(ValueError, match="rows and columns"):
             function(np.ones((4, 4)), 0, 2)

@@ -14,6 +14,7 @@ from mirage_jax.memory.splat import SURFACE_TOLERANCE
 
 GRID, FOCAL = 16, 8.0
 
+write = jax.jit(latent.write)
 nearest = jax.jit(latent.read)
 footprint = jax.jit(functools.partial(latent.read, max_footprint=3))
 
@@ -37,7 +38,7 @@ def wall_behind_plate():
     memory = latent.create(2 * GRID * GRID, CHANNELS)
     for z, inside in ((10.0, None), (4.0, lambda x, y: np.maximum(abs(x), abs(y)) < 2)):
         depth, keep = plane(z, 0.0, inside)
-        memory = latent.write(memory, tokens(rng, 1, GRID, GRID), depth, standing((0, 0, 0)), keep)
+        memory = write(memory, tokens(rng, 1, GRID, GRID), depth, standing((0, 0, 0)), keep)
     return memory
 
 
@@ -55,7 +56,7 @@ def test_footprint_sees_at_least_what_nearest_sees_and_little_behind_it(seed):
 def test_walking_towards_a_wall_leaves_no_holes_in_it():
     depth, keep = plane(8.0, 0.0)
     features = tokens(np.random.default_rng(0), 1, GRID, GRID)
-    memory = latent.write(latent.create(GRID * GRID, CHANNELS), features, depth, standing((0, 0, 0)), keep)
+    memory = write(latent.create(GRID * GRID, CHANNELS), features, depth, standing((0, 0, 0)), keep)
     closer = standing((0.13, -0.21, 4.5))
     assert nearest(memory, closer).visible.mean() < 0.4
     assert footprint(memory, closer).visible.all()
@@ -66,7 +67,7 @@ def test_footprint_is_no_larger_than_asked():
     keep = np.zeros_like(keep)
     keep[0, 7, 7] = True
     features = tokens(np.random.default_rng(0), 1, GRID, GRID)
-    memory = latent.write(latent.create(10, CHANNELS), features, depth, standing((0, 0, 0)), keep)
+    memory = write(latent.create(10, CHANNELS), features, depth, standing((0, 0, 0)), keep)
     touching = standing((0, 0, 7.2))
     assert [int(latent.read(memory, touching, max_footprint=k).visible.sum()) for k in (1, 3, 5)] == [1, 9, 25]
 
@@ -87,7 +88,7 @@ def test_exact_tokens_of_a_revisited_view_though_others_saw_the_same_surface():
     features = tokens(rng, 1, GRID, GRID)
     for where, new, error in ((home, features, 1.0), (standing((0.3, 0.1, 0.5)), tokens(rng, 1, GRID, GRID), 0.95)):
         depth, keep = plane(8.0, where.cam2world[0, 2, 3])
-        memory = latent.write(memory, new, depth * np.float32(error), where, keep)
+        memory = write(memory, new, depth * np.float32(error), where, keep)
     # The second look placed the wall 5 % too near: z-buffering alone prefers it, the middle of the cell does not.
     assert (np.asarray(nearest(memory, home).features) != features).any()
     np.testing.assert_array_equal(footprint(memory, home).features, features)
@@ -96,7 +97,7 @@ def test_exact_tokens_of_a_revisited_view_though_others_saw_the_same_surface():
 def test_offset_and_scale_tell_where_in_the_cell_and_how_magnified():
     depth, keep = plane(8.0, 0.0)
     features = tokens(np.random.default_rng(0), 1, GRID, GRID)
-    memory = latent.write(latent.create(GRID * GRID, CHANNELS), features, depth, standing((0, 0, 0)), keep)
+    memory = write(latent.create(GRID * GRID, CHANNELS), features, depth, standing((0, 0, 0)), keep)
     # A quarter of a cell (1 m at 8 m) to the right: all points are seen a quarter of a cell to the left.
     readout = nearest(memory, standing((0.25, 0.0, 0.0)))
     np.testing.assert_allclose(readout.offset[0, 8, 8], (-0.25, 0), atol=0.01)
