@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from mirage_jax.geometry.camera import rotate
 
 # Below this squared angle (0.5 rad) the closed forms lose digits to cancellation and
-# their Taylor series, to the fourth order in the squared angle, are exact in float32.
+# their Taylor series, to the third order in the squared angle, are exact in float32.
 _SERIES_BELOW = 0.25
 
 
@@ -147,11 +147,11 @@ def _coefficients(vector: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     square = jnp.sum(vector * vector, axis=-1)[..., None, None]
     small = square < _SERIES_BELOW
     angle = jnp.sqrt(jnp.where(small, 1.0, square))
-    sine = jnp.where(small, _alternating(square, 1.0, 6.0, 20.0, 42.0, 72.0), jnp.sin(angle) / angle)
+    sine = jnp.where(small, _alternating(square, 1.0, 6.0, 20.0, 42.0), jnp.sin(angle) / angle)
     half = jnp.sin(0.5 * angle) / angle
-    cosine = jnp.where(small, _alternating(square, 2.0, 12.0, 30.0, 56.0, 90.0), 2.0 * half * half)
+    cosine = jnp.where(small, _alternating(square, 2.0, 12.0, 30.0, 56.0), 2.0 * half * half)
     closed = (angle - jnp.sin(angle)) / (angle * angle * angle)
-    linear = jnp.where(small, _alternating(square, 6.0, 20.0, 42.0, 72.0, 110.0), closed)
+    linear = jnp.where(small, _alternating(square, 6.0, 20.0, 42.0, 72.0), closed)
     return sine, cosine, linear
 
 

@@ -53,7 +53,7 @@ def test_curves_are_drawn_and_infinity_is_left_out(tmp_path):
     for name, colour in (("latent", (31, 119, 180)), ("none", (255, 127, 14))):
         where = np.argwhere(np.abs(array - colour).sum(-1) < 30)
         rows[name] = where[where[:, 1] > array.shape[1] // 2, 0]
-        assert len(rows[name]) > 50
+        assert np.ptp(rows[name]) > (60 if name == "latent" else 30)  # a curve, not only its line in the legend
     assert np.median(rows["latent"]) < np.median(rows["none"])  # the better curve lies higher
     with pytest.raises(UserError, match="it is a folder"):
         viz.plot_curves(tmp_path, curves, ylabel="PSNR (dB)")
