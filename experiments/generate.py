@@ -7,6 +7,7 @@ A path is words (see mirage_jax/geometry/trajectory.py) or a camera file. `--dry
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import jax
@@ -18,12 +19,13 @@ from experiments import cli, inputs, outputs
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import trajectory
+from mirage_jax.memory import latent
 from mirage_jax.weights import world_files
 
 _IMAGE = flags.DEFINE_string("image", None, "Picture to start from.")
 _TRAJECTORY = flags.DEFINE_string("trajectory", None, "Camera path in words, or a camera file.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
-_FRAMES = flags.DEFINE_integer("frames", None, "Frames of the video; default: those of a camera file, else 65.")
+_FRAMES = flags.DEFINE_integer("frames", None, "Frames of the video, 4k + 1; default: those of a camera file, else 65.")
 _INTRINSICS = flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy in pixels of the picture as it is in the file.")
 _FOV = flags.DEFINE_float("fov", None, f"Degrees across the picture; default {inputs.ASSUMED_FOV:g}.")
 _DEPTH = flags.DEFINE_string("depth", None, ".npy [H, W], metres on the picture's grid; default: the model's guess.")
@@ -45,6 +47,9 @@ def main(_) -> None:
     if (_IMAGE.value is None) == (_LOAD_WORLD.value is None):
         raise UserError("give either --image, to start a world, or --load_world, to go on in one")
     model, params = weights.load(_CHECKPOINT.value)
+    stride = model.vae.stride_time
+    if _FRAMES.value is not None and (_FRAMES.value <= stride or _FRAMES.value % stride != 1):
+        raise UserError(f"--frames is {_FRAMES.value}, the model makes {stride}k + 1 frames ({stride + 1}, ...)")
     if _PROMPT.value is not None:
         raise UserError(f"--prompt: the model {model.name!r} was trained without text; leave the flag out")
     loaded = time.time()
@@ -83,6 +88,9 @@ def main(_) -> None:
             lambda p, k: world.init(config, p, jnp.asarray(blank), None, start, k), params, jax.random.key(0)
         )
         state = world_files.load(_LOAD_WORLD.value, config, like)
+        room = _CAPACITY.value or int(state.memory.size) + world.full_capacity(model, config.memory, len(segments))
+        config = dataclasses.replace(config, capacity=max(config.capacity, room))
+        state = state.replace(memory=latent.grown(state.memory, config.capacity))
     jax.block_until_ready(state)
     prepared = time.time()
 
@@ -114,16 +122,20 @@ def main(_) -> None:
 
 def world_config(model, segments: int) -> world.WorldConfig:
     """The static sizes: from the flags, or from the world that is loaded."""
-    sizes = {
-        "memory": _MEMORY.value,
-        "capacity": _CAPACITY.value or world.full_capacity(model, _MEMORY.value, segments),
-        "bank": max(32, 1 + segments * model.segment.latents),
-    }
     if _LOAD_WORLD.value is not None:
         sizes = world_files.memory_size(_LOAD_WORLD.value)
-    config = world.WorldConfig(model=model, steps=_STEPS.value, **sizes)  # pyright: ignore
-    needed = world.full_capacity(model, config.memory, segments)
-    if config.capacity < needed and _CAPACITY.value is not None:
+        if flags.FLAGS["memory"].present and sizes["memory"] != _MEMORY.value:
+            raise UserError(f"--memory={_MEMORY.value}: the world in {_LOAD_WORLD.value} has memory {sizes['memory']}")
+        return world.WorldConfig(model=model, steps=_STEPS.value, **sizes)  # pyright: ignore
+    needed = world.full_capacity(model, _MEMORY.value, segments)
+    config = world.WorldConfig(
+        model=model,
+        steps=_STEPS.value,
+        memory=_MEMORY.value,
+        capacity=_CAPACITY.value or needed,
+        bank=max(32, 1 + segments * model.segment.latents),
+    )
+    if config.capacity < needed:
         print(f"note: --capacity={config.capacity} may be too small, the path can write {needed} points")
     return config
 

@@ -6,6 +6,7 @@ from experiments.configs import common
 def get_config():
     """Stage 1 of 4."""
     config = common.base("vae")
+    config.init_from = ""  # a model folder whose VAE to go on from
     config.data = "data/doom"
     config.frames = 17  # 5 is not enough: the third latent frame would meet a past that training never showed
     config.crop = 64

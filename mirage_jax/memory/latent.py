@@ -102,6 +102,23 @@ def create(capacity: int, channels: int, dtype: jax.typing.DTypeLike = jnp.float
     )
 
 
+def grown(memory: LatentMemory, capacity: int) -> LatentMemory:
+    """The same points with room for `capacity`, to go on with a memory that would run full.
+
+    Raises:
+      ValueError: if there are more slots than that already.
+    """
+    added = capacity - memory.capacity
+    if added < 0:
+        raise ValueError(f"a memory of {memory.capacity} slots cannot grow to {capacity}")
+
+    def padded(column: jax.Array) -> jax.Array:
+        return jnp.pad(column, [(0, added), *[(0, 0)] * (column.ndim - 1)])
+
+    columns = {name: padded(getattr(memory, name)) for name in ("points", "features", "cell_size", "segment")}
+    return memory.replace(**columns)
+
+
 def write(
     memory: LatentMemory,
     features: chex.Array,

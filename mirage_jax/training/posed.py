@@ -34,6 +34,7 @@ class Augmentation:
       context_noise: of noise on the clean overlap, preceding and reference latents.
       drop_cells: probability with which a cell was never written.
       drop_memory: probability of an empty memory.
+      drop_reference: probability of no reference frames at all, as in a world without memory.
     """
 
     keep_frame: float = 0.3
@@ -43,6 +44,7 @@ class Augmentation:
     context_noise: float = 0.15
     drop_cells: float = 0.1
     drop_memory: float = 0.05
+    drop_reference: float = 0.1
 
 
 @struct.dataclass
@@ -151,7 +153,7 @@ def example(
         preceding=earlier + level[1] * noise[1],
         preceding_valid=before >= 0,
         reference=chosen + level[2] * noise[2],
-        reference_valid=chosen_valid,
+        reference_valid=chosen_valid & ~jax.random.bernoulli(keys[3], augment.drop_reference),
         control=control_latents(layout.control, readout),
         visible=readout.visible[: 1 + count],
         readout=readout.features[: 1 + count],

@@ -17,7 +17,7 @@ class WorldConfig:
     Attributes:
       model: with all parts but, for memory 'none', the side branch.
       memory: 'latent' (the paper's), 'rgb' (coloured points, rendered and encoded for every segment) or 'none' (the
-        backbone alone, as it was trained without a memory).
+        backbone alone, which sees the overlap and the preceding frames and retrieves no references).
       capacity: points the memory can hold.
       bank: latent frames kept to choose references from; the oldest are overwritten.
       steps: sampling steps; 0 means what the model's config says.

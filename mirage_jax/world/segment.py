@@ -126,7 +126,7 @@ def _segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Cam
 
     # Denoise.
     references, references_valid = None, None
-    if layout.reference:
+    if layout.reference and config.memory != "none":  # retrieved by geometry: a kind of memory
         slots = jnp.arange(config.bank)
         recent = (state.bank.count - 1 - slots) % config.bank <= layout.preceding  # given as context already
         references, references_valid = reference.select(

@@ -16,7 +16,7 @@ import types
 import lpips_cases
 import torch
 
-from experiments.convert_lpips import read_arrays
+from mirage_jax.evaluation.lpips_archive import read_arrays
 
 
 def alexnet_features(arrays):

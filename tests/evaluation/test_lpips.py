@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from lpips_cases import cases
 
-from experiments import convert_lpips
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import lpips
+from mirage_jax.evaluation import lpips, lpips_archive
 
 _EXPECTED = json.loads((pathlib.Path(__file__).parent / "lpips_expected.json").read_text())
 
@@ -52,7 +51,7 @@ def test_damaged_or_missing_weights(monkeypatch, tmp_path):
         lpips.load_parameters.__wrapped__()
 
 
-def _archive(path, content, name=convert_lpips.MEMBER):
+def _archive(path, content, name=lpips_archive.MEMBER):
     with tarfile.open(path, "w:gz") as files:
         member = tarfile.TarInfo(name)
         member.size = len(content)
@@ -69,8 +68,8 @@ def test_conversion_reads_the_public_layout(monkeypatch, tmp_path):
         arrays[f"NetLinLayer_{index}"] = {"Conv_0": {"kernel": head}}
     # Written by an older numpy, whose names for the same functions the public file has.
     content = pickle.dumps(arrays, protocol=3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-    monkeypatch.setattr(convert_lpips, "SHA256", hashlib.sha256(content).hexdigest())
-    tensors = convert_lpips.convert(convert_lpips.read_arrays(_archive(tmp_path / "a.tar.gz", content)))
+    monkeypatch.setattr(lpips_archive, "SHA256", hashlib.sha256(content).hexdigest())
+    tensors = lpips_archive.convert(lpips_archive.read_arrays(_archive(tmp_path / "a.tar.gz", content)))
     assert sorted(tensors) == sorted(lpips.load_parameters())
     np.testing.assert_array_equal(tensors["conv3.kernel"], arrays["AlexNet_0"]["Conv_2"]["kernel"].astype(np.float16))
     np.testing.assert_array_equal(tensors["conv3.head"], arrays["NetLinLayer_2"]["Conv_0"]["kernel"][0, 0, :, 0])
@@ -83,13 +82,13 @@ def test_conversion_refuses_what_it_does_not_know(monkeypatch, tmp_path):
 
     content = pickle.dumps(Harmful())
     with pytest.raises(UserError, match="expected 443c5bc3"):
-        convert_lpips.read_arrays(_archive(tmp_path / "a.tar.gz", content))
+        lpips_archive.read_arrays(_archive(tmp_path / "a.tar.gz", content))
     with pytest.raises(UserError, match="expected the archive"):
-        convert_lpips.read_arrays(_archive(tmp_path / "b.tar.gz", content, name="other"))
+        lpips_archive.read_arrays(_archive(tmp_path / "b.tar.gz", content, name="other"))
     (tmp_path / "c.tar.gz").write_bytes(b"no archive")
     with pytest.raises(UserError, match="expected the archive"):
-        convert_lpips.read_arrays(str(tmp_path / "c.tar.gz"))
-    monkeypatch.setattr(convert_lpips, "SHA256", hashlib.sha256(content).hexdigest())
+        lpips_archive.read_arrays(str(tmp_path / "c.tar.gz"))
+    monkeypatch.setattr(lpips_archive, "SHA256", hashlib.sha256(content).hexdigest())
     with pytest.raises(UserError, match="refused to load"):
-        convert_lpips.read_arrays(_archive(tmp_path / "a.tar.gz", content))
+        lpips_archive.read_arrays(_archive(tmp_path / "a.tar.gz", content))
     assert not (tmp_path / "harm").exists()

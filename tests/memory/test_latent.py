@@ -207,6 +207,21 @@ def test_overflow_keeps_the_earliest_and_counts_the_rest():
     np.testing.assert_array_equal(memory.segment, [0] * 35 + [1] * 15)
 
 
+def test_a_grown_memory_shows_the_same_and_takes_what_found_no_room():
+    shape = (1, HEIGHT, WIDTH)
+    features = tokens(np.random.default_rng(0), *shape)
+    depth = np.full(shape, 2, np.float32)
+    full = write(latent.create(35, CHANNELS), features, depth, still(), depth > 0)
+    grown = latent.grown(full, 70)
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(read(grown, still()), name), getattr(read(full, still()), name))
+    more = write(grown, features + 1, depth, still(), depth > 0)
+    assert (int(more.size), int(more.overflow)) == (70, 0)
+    np.testing.assert_array_equal(read(more, still()).features, features + 1)
+    with pytest.raises(ValueError, match="70 slots cannot grow to 69"):
+        latent.grown(more, 69)
+
+
 def test_equal_depth_shows_the_later_write():
     rng = np.random.default_rng(0)
     first, second = tokens(rng, 2, 1, HEIGHT, WIDTH)

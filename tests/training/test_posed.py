@@ -22,6 +22,7 @@ CLEAN = posed.Augmentation(
     context_noise=0.0,
     drop_cells=0.0,
     drop_memory=0.0,
+    drop_reference=0.0,
 )
 START = 3
 

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mirage_jax import data
+from mirage_jax import data, weights
 from mirage_jax.data import pipeline
+from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import vae
 from mirage_jax.training.stage import Stage
@@ -23,9 +24,10 @@ _FIRST_LOG_VARIANCE = -5.0
 
 
 def make(config: Any) -> Stage:
-    """The VAE stage of `experiments/configs/default_vae.py`."""
+    """The VAE stage of `experiments/configs/default_vae.py`; goes on from the model in `config.init_from`, if given."""
     model = model_config.from_json(config.model.to_json(), "--config.model")
     coder = model.vae
+    earlier = _earlier(config.init_from, coder) if config.init_from else None
 
     def loss(params, _frozen, batch, key):
         def one(frames, key):
@@ -82,6 +84,8 @@ def make(config: Any) -> Stage:
         return dataclasses.replace(model, vae=trained, dit=None, side=None, heads=None, lora=None), {"vae": params}
 
     def init(key):
+        if earlier is not None:
+            return earlier
         params = vae.init(coder, key)
         # A posterior as wide as the prior drowns what the first codes say, and the decoder learns to ignore them.
         narrow = params["encoder"]["moments"]["bias"].at[coder.latent_channels :].set(_FIRST_LOG_VARIANCE)
@@ -99,6 +103,15 @@ def _random_crop(key: jax.Array, frames: jax.Array, size: int) -> jax.Array:
         row, column = jax.random.randint(crop_key, (2,), 0, span)
         frames = jax.lax.dynamic_slice(frames, (0, row, column, 0), (len(frames), size, size, 3))
     return jnp.where(jax.random.bernoulli(flip_key), frames[:, :, ::-1], frames)
+
+
+def _earlier(path: str, coder: vae.VAEConfig) -> Any:
+    """The VAE's parameters in a model folder, which must be of the same sizes."""
+    loaded, params = weights.load(path)
+    found = dataclasses.replace(loaded.vae, latent_mean=coder.latent_mean, latent_std=coder.latent_std)
+    if found != coder:
+        raise UserError(f"--config.init_from={path}: its VAE has other sizes, {found}, expected {coder}")
+    return params["vae"]
 
 
 def _numbers(values: np.ndarray) -> tuple[float, ...]:

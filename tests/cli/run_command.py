@@ -1,0 +1,45 @@
+"""Runs one command of `experiments` several times in this process: JSON lists of arguments in, JSON results out.
+
+A process a call would spend most of its time on imports. It is a process of its own, because absl's flags are global:
+two commands that both define --out cannot be imported side by side.
+"""
+
+import contextlib
+import io
+import json
+import runpy
+import sys
+import traceback
+from unittest import mock
+
+from absl.testing import flagsaver
+
+from experiments import cli
+
+
+def load(command):
+    """The command's `main`, with its flags defined as those of the running program."""
+    with mock.patch.object(cli, "run") as run:
+        runpy.run_module(f"experiments.{command}", run_name="__main__")
+    return run.call_args.args[0]
+
+
+def call(main, arguments):
+    """(exit code, stdout, stderr) of one call, as the shell would see them."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        sys.argv = [sys.argv[0], *arguments]
+        try:
+            cli.run(main)
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+    return code, out.getvalue(), err.getvalue()
+
+
+if __name__ == "__main__":
+    program = load(sys.argv[1])
+    results = [call(program, arguments) for arguments in json.load(sys.stdin)]
+    json.dump(results, sys.stdout)

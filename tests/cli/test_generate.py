@@ -1,0 +1,114 @@
+"""`generate` as a person meets it: wrong input is one sentence and exit 2, a path is drawn, a world goes on."""
+
+import json
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+from commands import run
+
+from mirage_jax import viz
+
+REFUSED = 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures and paths, good and bad."""
+    path = tmp_path_factory.mktemp("input")
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
+    PIL.Image.fromarray(pixels).save(path / "room.png")
+    (path / "cut.png").write_bytes((path / "room.png").read_bytes()[:2000])
+    (path / "text.png").write_text("not a picture")
+    viz.write_video(path / "clip.mp4", np.stack([pixels] * 3))
+    np.save(path / "small.npy", np.ones((4, 4), np.float32))
+    np.save(path / "nan.npy", np.full((90, 160), np.nan, np.float32))
+    np.save(path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (path / "old_model").mkdir()
+    (path / "old_model" / "model.json").write_text('{"name": "old", "wheels": 4}')
+    (path / "world.safetensors").write_bytes(b"no world")
+    poses = np.tile(np.eye(4), (5, 1, 1))
+    for name, change in {"nan": np.nan, "scaled": 3.0, "singular": 0.0}.items():
+        broken = poses.copy()
+        broken[2, 0, 0] = change
+        matrices = {"intrinsics": np.tile(np.eye(3), (5, 1, 1)), "cam2world": broken}
+        np.savez(path / f"{name}.npz", **matrices, height=128, width=128)
+    return path
+
+
+CASES = {
+    "missing picture": (["--image=nowhere.png"], "no file nowhere.png"),
+    "truncated picture": (["--image={}/cut.png"], "damaged or truncated picture"),
+    "no picture": (["--image={}/text.png"], "no picture that can be read"),
+    "video": (["--image={}/clip.mp4"], "a video, not a picture"),
+    "unknown word": (["--trajectory=forwrad 2"], "forward"),
+    "no number": (["--trajectory=yaw nan"], "nan"),
+    "missing path file": (["--trajectory=path.json"], "no file path.json"),
+    "path with NaN": (["--trajectory={}/nan.npz"], "nan.npz"),
+    "scaled rotation": (["--trajectory={}/scaled.npz"], "scaled.npz"),
+    "singular rotation": (["--trajectory={}/singular.npz"], "singular.npz"),
+    "other intrinsics": (["--intrinsics=500,500,320,240"], "cannot belong to"),
+    "not intrinsics": (["--intrinsics=500,a,320,240"], "four numbers"),
+    "depth of another size": (["--depth={}/small.npy"], "the picture has (90, 160)"),
+    "depth of NaN": (["--depth={}/nan.npy"], "holds NaN"),
+    "pickled depth": (["--depth={}/objects.npy"], "not a .npy array"),
+    "no model": (["--checkpoint={}"], "not a model folder"),
+    "foreign model": (["--checkpoint={}/old_model"], "not a model config"),
+    "small capacity": (["--capacity=10"], "at least 256 points"),
+    "prompt": (["--prompt=a cave"], "without text"),
+    "output is a file": (["--out={}/room.png"], "found a file of that name"),
+    "output cannot be written": (["--out=/proc/nowhere"], "cannot write there"),
+    "nothing to start from": (["--image="], "either --image"),
+    "one frame": (["--frames=1"], "4k + 1"),
+    "frames that are not 4k + 1": (["--frames=20"], "4k + 1"),
+    "damaged world": (["--load_world={}/world.safetensors", "--image="], "world.safetensors"),
+}
+
+
+@pytest.fixture(scope="module")
+def refusals(folder, tmp_path_factory):
+    """The result of every case, all from one process."""
+    out = tmp_path_factory.mktemp("out")
+    defaults = {"--image": f"{folder}/room.png", "--trajectory": "yaw 30; back", "--out": str(out)}
+    calls = []
+    for given, _ in CASES.values():
+        given = dict(argument.replace("{}", str(folder)).split("=", 1) for argument in given)
+        calls.append([f"{name}={value}" for name, value in (defaults | given).items() if value])
+    return dict(zip(CASES, run("generate", calls), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_input_is_one_sentence(refusals, case):
+    result = refusals[case]
+    assert result.code == REFUSED, result.err
+    assert result.err.startswith("error: ") and result.err.count("\n") == 1
+    assert CASES[case][1] in result.err
+
+
+def test_a_path_is_drawn_a_world_made_saved_and_gone_on_with(folder, tmp_path):
+    room, world = f"--image={folder}/room.png", f"{tmp_path}/world.safetensors"
+    dry, made, gone_on = run(
+        "generate",
+        [
+            [room, "--trajectory=forward 1; yaw 90; back", f"--out={tmp_path}/dry", "--dry_run"],
+            [room, "--trajectory=yaw 20", "--frames=13", "--steps=1", f"--out={tmp_path}/a", f"--save_world={world}"],
+            [f"--load_world={world}", "--trajectory=yaw -20", "--frames=13", "--steps=1", f"--out={tmp_path}/b"],
+        ],
+    )
+    assert dry.code == 0, dry.err
+    assert "field of view not given" in dry.out and "160x90 scaled and centre-cropped to 128x128" in dry.out
+    assert PIL.Image.open(tmp_path / "dry" / "path.png").size[0] > 200
+    assert not (tmp_path / "dry" / "video.mp4").exists()
+
+    for result, folder_name, frames in ((made, "a", 13), (gone_on, "b", 12)):
+        assert result.code == 0, result.err
+        out = tmp_path / folder_name
+        with av.open(str(out / "video.mp4")) as video:
+            assert sum(1 for _ in video.decode(video=0)) == frames
+        report = json.loads((out / "report.json").read_text())
+        assert {"config", "versions", "seconds", "memory"} <= set(report)
+        assert report["memory"]["overflow"] == 0
+        assert {"contact_sheet.png", "memory.ply", "cameras.json"} <= {file.name for file in out.iterdir()}
+    points = [json.loads((tmp_path / name / "report.json").read_text())["memory"]["points"] for name in "ab"]
+    assert 0 < points[0] < points[1]  # what the first run remembered is still there
