@@ -20,6 +20,7 @@ from absl import flags
 from experiments import cli
 from mirage_jax import data, weights
 from mirage_jax.data import builder, latents
+from mirage_jax.data.doom import paths
 from mirage_jax.training import encode
 
 _DATASET = flags.DEFINE_enum("dataset", "doom", ["doom", "latents"], "Which data set to build.")
@@ -29,6 +30,7 @@ _CLIPS = flags.DEFINE_integer("clips", 100, "How many clips to render in this pa
 _FRAMES = flags.DEFINE_integer("frames", 65, "Frames of a clip, 4k + 1.")
 _SIZE = flags.DEFINE_integer("size", 128, "Side of the square frames in pixels.")
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random, and names the part.")
+_KINDS = flags.DEFINE_list("kinds", list(paths.KINDS), "Kinds of camera path, spread evenly over the clips.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes that render; the result does not depend on it.")
 
 
@@ -79,6 +81,7 @@ def _render() -> pathlib.Path:
         seed=_SEED.value,
         frames=_FRAMES.value,
         size=_SIZE.value,
+        kinds=_KINDS.value,
         workers=_WORKERS.value,
         progress=progress,
     )

@@ -16,7 +16,7 @@ import pathlib
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 
 from mirage_jax.data import verify
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.data.doom import batch
+from mirage_jax.data.doom import batch, paths
 from mirage_jax.errors import UserError
 from mirage_jax.io import write_json
 
@@ -33,7 +33,7 @@ LICENCE = (
     "3-clause BSD licence; the engine is ViZDoom (MIT)."
 )
 _VERSIONS = ("vizdoom", "tensorflow-datasets", "array-record", "numpy", "pillow")
-_CONFIG_FIELDS = ("split", "clips", "frames", "size", "seed", "workers")
+_CONFIG_FIELDS = ("split", "clips", "frames", "size", "seed", "kinds", "workers")
 _UNUSABLE_SHARE = 0.1  # a build that loses more of its clips than this fails
 
 
@@ -46,6 +46,7 @@ class DoomConfig(tfds.core.BuilderConfig):
     frames: int = 65
     size: int = 128
     seed: int = 0
+    kinds: tuple[str, ...] = paths.KINDS
     workers: int = 1
 
 
@@ -108,7 +109,14 @@ class Doom(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
         config = self.builder_config
-        listed = batch.jobs(config.split, config.clips, seed=config.seed, frames=config.frames, size=config.size)
+        listed = batch.jobs(
+            config.split,
+            config.clips,
+            seed=config.seed,
+            frames=config.frames,
+            size=config.size,
+            kinds=config.kinds,
+        )
         for rendered in batch.render_all(listed, workers=config.workers):
             self._on_clip(rendered)
             if rendered.clip is not None:
@@ -123,6 +131,7 @@ def build_doom(
     seed: int,
     frames: int = 65,
     size: int = 128,
+    kinds: Sequence[str] = paths.KINDS,
     workers: int = 1,
     progress: Callable[[batch.Rendered], None] = lambda rendered: None,
 ) -> pathlib.Path:
@@ -138,7 +147,7 @@ def build_doom(
         raise UserError(f"--frames is {frames}, expected 4k + 1 and at least 9 (for example 65)")
     if clips < 1 or workers < 1 or size < 16 or seed < 0:
         raise UserError(f"--clips {clips}, --workers {workers}, --size {size}, --seed {seed}: too small")
-    batch.jobs(split, 1, seed=seed, frames=frames, size=size)  # an unknown split fails before anything is written
+    batch.jobs(split, 1, seed=seed, frames=frames, size=size, kinds=kinds)  # what is unknown fails before any writing
     part = pathlib.Path(out) / split / f"part-{seed:04d}"
     if part.exists():
         raise UserError(f"{part} exists already; give another --seed to add a part, or remove it")
@@ -151,7 +160,16 @@ def build_doom(
         progress(rendered)
 
     begin = time.time()
-    config = DoomConfig(name="freedoom", split=split, clips=clips, frames=frames, size=size, seed=seed, workers=workers)
+    config = DoomConfig(
+        name="freedoom",
+        split=split,
+        clips=clips,
+        frames=frames,
+        size=size,
+        seed=seed,
+        kinds=tuple(kinds),
+        workers=workers,
+    )
     try:
         Doom(config, data_dir=str(unfinished), on_clip=record).download_and_prepare()
         report = _report(config, outcomes, time.time() - begin)

@@ -91,13 +91,14 @@ def generate(
 def returned(clip: PosedClip, model: ModelConfig, *, since: int) -> np.ndarray:
     """Which latent cells of which frames show again what was out of sight for at least one segment.
 
-    A cell of a segment that begins at frame `b` counts if its true surface was seen in a frame before `b - F` and in
-    none of the frames `b - F .. b - 1`: the generator cannot have it from its latest frames.
+    A cell of a segment that begins at frame `b` counts if its true surface was seen in a frame that was given, before
+    `b - F`, and in none of the frames `b - F .. b - 1`: the generator cannot have it from its latest frames, and what
+    it should look like is settled (a place that the generator itself made up has no truth).
 
     Args:
       clip: the truth.
       model: for the grid and the segment's length `F`.
-      since: first frame that is generated; whole segments follow.
+      since: first frame that is generated, so the number of those given; whole segments follow.
 
     Returns:
       bool `[T - since, h, w]`.
@@ -110,7 +111,7 @@ def returned(clip: PosedClip, model: ModelConfig, *, since: int) -> np.ndarray:
     frames = np.arange(len(clip))
     parts = []
     for begin in range(since, len(clip), count):
-        old = frames < begin - count
+        old = frames < min(begin - count, since)
         recent = (frames >= begin - count) & (frames < begin)
         at = frames[begin : begin + count]
         parts.append(_seen_again(cameras, depth, still, old, at) & ~_seen_again(cameras, depth, still, recent, at))

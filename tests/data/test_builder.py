@@ -107,6 +107,13 @@ def test_jobs_are_spread_evenly():
     assert listed != batch.jobs("train", 120, seed=2, frames=9, size=32)
 
 
+def test_kinds_of_path_can_be_chosen():
+    listed = batch.jobs("train", 10, seed=1, frames=9, size=32, kinds=("loop", "turn"))
+    assert sorted(job.kind for job in listed) == ["loop"] * 5 + ["turn"] * 5
+    with pytest.raises(UserError, match="--kinds is loop,jump, expected some of walk"):
+        batch.jobs("train", 10, seed=1, frames=9, size=32, kinds=("loop", "jump"))
+
+
 def test_reading_loads_neither_tensorflow_nor_jax(built):
     """In a fresh interpreter, which it would take seconds to start with them."""
     code = (

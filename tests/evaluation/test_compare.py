@@ -57,6 +57,15 @@ def test_what_was_never_seen_does_not(model):
     assert not onwards.any()
 
 
+def test_what_was_made_up_on_the_way_does_not(model):
+    """First seen in generated frames, then out of sight: only what the given frames showed has a truth."""
+    away = [np.linspace(0, 100, 17), np.full(16, 100.0), np.linspace(100, 0, 16), np.full(16, 0.0)]
+    clip = _turning(np.concatenate([*away, np.linspace(0, 100, 16)]))
+    assert compare.returned(clip, model, since=65)[-1].mean() > 0.9
+    assert not compare.returned(clip, model, since=1)[-1].any(), "100 degrees to the side, first seen in frame 16"
+    assert compare.returned(clip, model, since=1)[47].mean() > 0.9, "the first view, back after two segments"
+
+
 def test_moving_actors_do_not(model):
     away = np.concatenate([np.linspace(0, 100, 17), np.full(16, 100.0), np.linspace(100, 0, 17)[1:]])
     clip = dataclasses.replace(_turning(away), dynamic=np.ones((49, SIZE, SIZE), bool))

@@ -16,13 +16,14 @@ import signal
 import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import vizdoom
 
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.data.doom import engine, paths, render, splits
+from mirage_jax.errors import UserError
 
 _MOVING_EVERY = 4  # one clip in four has moving monsters
 _TRIES_A_MAP = 25
@@ -53,17 +54,19 @@ class Rendered:
     rejected: dict[str, int]
 
 
-def jobs(split: str, clips: int, *, seed: int, frames: int, size: int) -> list[Job]:
-    """The list of clips of a data set: maps, kinds and moving monsters are each spread evenly.
+def jobs(split: str, clips: int, *, seed: int, frames: int, size: int, kinds: Sequence[str] = paths.KINDS) -> list[Job]:
+    """The list of clips of a data set: maps, kinds of path and moving monsters are each spread evenly.
 
     Raises:
-      UserError: if there is no such split.
+      UserError: if there is no such split or kind of path.
     """
     names = splits.maps(split)
+    if not kinds or set(kinds) - set(paths.KINDS):
+        raise UserError(f"--kinds is {','.join(kinds)}, expected some of {', '.join(paths.KINDS)}")
     rng = np.random.default_rng([seed, clips])
-    order = [rng.permutation(np.arange(clips) % count) for count in (len(names), len(paths.KINDS), _MOVING_EVERY)]
+    order = [rng.permutation(np.arange(clips) % count) for count in (len(names), len(kinds), _MOVING_EVERY)]
     listed = [
-        Job(i, seed, split, names[m], paths.KINDS[k], bool(q == 0), frames, size)
+        Job(i, seed, split, names[m], kinds[k], bool(q == 0), frames, size)
         for i, (m, k, q) in enumerate(zip(*order, strict=True))
     ]
     return sorted(listed, key=lambda job: (job.map_name, job.moving))  # a worker can keep its game running
