@@ -11,7 +11,9 @@ def get_config():
     config.trainable = ("dit",)
     config.batch_size = 8
     config.augmentation = common.augmentation()
+    config.augmentation.drop_reference = 0.5  # it must also do without: it is the model without a memory
 
-    config.steps = 6000
+    config.steps = 800
     config.learning_rate = 6e-4
+    config.ema_decay = 0.99
     return config

@@ -13,6 +13,7 @@ def get_config():
     config.feature_noise = 0.3
     config.dynamic_weight = 4.0
 
-    config.steps = 3000
+    config.steps = 1500
     config.learning_rate = 1e-3
+    config.ema_decay = 0.99
     return config

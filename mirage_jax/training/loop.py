@@ -138,7 +138,7 @@ def make_step(stage: Stage, config: Any, transform: optax.GradientTransformation
         noise_key = jax.random.fold_in(key, state.step)
         gradient_of = jax.value_and_grad(stage.loss, has_aux=True)
         (loss, metrics), gradients = gradient_of(state.params, frozen, batch, noise_key)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         updates, moments = transform.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         moved = TrainState(

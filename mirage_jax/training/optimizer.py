@@ -10,13 +10,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mirage_jax.errors import UserError
+
 
 def schedule(config: Any) -> optax.Schedule:
     """Learning rate by step: linear warm-up, then cosine decay to `final_fraction` of the peak.
 
     Args:
       config: has `learning_rate`, `warmup_steps`, `steps`, `final_fraction`.
+
+    Raises:
+      UserError: if the warm-up does not end before the run does.
     """
+    if not 0 <= config.warmup_steps < config.steps:
+        raise UserError(f"warmup_steps={config.warmup_steps} must be at least 0 and less than steps={config.steps}")
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,

@@ -13,6 +13,7 @@ from experiments.configs import common
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
+from mirage_jax.models import vae
 from mirage_jax.training import loop
 from mirage_jax.training.stage import Stage
 
@@ -24,8 +25,20 @@ def _config(**changes):
     return config
 
 
+CODER = vae.VAEConfig(
+    latent_channels=2,
+    encoder_dim=2,
+    decoder_dim=2,
+    multipliers=(1, 1),
+    blocks=1,
+    time_downsample=(False,),
+    time_kernels=(1, 1),
+)
+TINY = model_config.ModelConfig(name="tiny", height=8, width=8, fps=15, vae=CODER)
+
+
 def _stage(poison_from=None):
-    """Fits `w` to noisy data; batch `n` holds NaN from `poison_from` on."""
+    """Fits `w` to noisy data; batch `n` holds NaN from `poison_from` on. The model it leaves has `w` as one bias."""
 
     def batches():
         def make(i):
@@ -40,13 +53,18 @@ def _stage(poison_from=None):
         error = batch["x"] @ params["w"] - batch["y"] + noise
         return jnp.mean(error**2), {"absolute_error": jnp.mean(jnp.abs(error))}
 
+    def finish(params, *_):
+        coder = vae.init(CODER, jax.random.key(0))
+        coder["decoder"]["conv_out"]["bias"] = jnp.tile(params["w"], 4)
+        return TINY, {"vae": coder}
+
     return Stage(
         init=lambda key: {"w": jnp.zeros(3)},
         frozen={},
         loss=loss,
         batches=batches,
         preview=lambda *_: {},
-        finish=lambda params, *_: (model_config.default(), {"toy": params}),
+        finish=finish,
     )
 
 
@@ -57,10 +75,10 @@ def _losses(workdir):
 def test_learns_and_writes_the_model(tmp_path):
     folder = loop.train(_stage(), _config(steps=60), tmp_path)
     config, params = weights.load(folder)
-    assert config == model_config.default()
+    assert config == TINY
     losses = _losses(tmp_path)
     assert losses[-1][1] < 0.1 * losses[0][1]
-    assert params["toy"]["w"].shape == (3,)
+    np.testing.assert_allclose(params["vae"]["decoder"]["conv_out"]["bias"][:3], [1.0, -2.0, 0.5], atol=0.2)
 
 
 def test_resume_continues_the_same_curve(tmp_path):
@@ -80,6 +98,11 @@ def test_nan_stops_and_names_the_last_good_checkpoint(tmp_path):
 def test_checkpoints_fall_on_log_steps(tmp_path):
     with pytest.raises(UserError, match=r"checkpoint_every=3 must be a multiple of log_every=2"):
         loop.train(_stage(), _config(checkpoint_every=3), tmp_path)
+
+
+def test_warm_up_ends_before_the_run(tmp_path):
+    with pytest.raises(UserError, match=r"warmup_steps=12 must be at least 0 and less than steps=12"):
+        loop.train(_stage(), _config(warmup_steps=12), tmp_path)
 
 
 def _interrupted(stage, after):

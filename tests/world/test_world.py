@@ -14,6 +14,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.memory import latent
 from mirage_jax.models import vae
 from mirage_jax.weights import world_files
+from mirage_jax.world.segment import _compiled_rollout
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import tiny_world as tiny
@@ -84,6 +85,22 @@ def test_segments_join_without_a_seam(params, start, rolled):
     whole = vae.decode(config.model.vae, params["vae"], latents)
     frames = np.asarray(rolled[1].frames).reshape(-1, tiny.SIZE, tiny.SIZE, 3)
     assert np.abs((whole[1:] + 1) * 127.5 - frames).max() < 0.51
+
+
+def test_a_long_rollout_takes_no_more_room_than_a_short_one_and_sees_all_on_the_way_back(params):
+    config = tiny.config(capacity=16 * (1 + 20 * 2))
+    state = world.init(config, params, tiny.image(), None, tiny.camera(), jax.random.key(1))
+    paths = {segments: tiny.path(PATH, segments) for segments in (4, 20)}
+    compiled = {n: _compiled_rollout.lower(config, params, state, path).compile() for n, path in paths.items()}
+    working = {n: program.memory_analysis().temp_size_in_bytes for n, program in compiled.items()}
+    assert working[20] <= 1.01 * working[4]
+    state, output = compiled[20](params, state, paths[20])
+    visible = np.asarray(output.diagnostics.visible).reshape(-1)
+    out, back = visible[: len(visible) // 2], visible[len(visible) // 2 :]
+    assert out.mean() > 0.3
+    assert back.mean() >= out.mean()
+    assert back[-1] >= 0.95
+    assert (int(state.segments), int(state.memory.overflow)) == (20, 0)
 
 
 def test_memory_changes_what_is_generated(params, start, rolled):
