@@ -1,5 +1,6 @@
 # make demo   the main job with the shipped model      make test   every check, as CI runs it
 # make setup  everything pinned, in .venv/             make parity  against the public PyTorch implementations
+# make evaluation  the tables of the model card: renders held-out clips and scores the shipped model on them
 # make clean setup PYTHON=/path/to/python3.12          another interpreter
 SHELL := /bin/bash
 VENV := .venv
@@ -8,7 +9,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTEST_FLAGS ?= -q -n auto
 export PYTHON
 
-.PHONY: setup demo test parity clean
+.PHONY: setup demo test parity evaluation clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.complete
@@ -24,6 +25,19 @@ test: $(VENV)/.complete
 
 parity: $(PARITY)/.complete
 	$(PARITY)/bin/python -m pytest tests/parity $(PYTEST_FLAGS)
+
+# Held-out maps: clips of every kind, and more of those that look away and come back.
+DOOM_TEST := $(VENV)/bin/python -m experiments.build_dataset --dataset doom --out data/doom --split test
+data/doom/test/part-0000: | $(VENV)/.complete
+	$(DOOM_TEST) --clips 80 --seed 0
+data/doom/test/part-0001: | $(VENV)/.complete
+	$(DOOM_TEST) --clips 64 --seed 1 --kinds look_away
+
+evaluation: data/doom/test/part-0000 data/doom/test/part-0001
+	for protocol in vae heads returns rollout; do \
+	  $(VENV)/bin/python -m experiments.evaluate --data data/doom --split test --protocol $$protocol \
+	    --out docs/evaluation/$$protocol || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) $(PARITY) .jax_cache

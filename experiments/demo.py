@@ -6,8 +6,6 @@ out with what was really there. Everything is written to `out/demo/`.
 
 from __future__ import annotations
 
-import os
-import pathlib
 import time
 
 import jax
@@ -31,8 +29,7 @@ def main(_) -> None:
     """Runs the demo."""
     started = time.time()
     out = cli.prepare_output(_OUT.value)
-    cache = pathlib.Path(".jax_cache").absolute()
-    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)))
+    cli.keep_compiled_programs()
     model, params = weights.load(_CHECKPOINT.value)
     clip = clip_files.load_demo()
     cameras = compare.camera_of(clip)

@@ -6,7 +6,10 @@ Protocols:
   vae      frames through the VAE and back.
   heads    depth, keep and sky against the truth, on latents of true frames.
   returns  all but the last segment observed with true depth, the last one generated: what the memory is worth.
-  rollout  from the first frame alone, everything generated.
+  rollout  from the first frame alone, everything generated, depth and masks guessed.
+
+The last two score clips in which the camera comes back: half a frame or more that was given, and out of sight for a
+segment (`mirage_jax.evaluation.compare.returned`).
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ _PROTOCOL = flags.DEFINE_enum("protocol", "returns", ["vae", "heads", "returns",
 _METHODS = flags.DEFINE_list("methods", list(compare.METHODS), "Methods to compare, for returns and rollout.")
 _CLIPS = flags.DEFINE_integer("clips", None, "At most so many clips; default all.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each clip with different noise.")
+_STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: as the model was made for.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
 
 PAIRED_AGAINST = "latent"
@@ -42,6 +46,7 @@ PAIRED_AGAINST = "latent"
 def main(_) -> None:
     """Evaluates."""
     out = cli.prepare_output(_OUT.value)
+    cli.keep_compiled_programs()
     if unknown := set(_METHODS.value) - set(compare.METHODS):
         raise UserError(f"--methods: unknown {sorted(unknown)}, expected some of {', '.join(compare.METHODS)}")
     model, params = weights.load(_CHECKPOINT.value)
@@ -101,9 +106,18 @@ def _score_methods(model, params, clip, seed, out, index) -> list[dict[str, Any]
     known = _PROTOCOL.value == "returns"
     observed = len(clip) - model.segment_frames if known else 1
     cells = compare.returned(clip, model, since=observed)
-    if known and not (cells.mean((1, 2)) >= 0.5).any():
+    if not (cells.mean((1, 2)) >= 0.5).any():
         return []  # the path does not come back
-    made = compare.generate(model, params, clip, observed=observed, methods=_METHODS.value, true_depth=known, seed=seed)
+    made = compare.generate(
+        model,
+        params,
+        clip,
+        observed=observed,
+        methods=_METHODS.value,
+        true_depth=known,
+        seed=seed,
+        steps=_STEPS.value,
+    )
     if index < 10 and seed == 0:
         shown = {"truth": clip.frames[observed:], **made}
         viz.contact_sheet(out / "clips" / f"{index:03d}.png", shown)

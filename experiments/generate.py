@@ -13,6 +13,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 from absl import flags
 
 from experiments import cli, inputs, outputs
@@ -44,6 +45,7 @@ def main(_) -> None:
     """Generates."""
     started = time.time()
     out = cli.prepare_output(_OUT.value)
+    cli.keep_compiled_programs()
     if (_IMAGE.value is None) == (_LOAD_WORLD.value is None):
         raise UserError("give either --image, to start a world, or --load_world, to go on in one")
     model, params = weights.load(_CHECKPOINT.value)
@@ -95,7 +97,7 @@ def main(_) -> None:
     prepared = time.time()
 
     print(f"generating {wanted} frames in {len(segments)} segments", flush=True)
-    state, output = jax.block_until_ready(world.rollout(config, params, state, segments))
+    state, output = _rollout_with_progress(config, params, state, segments)
     generated = time.time()
 
     frames = np.asarray(output.frames).reshape(-1, model.height, model.width, 3)[:wanted]
@@ -118,6 +120,15 @@ def main(_) -> None:
         print(f"saved the world in {_SAVE_WORLD.value}")
     held, lost = int(state.memory.size), int(state.memory.overflow)
     print(f"wrote {out}/video.mp4 ({len(frames)} frames); the memory holds {held} points, {lost} found no room")
+
+
+def _rollout_with_progress(config, params, state, segments):
+    """`world.rollout`, one segment a call: a scan cannot say how far it is."""
+    outputs = []
+    for index in tqdm.trange(len(segments), unit="segment", disable=len(segments) == 1):
+        state, output = world.segment(config, params, state, segments[index])
+        outputs.append(jax.device_get(output))
+    return state, jax.tree.map(lambda *parts: np.stack(parts), *outputs)
 
 
 def world_config(model, segments: int) -> world.WorldConfig:

@@ -9,11 +9,11 @@ def get_config():
     config.init_from = "runs/heads/model"
     config.data = "data/latents"
     config.trainable = ("dit",)
-    config.batch_size = 8
+    config.batch_size = 4
     config.augmentation = common.augmentation()
     config.augmentation.drop_reference = 0.5  # it must also do without: it is the model without a memory
 
-    config.steps = 800
+    config.steps = 1500
     config.learning_rate = 6e-4
     config.ema_decay = 0.99
     return config

@@ -9,10 +9,10 @@ def get_config():
     config.init_from = "runs/backbone/model"
     config.data = "data/latents"
     config.trainable = ("side", "lora")
-    config.batch_size = 8
+    config.batch_size = 4
     config.augmentation = common.augmentation()
 
-    config.steps = 1500
+    config.steps = 2600
     config.learning_rate = 1e-3
     config.ema_decay = 0.995
     config.rate_factors = (("output_hint", 10.0),)  # from zero to a pass-through within a few hundred steps

@@ -10,12 +10,14 @@ def get_config():
     config.data = "data/doom"
     config.frames = 17  # 5 is not enough: the third latent frame would meet a past that training never showed
     config.crop = 64
-    config.batch_size = 2
+    config.batch_size = 4
     config.windows_per_clip = 1
     config.l1_weight = 0.05
     config.kl_weight = 1e-5
     config.statistics_batches = 50
 
-    config.steps = 12000
+    config.steps = 4000
+    config.warmup_steps = 150
+    config.clip_norm = 0.5
     config.learning_rate = 3e-4  # 1e-3 and above stay at the mean colour for a thousand steps
     return config

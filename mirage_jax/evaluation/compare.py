@@ -43,6 +43,7 @@ def generate(
     methods: Sequence[str] = METHODS,
     true_depth: bool,
     seed: int,
+    steps: int = 0,
 ) -> dict[str, np.ndarray]:
     """The frames of a clip after the first `observed`, by method.
 
@@ -53,6 +54,7 @@ def generate(
       methods: of `METHODS`.
       true_depth: whether the observed frames come with their true depth and moving actors, or the heads guess.
       seed: of the noise.
+      steps: of the sampler; 0 as the model was made for.
 
     Returns:
       method -> uint8 `[T - observed, H, W, 3]`.
@@ -70,7 +72,7 @@ def generate(
             continue
         frames_held = (observed - 1) // model.vae.stride_time
         capacity = world.full_capacity(model, memory, segments + -(-frames_held // model.segment.latents))
-        config = world.WorldConfig(model=model, memory=memory, capacity=capacity, bank=64)
+        config = world.WorldConfig(model=model, memory=memory, capacity=capacity, bank=64, steps=steps)
         state = world.observe(
             config, params, clip.frames[:observed], cameras=cameras[:observed], key=jax.random.key(seed), **truth
         )

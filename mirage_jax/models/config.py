@@ -154,7 +154,7 @@ def default() -> ModelConfig:
             time_downsample=(True, True),
             time_kernels=(1, 1, 3),
         ),
-        dit=DiTConfig(dim=256, ffn_dim=1024, heads=4, layers=8, in_channels=channels, prediction="sample"),
+        dit=DiTConfig(dim=256, ffn_dim=1024, heads=4, layers=6, in_channels=channels, prediction="sample"),
         side=SideBranchConfig(control_channels=segment.control_channels(channels), output_hint=True),
         heads=LatentHeadsConfig(in_channels=channels),
         lora=LoRAConfig(rank=32, alpha=32.0),

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Makes the model that ships, from nothing: data, VAE, latents, heads, backbone, side branch and LoRA, export.
+#
+#   launch/train_default.sh cpu     what two CPU cores manage in about three hours: how the shipped weights were made
+#   launch/train_default.sh gpu     the same stages with the steps and batches one large GPU affords
+#
+# Run it from the root of the checkout after `make setup`. It can be stopped at any time: given again, finished stages
+# are passed over and the one under way goes on from its last checkpoint. Data goes to data/, runs to runs/.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+case "${1:-}" in
+  cpu)
+    # Two virtual devices use two cores better than one device with two threads.
+    export XLA_FLAGS="--xla_force_host_platform_device_count=$(nproc) ${XLA_FLAGS:-}"
+    parts=4
+    vae="--config.steps=4000"
+    vae_whole="--config.steps=200"
+    heads="" backbone="" memory=""
+    ;;
+  gpu)
+    parts=25
+    vae="--config.steps=20000 --config.batch_size=32"
+    vae_whole="--config.steps=2000 --config.batch_size=16"
+    heads="--config.steps=6000 --config.batch_size=32"
+    backbone="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
+    memory="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
+    ;;
+  *)
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
+
+python=.venv/bin/python
+render() {  # split, seed, further flags
+  [ -e "data/doom/$1/part-$(printf %04d "$2")" ] ||
+    $python -m experiments.build_dataset --dataset doom --out data/doom --split "$1" --seed "$2" "${@:3}"
+}
+train() {  # name of the run, config, further flags
+  [ -e "runs/$1/model" ] || $python -m experiments.train --config "experiments/configs/$2.py" --workdir "runs/$1" "${@:3}"
+}
+
+for ((seed = 0; seed < parts; seed++)); do render train "$seed" --clips 120; done
+# shellcheck disable=SC2086  # the presets are lists of flags
+{
+  train vae default_vae $vae
+  train vae_whole default_vae --config.init_from=runs/vae/model --config.crop=0 --config.batch_size=2 \
+    --config.learning_rate=1e-4 --config.warmup_steps=20 --config.ema_decay=0.98 --config.checkpoint_every=100 $vae_whole
+  [ -e data/latents/train ] || $python -m experiments.build_dataset --dataset latents --source data/doom \
+    --checkpoint runs/vae_whole/model --out data/latents --split train
+  train heads default_heads $heads
+  train backbone default_backbone $backbone
+  train memory default_memory $memory
+}
+$python -m experiments.export --model runs/memory/model --out mirage_jax/assets/default
