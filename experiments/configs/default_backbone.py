@@ -14,6 +14,6 @@ def get_config():
     config.augmentation.drop_reference = 0.5  # it must also do without: it is the model without a memory
 
     config.steps = 1500
-    config.learning_rate = 6e-4
+    config.learning_rate = 1e-3
     config.ema_decay = 0.99
     return config
