@@ -1,10 +1,13 @@
-"""A world on disk: one safetensors file with the whole `RolloutState`, and a header that names its model."""
+"""A world on disk: one safetensors file with the whole `RolloutState`, and a header that names its model.
+
+This file knows a state only as a pytree of arrays and random keys, and a `WorldConfig` by its `model` and sizes.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +19,11 @@ from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
 from mirage_jax.models import config as model_config
-from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.state import RolloutState
 
 FORMAT_VERSION = 1
 
 
-def save(path: str | pathlib.Path, config: WorldConfig, state: RolloutState) -> None:
+def save(path: str | pathlib.Path, config: Any, state: Any) -> None:
     """Writes a world, atomically.
 
     Raises:
@@ -39,7 +40,7 @@ def save(path: str | pathlib.Path, config: WorldConfig, state: RolloutState) -> 
         pathlib.Path(temporary).write_bytes(safetensors.numpy.save(tensors, metadata=header))
 
 
-def load(path: str | pathlib.Path, config: WorldConfig, like: RolloutState) -> RolloutState:
+def load(path: str | pathlib.Path, config: Any, like: Any) -> Any:
     """Reads a world back.
 
     Args:
@@ -99,26 +100,32 @@ def last_camera(path: str | pathlib.Path) -> Camera:
     return Camera(intrinsics=matrices[0], cam2world=matrices[1], height=height, width=width)
 
 
-def _world_numbers(config: WorldConfig) -> dict[str, object]:
+def _world_numbers(config: Any) -> dict[str, object]:
     return {name: getattr(config, name) for name in ("memory", "capacity", "bank")}
 
 
-def _flat(state: RolloutState) -> dict[str, np.ndarray]:
-    state = dataclasses.replace(state, key=jax.random.key_data(state.key))
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+def _flat(state: Any) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_flatten_with_path(jax.tree.map(_data_of_key, state))[0]
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _restored(path: pathlib.Path, like: RolloutState, tensors: dict[str, np.ndarray]) -> RolloutState:
-    shapes = jax.eval_shape(lambda s: dataclasses.replace(s, key=jax.random.key_data(s.key)), like)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
+def _restored(path: pathlib.Path, like: Any, tensors: dict[str, np.ndarray]) -> Any:
+    shapes = jax.eval_shape(lambda state: jax.tree.map(_data_of_key, state), like)
     values = []
-    for where, leaf in leaves:
+    for where, leaf in jax.tree_util.tree_flatten_with_path(shapes)[0]:
         name = jax.tree_util.keystr(where)
         value = tensors.get(name)
         if value is None or value.shape != leaf.shape or value.dtype != leaf.dtype:
             found = "missing" if value is None else f"{value.dtype} {value.shape}"
             raise UserError(f"{path}: tensor {name} is {found}, expected {leaf.dtype} {leaf.shape}")
         values.append(jnp.asarray(value))
-    state = jax.tree_util.tree_unflatten(structure, values)
-    return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
+    state = jax.tree_util.tree_unflatten(jax.tree.structure(shapes), values)
+    return jax.tree.map(lambda x, was: jax.random.wrap_key_data(x) if _is_key(was) else x, state, like)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data_of_key(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
