@@ -95,9 +95,9 @@ def _score_heads(model, params, clip, _seed, _out, _index) -> list[dict[str, Any
         "depth_median_relative_error": float(np.median(np.abs(np.asarray(out["depth"]) / depth - 1.0)[known])),
     }
     # Intersection and union are summed over clips: a clip with two actor cells says little by itself.
-    not_kept = (np.asarray(out["keep_logit"]) < 0) & (np.asarray(out["sky_logit"]) < 0)
-    row |= {"actor_intersection": int((not_kept & dynamic).sum()), "actor_union": int((not_kept | dynamic).sum())}
-    sky = np.asarray(out["sky_logit"]) > 0
+    keep, sky = (np.asarray(mask) for mask in heads.decide(out))
+    moves = ~keep & ~sky
+    row |= {"actor_intersection": int((moves & dynamic).sum()), "actor_union": int((moves | dynamic).sum())}
     truth = np.isinf(depth) & ~dynamic
     return [row | {"sky_intersection": int((sky & truth).sum()), "sky_union": int((sky | truth).sum())}]
 

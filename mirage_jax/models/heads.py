@@ -80,6 +80,24 @@ class LatentHeads(nn.Module):
         return {"depth": jnp.exp(log_depth + log_scale), "keep_logit": keep, "sky_logit": sky}
 
 
+def decide(out: dict[str, jax.Array], threshold: chex.Numeric = 0.5) -> tuple[jax.Array, jax.Array]:
+    """What to keep and what is sky, from the logits of `LatentHeads`.
+
+    A cell moves if what is left of the two probabilities, `1 - keep - sky`, is above the threshold. Otherwise it is the
+    likelier of the two: a cell that could be wall or sky is not taken for an actor.
+
+    Args:
+      out: `keep_logit` and `sky_logit`, `[..., h, w]`.
+      threshold: in 0..1; a lower one forgets more of what may move.
+
+    Returns:
+      `keep` and `sky`, bool `[..., h, w]`, never both; neither where it moves.
+    """
+    keep, sky = nn.sigmoid(out["keep_logit"]), nn.sigmoid(out["sky_logit"])
+    still = 1.0 - keep - sky <= threshold
+    return still & (keep >= sky), still & (sky > keep)
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, each after norm and SiLU, around a shortcut."""
 

@@ -21,7 +21,7 @@ class WorldConfig:
       capacity: points the memory can hold.
       bank: latent frames kept to choose references from; the oldest are overwritten.
       steps: sampling steps; 0 means what the model's config says.
-      keep_threshold: probability above which the keep and sky heads are believed.
+      moving_threshold: probability above which a cell is taken to move, and not remembered.
       near: metres; nothing nearer is written or read.
     """
 
@@ -30,7 +30,7 @@ class WorldConfig:
     capacity: int = 0
     bank: int = 32
     steps: int = 0
-    keep_threshold: float = 0.5
+    moving_threshold: float = 0.5
     near: float = 0.05
 
     def __post_init__(self):

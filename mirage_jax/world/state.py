@@ -177,9 +177,8 @@ def look(config: WorldConfig, params: Any, latents: chex.Array, cameras: Camera)
     """
     module = heads.LatentHeads(config.model.heads)
     out = jax.vmap(lambda z, r: module.apply({"params": params["heads"]}, z, r))(latents, geometry.rays(cameras))
-    sky = jax.nn.sigmoid(out["sky_logit"]) > config.keep_threshold
-    keep = jax.nn.sigmoid(out["keep_logit"]) > config.keep_threshold
-    return Scene(depth=out["depth"], keep=keep & ~sky, sky=sky)
+    keep, sky = heads.decide(out, config.moving_threshold)
+    return Scene(depth=out["depth"], keep=keep, sky=sky)
 
 
 def memorable_depth(scene: Scene) -> jax.Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mirage_jax.geometry import Camera, rays
-from mirage_jax.models.heads import LatentHeads, LatentHeadsConfig
+from mirage_jax.models.heads import LatentHeads, LatentHeadsConfig, decide
 
 CONFIG = LatentHeadsConfig(in_channels=6, widths=(8, 12, 16), attention_heads=2)
 
@@ -59,6 +59,25 @@ def test_every_cell_sees_the_whole_frame_and_the_rays():
     by_latent, by_ray = jax.grad(corner, (0, 1))(latent_of(12, 12), rays_of(12, 12, 8.0))
     assert (jnp.abs(by_latent).max(-1) > 0).all()
     assert (jnp.abs(by_ray[..., :2]).max(-1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("keep", "sky", "expected"),
+    [
+        (0.9, 0.1, (True, False)),
+        (0.1, 0.9, (False, True)),
+        (0.1, 0.1, (False, False)),
+        (0.4, 0.45, (False, True)),  # wall or sky, but not an actor
+        (0.45, 0.4, (True, False)),
+        (0.9, 0.95, (False, True)),  # never both
+        (0.3, 0.1, (False, False)),
+    ],
+)
+def test_a_cell_moves_if_it_is_likely_neither_kept_nor_sky(keep, sky, expected):
+    logits = {"keep_logit": jnp.log(keep / (1 - keep)), "sky_logit": jnp.log(sky / (1 - sky))}
+    assert tuple(bool(x) for x in decide(logits)) == expected
+    careful = tuple(bool(x) for x in decide(logits, 0.1))
+    assert careful == (expected if keep + sky >= 0.9 else (False, False))
 
 
 def test_default_size():

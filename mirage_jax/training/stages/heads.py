@@ -25,7 +25,7 @@ from mirage_jax.training.stages import coded
 
 
 def make(config: Any) -> Stage:
-    """The heads of the model in `config.init_from`."""
+    """The heads of the model in `config.init_from`; goes on from that model's own, if it has them in the same sizes."""
     loaded, params = weights.load(config.init_from)
     wanted = model_config.from_json(config.model.to_json(), "--config.model")
     model = dataclasses.replace(loaded, heads=wanted.heads)
@@ -66,6 +66,8 @@ def make(config: Any) -> Stage:
         return {"frames_depth_keep": np.concatenate([np.concatenate(list(row[::4]), axis=1) for row in rows])}
 
     def init(key):
+        if loaded.heads == model.heads:
+            return params["heads"]
         grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
         rays = jnp.stack([*jnp.meshgrid(jnp.arange(grid[1]) / 8.0, jnp.arange(grid[0]) / 8.0), jnp.ones(grid)], axis=-1)
         return module.init(key, jnp.zeros((*grid, model.vae.latent_channels)), rays)["params"]

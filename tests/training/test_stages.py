@@ -1,0 +1,73 @@
+"""Stages go on from a model that has their part already, and refuse one of other sizes."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.configs import default_heads, default_vae
+from mirage_jax import weights
+from mirage_jax.errors import UserError
+from mirage_jax.models import config as model_config
+from mirage_jax.models import parameters
+from mirage_jax.models.heads import LatentHeadsConfig
+from mirage_jax.training import stages
+
+
+@pytest.fixture(scope="module")
+def model():
+    base = model_config.default()
+    return dataclasses.replace(
+        base,
+        height=32,
+        width=32,
+        vae=dataclasses.replace(base.vae, latent_channels=4, encoder_dim=2, decoder_dim=2, multipliers=(1, 1, 2)),
+        heads=LatentHeadsConfig(in_channels=4, widths=(4, 4, 4), attention_heads=2),
+        dit=None,
+        side=None,
+        lora=None,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    weights.save(path, model, jax.jit(lambda: parameters.init(jax.random.key(3), model))())
+    return path
+
+
+def _config(module, model, folder):
+    config = module.get_config()
+    config.init_from = str(folder)
+    for part in ("vae", "heads"):
+        config.model[part].update(dataclasses.asdict(getattr(model, part)))
+    return config
+
+
+@pytest.mark.parametrize(("module", "part"), [(default_vae, "vae"), (default_heads, "heads")])
+def test_a_part_that_is_there_is_where_training_starts(model, folder, module, part):
+    config = _config(module, model, folder)
+    start = stages.make(config).init(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, start, weights.load(folder)[1][part])
+
+
+def test_heads_of_other_sizes_start_afresh(model, folder):
+    config = _config(default_heads, model, folder)
+    config.model.heads.widths = (4, 4, 6)
+    start = stages.make(config).init(jax.random.key(0))
+    assert start["out"]["kernel"].shape == (4, 3) and not np.asarray(start["out"]["kernel"]).any()
+
+
+def test_a_vae_of_other_sizes_is_refused(model, folder):
+    config = _config(default_vae, model, folder)
+    config.model.vae.encoder_dim = 3
+    with pytest.raises(UserError, match="its VAE has other sizes"):
+        stages.make(config)
+
+
+def test_unknown_stage_and_part(model, folder):
+    config = _config(default_heads, model, folder)
+    config.stage = "tail"
+    with pytest.raises(UserError, match="unknown stage, expected one of vae, heads, generator"):
+        stages.make(config)
