@@ -159,7 +159,26 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def markdown(table: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The summary as a table: mean [95 % interval over clips]."""
+    """The summary as tables: each method, and the paired differences to the latent memory."""
+    clips, seeds = len({row["clip"] for row in rows}), len({row["seed"] for row in rows})
+    lines = [
+        f"# {_PROTOCOL.value}",
+        "",
+        f"{clips} clips, {seeds} seed(s), split {_SPLIT.value} of {_DATA.value}; mean [95 % bootstrap interval over clips].",
+        "",
+        *_table(table),
+    ]
+    paired = {
+        method: {name: value["latent_minus_this"] for name, value in row.items() if "latent_minus_this" in _dict(value)}
+        for method, row in table.items()
+    }
+    paired = {method: row for method, row in paired.items() if row}
+    if paired:
+        lines += ["", "Latent memory minus each method, paired by clip:", "", *_table(paired)]
+    return "\n".join([*lines, ""])
+
+
+def _table(table: dict[str, Any]) -> list[str]:
     names = list(dict.fromkeys(name for row in table.values() for name in row))
     lines = [f"| method | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for method, row in table.items():
@@ -171,9 +190,11 @@ def markdown(table: dict[str, Any], rows: list[dict[str, Any]]) -> str:
             else:
                 cells.append("-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value))
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    clips = len({row["clip"] for row in rows})
-    seeds = len({row["seed"] for row in rows})
-    return "\n".join([*lines, "", f"{clips} clips, {seeds} seed(s), split {_SPLIT.value} of {_DATA.value}.", ""])
+    return lines
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _by_clip(rows: list[dict[str, Any]], method: str, name: str) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ def get_config():
     config.batch_size = 4
     config.augmentation = common.augmentation()
 
-    config.steps = 2300
+    config.steps = 1900
     config.learning_rate = 1e-3
     config.ema_decay = 0.995
     config.rate_factors = (("output_hint", 10.0),)  # from zero to a pass-through within a few hundred steps
