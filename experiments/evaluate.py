@@ -164,7 +164,7 @@ def markdown(table: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     lines = [
         f"# {_PROTOCOL.value}",
         "",
-        f"{clips} clips, {seeds} seed(s), split {_SPLIT.value} of {_DATA.value}; mean [95 % bootstrap interval over clips].",
+        f"{clips} clips, {seeds} seed(s), split {_SPLIT.value} of {_DATA.value}; mean [95 % interval over clips].",
         "",
         *_table(table),
     ]
