@@ -72,7 +72,9 @@ def make(config: Any) -> Stage:
 
     def preview(moving, frozen, batch):
         videos = guess(moving, frozen, {name: value[0] for name, value in batch.items()})
-        rows = [np.concatenate(list(np.asarray(v)[:: model.vae.stride_time]), axis=1) for v in videos]
+        # Without the overlap, which was coded amid a clip: decoded as the start of one, its colours are off.
+        time = model.vae.stride_time
+        rows = [np.concatenate(list(np.asarray(v)[time::time]), axis=1) for v in videos]
         return {"truth_readout_one_step": ((np.concatenate(rows) + 1) * 127.5).round().astype(np.uint8)}
 
     return Stage(
