@@ -48,7 +48,7 @@ for ((seed = 0; seed < parts; seed++)); do render train "$seed" --clips 120; don
   train vae_whole default_vae --config.init_from=runs/vae/model --config.crop=0 --config.batch_size=2 \
     --config.learning_rate=1e-4 --config.warmup_steps=20 --config.ema_decay=0.98 --config.checkpoint_every=100 $vae_whole
   [ -e data/latents/train ] || $python -m experiments.build_dataset --dataset latents --source data/doom \
-    --checkpoint runs/vae_whole/model --out data/latents --split train
+    --checkpoint runs/vae_whole/model --out data/latents --split train --mirrored
   train heads default_heads $heads
   train backbone default_backbone $backbone
   train memory default_memory $memory

@@ -10,10 +10,10 @@ def get_config():
     config.data = "data/latents"
     config.batch_size = 8
     config.frames_per_clip = 4
-    config.feature_noise = 0.3
+    config.feature_noise = 0.2
     config.dynamic_weight = 4.0
 
-    config.steps = 1500
+    config.steps = 3500
     config.learning_rate = 1e-3
     config.ema_decay = 0.99
     return config

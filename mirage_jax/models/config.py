@@ -138,7 +138,7 @@ def default() -> ModelConfig:
         reference=1,
         control=("readout", "visible", "depth", "offset"),
         footprint=3,
-        steps=4,
+        steps=1,  # on validation clips better than 2 and 4, in PSNR and LPIPS
     )
     return ModelConfig(
         name="default",

@@ -40,6 +40,7 @@ def save(path: str | pathlib.Path, config: ModelConfig, params: Any, dtype: Any 
         params = jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), params)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(temporary / "params", params)
+    (temporary / "params" / "commit_success.txt").unlink(missing_ok=True)  # it names this machine's path
     with io.atomic_path(temporary / "model.json") as file:
         pathlib.Path(file).write_text(config.to_json() + "\n")
     old = path.with_name(path.name + ".old")
