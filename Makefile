@@ -33,11 +33,12 @@ data/doom/test/part-0000: | $(VENV)/.complete
 data/doom/test/part-0001: | $(VENV)/.complete
 	$(DOOM_TEST) --clips 64 --seed 1 --kinds look_away
 
+EVALUATE := $(VENV)/bin/python -m experiments.evaluate --data data/doom --split test --out docs/evaluation
 evaluation: data/doom/test/part-0000 data/doom/test/part-0001
-	for protocol in vae heads returns rollout; do \
-	  $(VENV)/bin/python -m experiments.evaluate --data data/doom --split test --protocol $$protocol \
-	    --out docs/evaluation/$$protocol || exit 1; \
-	done
+	$(EVALUATE)/vae --protocol vae
+	$(EVALUATE)/heads --protocol heads
+	$(EVALUATE)/returns --protocol returns
+	$(EVALUATE)/rollout --protocol rollout --methods latent,none,readout,flat
 
 clean:
 	rm -rf $(VENV) $(PARITY) .jax_cache
