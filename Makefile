@@ -56,11 +56,11 @@ $(VENV)/.core: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.complete: $(VENV)/.core
 	@echo "Installing the data pipeline and developers' tools into $(VENV)"
-	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[data,dev]'
+	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[data,dev,text]'
 	@touch $@
 
 $(PARITY)/.complete: launch/create_venv.sh pyproject.toml constraints.txt
 	@echo "Making $(PARITY) with PyTorch (gigabytes, where pip finds only its CUDA build)"
 	@launch/create_venv.sh $(PARITY)
-	@$(PARITY)/bin/python $(PIP_INSTALL) -e '.[dev,parity]'
+	@$(PARITY)/bin/python $(PIP_INSTALL) -e '.[dev,parity,text]'
 	@touch $@

@@ -139,6 +139,14 @@ def flag_values() -> dict[str, Any]:
     return {flag.name: flag.value for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
 
 
+def exit_code(error: BaseException) -> int:
+    """The code with which `run` ends the program when `main` raises this."""
+    if isinstance(error, KeyboardInterrupt):
+        return _INTERRUPTED
+    bad_input = isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in _USER_OS_ERRORS)
+    return _BAD_INPUT if bad_input else 1
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from mirage_jax.errors import UserError
 from mirage_jax.models.dit import WAN22_TI2V_5B, DiTConfig
 from mirage_jax.models.heads import LatentHeadsConfig
-from mirage_jax.models.side_branch import WAN22_TI2V_5B_SIDE, SideBranchConfig
+from mirage_jax.models.side_branch import SideBranchConfig
+from mirage_jax.models.umt5 import UMT5_XXL, UMT5Config
 from mirage_jax.models.vae import WAN22, VAEConfig
 
-CONTROLS = {"readout": None, "visible": 1, "depth": 1, "offset": 2}
-"""What control channels may be made of, and how many each takes (a readout has the latent channels)."""
+CONTROLS = {"readout": None, "ones": None, "visible": 1, "depth": 1, "offset": 2}
+"""What control channels may be made of, and how many each takes (None: the latent channels).
+
+'ones' is the code of an all-ones video, which the public release gives its side branch in place of the visibility mask.
+"""
+
+OVERLAPS = ("carry", "reencode")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +51,9 @@ class SegmentConfig:
       control: parts of the control channels, in order (see `CONTROLS`).
       footprint: how many cells of a side a remembered point may cover when read; 1 is the paper's nearest cell.
       steps: sampling steps unless the caller says otherwise.
+      overlap: where a segment starts. 'carry': at the last latent of the one before, with the decoder's cache, so that
+        no pixel is touched. 'reencode': at the code of its last frame encoded alone, decoded as a new clip, which is
+        what the released Wan weights were trained on.
     """
 
     latents: int = 8
@@ -51,8 +62,11 @@ class SegmentConfig:
     control: tuple[str, ...] = ("readout", "visible")
     footprint: int = 1
     steps: int = 20
+    overlap: str = "carry"
 
     def __post_init__(self):
+        if self.overlap not in OVERLAPS:
+            raise UserError(f"segment config: overlap must be one of {', '.join(OVERLAPS)}, found {self.overlap!r}")
         unknown = set(self.control) - set(CONTROLS)
         if unknown:
             raise UserError(f"segment config: unknown control {sorted(unknown)}, known are {sorted(CONTROLS)}")
@@ -70,7 +84,7 @@ class ModelConfig:
       name: of the model.
       height, width: pixels it was trained at.
       fps: frames per second its videos are written at.
-      vae, dit, side, heads, lora, segment: the parts; with `lora`, the DiT alone is the model without memory.
+      vae, dit, side, heads, lora, text, segment: the parts; with `lora`, the DiT alone is the model without memory.
     """
 
     name: str
@@ -82,6 +96,7 @@ class ModelConfig:
     side: SideBranchConfig | None = None
     heads: LatentHeadsConfig | None = None
     lora: LoRAConfig | None = None
+    text: UMT5Config | None = None
     segment: SegmentConfig = SegmentConfig()
 
     @property
@@ -162,8 +177,14 @@ def default() -> ModelConfig:
     )
 
 
-def wan22_ti2v_5b() -> ModelConfig:
-    """Wan2.2-TI2V-5B with the side branch of the public release (704x1280, 33-frame segments)."""
+def wan22_ti2v_5b(control: tuple[str, ...] = ("readout", "ones")) -> ModelConfig:
+    """Wan2.2-TI2V-5B with a side branch (704x1280, 33-frame segments).
+
+    Args:
+      control: parts of the control channels: by default the 96 of the public release; ("readout", "visible") gives the
+        49 of the paper.
+    """
+    segment = SegmentConfig(control=control, overlap="reencode")
     return ModelConfig(
         name="wan22_ti2v_5b",
         height=704,
@@ -171,8 +192,19 @@ def wan22_ti2v_5b() -> ModelConfig:
         fps=24,
         vae=WAN22,
         dit=WAN22_TI2V_5B,
-        side=WAN22_TI2V_5B_SIDE,
+        side=SideBranchConfig(control_channels=segment.control_channels(WAN22.latent_channels)),
+        lora=LoRAConfig(rank=32, alpha=32.0),
+        text=UMT5_XXL,
+        segment=segment,
     )
+
+
+PRESETS: dict[str, Callable[[], ModelConfig]] = {
+    "default": default,
+    "wan22_ti2v_5b": wan22_ti2v_5b,
+    "wan22_ti2v_5b_visible": functools.partial(wan22_ti2v_5b, control=("readout", "visible")),
+}
+"""Models by name, for commands."""
 
 
 def _build(cls: type, values: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The pieces a Wan block is made of: attention, norms, the modulated block itself.
+"""The pieces a Wan block is made of: attention layers, norms, the modulated block itself.
 
 Everything is unbatched (`[frames, tokens, dim]` or `[L, dim]`); a batch is a `jax.vmap` outside,
 under which every `Dense` stays one 2-D matrix product over batch x tokens.
@@ -11,41 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.models import rope
-
-
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, key_mask: jax.Array | None = None) -> jax.Array:
-    """Softmax attention, by the formulation that is fast on the current backend.
-
-    Args:
-      query: `[L, heads, head_dim]`.
-      key, value: `[M, heads, head_dim]`.
-      key_mask: bool `[M]`; a key that is False has weight exactly 0. At least one is True.
-
-    Returns:
-      `[L, heads, head_dim]`.
-    """
-    if jax.default_backend() == "cpu":
-        return _attention_by_head(query, key, value, key_mask)
-    mask = None if key_mask is None else key_mask[None, None, :]
-    return jax.nn.dot_product_attention(query, key, value, mask=mask)
-
-
-def _attention_by_head(query: jax.Array, key: jax.Array, value: jax.Array, key_mask: jax.Array | None) -> jax.Array:
-    # Batched matrix products and large stored attention maps are what XLA does badly on a CPU. One head at a
-    # time keeps each product 2-D (3-D under vmap) and its map in cache, and recomputing the map in the
-    # backward pass beats storing it: 448 tokens, width 256, batch 8, forward + gradient on 2 cores took
-    # 46 ms with 4 heads and 65 ms with 8, against 83 and 138 ms for a batched einsum and 104 and 157 ms for
-    # jax.nn.dot_product_attention.
-    @jax.checkpoint
-    def one_head(qkv: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        q, k, v = qkv
-        logits = jnp.dot(q, k.T, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-        if key_mask is not None:
-            logits = jnp.where(key_mask[None, :], logits, -jnp.inf)
-        return jnp.dot(jax.nn.softmax(logits, axis=-1).astype(v.dtype), v)
-
-    heads_first = (jnp.swapaxes(x, 0, 1) for x in (query, key, value))
-    return jnp.swapaxes(jax.lax.map(one_head, tuple(heads_first)), 0, 1)
+from mirage_jax.models.attention import attention
 
 
 def timestep_features(timesteps: jax.Array, width: int) -> jax.Array:

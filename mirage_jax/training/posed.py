@@ -106,7 +106,12 @@ def random_start(key: chex.PRNGKey, model: ModelConfig, frames: int) -> jax.Arra
 
 
 def example(
-    key: chex.PRNGKey, model: ModelConfig, clip: PosedLatents, start: chex.Array, augment: Augmentation
+    key: chex.PRNGKey,
+    model: ModelConfig,
+    clip: PosedLatents,
+    start: chex.Array,
+    augment: Augmentation,
+    ones: chex.Array | None = None,
 ) -> Example:
     """Cuts one example out of a clip.
 
@@ -116,6 +121,7 @@ def example(
       clip: `t` frames.
       start: int `[]`, the overlap frame; frames up to it may be remembered, the `n` after it are the target.
       augment: the errors to imitate.
+      ones: `[T + P, h, w, C]` of `control.ones_code`, for a model whose control has 'ones'.
     """
     layout = model.segment
     count, past = layout.latents, layout.preceding
@@ -154,7 +160,7 @@ def example(
         preceding_valid=before >= 0,
         reference=chosen + level[2] * noise[2],
         reference_valid=chosen_valid & ~jax.random.bernoulli(keys[3], augment.drop_reference),
-        control=control_latents(layout.control, readout),
+        control=control_latents(layout.control, readout, ones),
         visible=readout.visible[: 1 + count],
         readout=readout.features[: 1 + count],
     )

@@ -1,7 +1,7 @@
 """Worlds: `init` from an image, `segment` by segment, or a whole `rollout` in one scan."""
 
 from mirage_jax.world.config import MEMORIES, WorldConfig, full_capacity
-from mirage_jax.world.segment import Diagnostics, SegmentOutput, rollout, segment
+from mirage_jax.world.segment import Diagnostics, SegmentOutput, prepare, rollout, segment
 from mirage_jax.world.state import RolloutState, init, observe
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "full_capacity",
     "init",
     "observe",
+    "prepare",
     "rollout",
     "segment",
 ]

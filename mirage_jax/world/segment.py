@@ -19,7 +19,7 @@ from mirage_jax.models import lora, vae
 from mirage_jax.models.generator import Generator
 from mirage_jax.world import pixels, reference
 from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.control import align_depth, control_latents
+from mirage_jax.world.control import align_depth, control_latents, ones_code
 from mirage_jax.world.state import RolloutState, look, memorable_depth
 
 
@@ -63,53 +63,72 @@ class SegmentOutput:
     diagnostics: Diagnostics
 
 
-def segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera):
+def prepare(config: WorldConfig, params: Any) -> Any:
+    """Parameters with everything done that `segment` would otherwise do again every time; the result is the same.
+
+    LoRA is merged into the DiT (for memory 'none', left out with the side branch), and the constant control channels
+    are computed. Not differentiable in the LoRA's parts any more.
+    """
+    prepared = {name: value for name, value in params.items() if name not in ("dit", "side", "lora")}
+    prepared["dit"] = _dit_weights(config, params)
+    if config.memory != "none":
+        prepared["side"] = params["side"]
+        if "ones" in config.model.segment.control:
+            prepared["ones"] = _ones(config, params)
+    return prepared
+
+
+def segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera, text: chex.Array | None = None):
     """Generates one segment.
 
     Args:
       config: the static sizes.
-      params: of all parts of the model.
+      params: of all parts of the model that a segment runs, or what `prepare` made of them.
       state: the world so far.
       cameras: `Camera[F]` at pixel resolution, of the `F` new frames.
+      text: `[text_tokens, text_dim]` embedded prompt, for a model with text (and only for such a model).
 
     Returns:
       The next state, and a `SegmentOutput`.
 
     Raises:
-      UserError: if the number or size of the cameras does not fit the model.
+      UserError: if the number or size of the cameras, or the text, does not fit the model.
     """
     _check_cameras(config, cameras, 1)
-    return _compiled_segment(config, params, state, cameras)
+    _check_text(config, text, ())
+    return _compiled_segment(config, params, state, cameras, text)
 
 
-def rollout(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera):
+def rollout(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera, text: chex.Array | None = None):
     """Generates `S` segments in one compiled `lax.scan`.
 
     Args:
       config, params, state: as in `segment`.
       cameras: `Camera[S, F]` at pixel resolution.
+      text: `[S, text_tokens, text_dim]`, a prompt for each segment.
 
     Returns:
       The last state, and a `SegmentOutput` with a leading axis `S`.
 
     Raises:
-      UserError: if the number or size of the cameras does not fit the model.
+      UserError: as in `segment`.
     """
     _check_cameras(config, cameras, 2)
-    return _compiled_rollout(config, params, state, cameras)
+    _check_text(config, text, (len(cameras),))
+    return _compiled_rollout(config, params, state, cameras, text)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compiled_segment(config, params, state, cameras):
-    return _segment(config, params, state, cameras)
+def _compiled_segment(config, params, state, cameras, text):
+    return _segment(config, params, state, cameras, text)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compiled_rollout(config, params, state, cameras):
-    return jax.lax.scan(lambda state, cameras: _segment(config, params, state, cameras), state, cameras)
+def _compiled_rollout(config, params, state, cameras, text):
+    return jax.lax.scan(lambda state, xs: _segment(config, params, state, *xs), state, (cameras, text))
 
 
-def _segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera):
+def _segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera, text: chex.Array | None):
     model = config.model
     layout, time = model.segment, model.vae.stride_time
     count = layout.latents
@@ -132,11 +151,17 @@ def _segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Cam
         references, references_valid = reference.select(
             state.bank, cells, new.depth, recent, min(layout.reference, config.bank)
         )
-    control = None if config.memory == "none" else control_latents(layout.control, readout)
-    latents = _denoise(config, params, state, control, references, references_valid, noise_key)[1:]
+    control = None
+    if config.memory != "none":
+        ones = _ones(config, params) if "ones" in layout.control else None
+        control = control_latents(layout.control, readout, ones)
+    latents = _denoise(config, params, state, control, references, references_valid, text, noise_key)[1:]
 
     # Decode.
-    decoded, decoder = vae.decode_stream(model.vae, params["vae"], latents, state.decoder)
+    decoder = state.decoder
+    if layout.overlap == "reencode":  # the segment is a clip of its own, which starts at the overlap
+        _, decoder = vae.decode_stream(model.vae, params["vae"], state.context[-1:])
+    decoded, decoder = vae.decode_stream(model.vae, params["vae"], latents, decoder)
 
     # Look and write.
     scene = look(config, params, latents, cells)
@@ -151,10 +176,13 @@ def _segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Cam
         memory = state.memory
 
     past = layout.preceding + 1
+    context = jnp.concatenate([state.context, latents])[-past:]
+    if layout.overlap == "reencode":
+        context = context.at[-1].set(vae.encode(model.vae, params["vae"], decoded[-1:])[0])
     following = RolloutState(
         memory=memory,
         decoder=decoder,
-        context=jnp.concatenate([state.context, latents])[-past:],
+        context=context,
         context_cameras=_concatenate(state.context_cameras, cells)[-past:],
         context_valid=jnp.concatenate([state.context_valid, jnp.ones(count, bool)])[-past:],
         bank=reference.store(state.bank, latents, memorable_depth(scene), cells),
@@ -187,16 +215,25 @@ def _read(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera
     return jax.tree.map(lambda x: jnp.pad(x, [(0, layout.preceding), *[(0, 0)] * (x.ndim - 1)]), readout)
 
 
-def _denoise(config, params, state, control, references, references_valid, key) -> jax.Array:
+def _ones(config: WorldConfig, params: Any) -> jax.Array:
+    return params["ones"] if "ones" in params else ones_code(config.model, params)
+
+
+def _dit_weights(config: WorldConfig, params: Any) -> Any:
+    """The DiT as it is run: without memory the backbone, else with the LoRA that goes with the side branch."""
+    if config.memory == "none" or "lora" not in params:
+        return params["dit"]
+    return lora.merge(params["dit"], params["lora"], config.model.lora.alpha)
+
+
+def _denoise(config, params, state, control, references, references_valid, text, key) -> jax.Array:
     """The clean target latents `[1 + n, h, w, C]`, the first of which is the overlap."""
     model = config.model
     count = model.segment.latents
     generator = Generator(model.dit, model.side if control is not None else None)
-    weights = {"dit": params["dit"]}
+    weights = {"dit": _dit_weights(config, params)}
     if control is not None:
         weights["side"] = params["side"]
-        if "lora" in params:
-            weights["dit"] = lora.merge(params["dit"], params["lora"], model.lora.alpha)
     known = jnp.concatenate([state.context[-1:], jnp.zeros((count, *state.context.shape[1:]))])
     clean = jnp.arange(1 + count) == 0
 
@@ -211,6 +248,7 @@ def _denoise(config, params, state, control, references, references_valid, key) 
             reference=references,
             reference_valid=references_valid,
             control=control,
+            text=text,
         )
         return flow.sample_from_output(output, noisy, sigmas, model.dit.prediction)
 
@@ -221,6 +259,16 @@ def _denoise(config, params, state, control, references, references_valid, key) 
 
 def _concatenate(*cameras: Camera) -> Camera:
     return jax.tree.map(lambda *x: jnp.concatenate(x), *cameras)
+
+
+def _check_text(config: WorldConfig, text: chex.Array | None, leading: tuple[int, ...]) -> None:
+    dit = config.model.dit
+    wanted = (*leading, dit.text_tokens, dit.text_dim) if dit.text_dim else None
+    found = None if text is None else tuple(text.shape)
+    if found != wanted:
+        takes = "no text" if wanted is None else f"embedded text of shape {list(wanted)} (of the empty prompt, say)"
+        given = "none" if found is None else f"shape {list(found)}"
+        raise UserError(f"model {config.model.name!r} takes {takes}, found {given}")
 
 
 def _check_cameras(config: WorldConfig, cameras: Camera, rank: int) -> None:

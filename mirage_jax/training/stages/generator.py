@@ -1,7 +1,8 @@
 """The generator's stages: backbone alone, side branch, LoRA, or several parts at once, on posed latents.
 
 `config.trainable` names the parts that move: `("dit",)` is the backbone without memory, `("side",)` and then
-`("lora",)` are the paper's two stages, `("side", "lora")` trains both together.
+`("lora",)` are the paper's two stages, `("side", "lora")` trains both together. A model with text takes it from the
+batch (`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dropped it).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mirage_jax.models.generator import Generator
 from mirage_jax.training import posed
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import coded
+from mirage_jax.world.control import ones_code
 
 PARTS = ("dit", "side", "lora")
 
@@ -43,6 +45,9 @@ def make(config: Any) -> Stage:
         lora=(loaded.lora or wanted.lora) if "lora" in trainable else loaded.lora,
     )
     augment = posed.Augmentation(**config.augmentation)
+    frozen = {part: value for part, value in params.items() if part not in (*trainable, "text", "depth")}
+    if with_memory and "ones" in model.segment.control:
+        frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
 
     def init(key):
         fresh = parameters.init(key, model, params)
@@ -55,8 +60,8 @@ def make(config: Any) -> Stage:
             start_key, example_key, noise_key = jax.random.split(key, 3)
             clip = posed.from_batch(sample)
             start = posed.random_start(start_key, model, len(clip.latents))
-            example = posed.example(example_key, model, clip, start, augment)
-            return example_loss(model, parts, example, noise_key, with_memory)
+            example = posed.example(example_key, model, clip, start, augment, parts.get("ones"))
+            return example_loss(model, parts, example, noise_key, with_memory, sample.get("text"))
 
         errors, seen = jax.vmap(one)(dict(batch), jax.random.split(key, len(batch["latents"])))
         return errors.mean(), {"visible": seen.mean()}
@@ -66,8 +71,8 @@ def make(config: Any) -> Stage:
         parts = {**frozen, **moving}
         clip = posed.from_batch(sample)
         start = len(clip.latents) - 1 - model.segment.latents
-        example = posed.example(jax.random.key(0), model, clip, start, augment)
-        x0 = one_step(model, parts, example, jax.random.key(1), with_memory)
+        example = posed.example(jax.random.key(0), model, clip, start, augment, parts.get("ones"))
+        x0 = one_step(model, parts, example, jax.random.key(1), with_memory, sample.get("text"))
         return [vae.decode(model.vae, frozen["vae"], z) for z in (example.target, example.readout, x0)]
 
     def preview(moving, frozen, batch):
@@ -79,37 +84,51 @@ def make(config: Any) -> Stage:
 
     return Stage(
         init=init,
-        frozen={part: value for part, value in params.items() if part not in trainable},
+        frozen=frozen,
         loss=loss,
         batches=lambda: coded.batches(config),
         preview=preview,
-        finish=lambda moving, frozen, _: (model, {**frozen, **moving}),
+        finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k != "ones"} | moving),
     )
 
 
-def example_loss(model: ModelConfig, parts: Any, example: posed.Example, key: jax.Array, with_memory: bool):
+def example_loss(
+    model: ModelConfig,
+    parts: Any,
+    example: posed.Example,
+    key: jax.Array,
+    with_memory: bool,
+    text: jax.Array | None = None,
+):
     """Loss of one example at a random noise level, and the share of target cells the memory showed."""
     sigma_key, noise_key = jax.random.split(key)
     sigma = flow.sample_sigma(sigma_key)
     noise = jax.random.normal(noise_key, example.target.shape)
     clean = jnp.arange(len(example.target)) == 0
-    output = _predict(model, parts, example, noise, sigma, with_memory)
+    output = _predict(model, parts, example, noise, sigma, with_memory, text)
     target = flow.training_target(example.target, noise, model.dit.prediction)
     return flow.loss(output, target, clean), example.visible[1:].mean()
 
 
-def one_step(model: ModelConfig, parts: Any, example: posed.Example, key: jax.Array, with_memory: bool) -> jax.Array:
+def one_step(
+    model: ModelConfig,
+    parts: Any,
+    example: posed.Example,
+    key: jax.Array,
+    with_memory: bool,
+    text: jax.Array | None = None,
+) -> jax.Array:
     """The clean target as guessed from pure noise in one step, `[T, h, w, C]`; for previews."""
     noise = jax.random.normal(key, example.target.shape)
     sigma = jnp.asarray(0.999)
     clean = jnp.arange(len(noise)) == 0
-    output = _predict(model, parts, example, noise, sigma, with_memory)
+    output = _predict(model, parts, example, noise, sigma, with_memory, text)
     noisy = flow.add_noise(example.target, noise, flow.frame_sigmas(sigma, clean))
     x0 = flow.sample_from_output(output, noisy, flow.frame_sigmas(sigma, clean), model.dit.prediction)
     return x0.at[0].set(example.overlap)
 
 
-def _predict(model: ModelConfig, parts: Any, example: posed.Example, noise, sigma, with_memory: bool) -> jax.Array:
+def _predict(model: ModelConfig, parts: Any, example: posed.Example, noise, sigma, with_memory, text) -> jax.Array:
     clean = jnp.arange(len(noise)) == 0
     sigmas = flow.frame_sigmas(sigma, clean)
     noisy = flow.add_noise(example.target, noise, sigmas).at[0].set(example.overlap)
@@ -127,4 +146,5 @@ def _predict(model: ModelConfig, parts: Any, example: posed.Example, noise, sigm
         reference=example.reference,
         reference_valid=example.reference_valid,
         control=example.control if with_memory else None,
+        text=text,
     )

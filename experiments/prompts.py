@@ -1,0 +1,210 @@
+"""From prompts to the embeddings that a model with text reads.
+
+The text encoder is in memory only while it works, and not at all where embeddings were made before: by
+`experiments.encode_text`, or for the empty prompt by the first run that needed them.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+import tqdm
+
+from mirage_jax import io, weights
+from mirage_jax.data import text
+from mirage_jax.errors import UserError
+from mirage_jax.models import umt5
+from mirage_jax.models.config import ModelConfig
+
+EMPTY_PROMPT = "empty_prompt.safetensors"
+"""File of a model folder with the embedding of no prompt."""
+
+_FORMAT = {"format": "mirage-jax text embeddings", "version": "1"}
+_SHORTEST = 32  # tokens; longer prompts are encoded at the next power of two, so that few lengths are compiled
+
+
+def for_segments(
+    folder: str | pathlib.Path,
+    model: ModelConfig,
+    segments: int,
+    *,
+    prompt: str | None = None,
+    prompt_file: str | None = None,
+    text_embeddings: str | None = None,
+    tokenizer: str | None = None,
+) -> np.ndarray | None:
+    """The text of each segment, from whichever of the flags is given; the empty prompt if none is.
+
+    Args:
+      folder: of the model.
+      model: its config.
+      segments: of the video, `S`; where fewer prompts are given, the last one goes on.
+      prompt: one for all segments.
+      prompt_file: a file with one prompt a line, as `read_prompts` takes it.
+      text_embeddings: a file that `save` wrote.
+      tokenizer: file or folder; by default the one in the model folder.
+
+    Returns:
+      float32 `[S, tokens, dim]`, or None for a model without text.
+
+    Raises:
+      UserError: if flags contradict each other or the model, a file is missing or damaged, or there are more prompts
+        than segments.
+    """
+    flags = {"--prompt": prompt, "--prompt_file": prompt_file, "--text_embeddings": text_embeddings}
+    given = [name for name, value in flags.items() if value is not None]
+    if model.dit is None or not model.dit.text_dim:
+        if given:
+            raise UserError(f"{given[0]}: the model {model.name!r} was trained without text; leave the flag out")
+        return None
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other: give one")
+    if text_embeddings is not None:
+        values = load(text_embeddings, model)[1]
+    elif not given:
+        values = _empty_prompt(pathlib.Path(folder), model)
+    else:
+        prompts = [prompt] if prompt is not None else read_prompts(prompt_file)
+        _check_count(given[0], len(prompts), segments)
+        values = embeddings(folder, tokenizer, prompts)
+    _check_count((given or [EMPTY_PROMPT])[0], len(values), segments)
+    return values[np.minimum(np.arange(segments), len(values) - 1)]
+
+
+def read_prompts(path: str | pathlib.Path) -> list[str]:
+    """The lines of a file, one prompt for each segment; a blank line between others is the empty prompt.
+
+    Raises:
+      UserError: if the file is missing, not UTF-8 text, or blank.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f"--prompt_file: no file {path}")
+    try:
+        lines = path.read_text("utf-8-sig").rstrip().split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"--prompt_file {path}: not UTF-8 text ({error})") from error
+    if lines == [""]:
+        raise UserError(f"--prompt_file {path}: the file is blank, expected one prompt a line")
+    return [line.strip() for line in lines]
+
+
+def embeddings(folder: str | pathlib.Path, tokenizer: str | pathlib.Path | None, prompts: list[str]) -> np.ndarray:
+    """Encodes prompts, each different one once, and lets go of the encoder.
+
+    Args:
+      folder: of the model; only its 'text' part is read.
+      tokenizer: file, or folder that holds one; None means the model folder. Not needed for empty prompts.
+      prompts: `n` of them.
+
+    Returns:
+      float32 `[n, tokens, dim]`, zero after the end of each prompt.
+
+    Raises:
+      UserError: if the model has no text encoder, or the tokenizer is missing, damaged or another model's.
+    """
+    model, _ = weights.load(folder, parts=())
+    if model.text is None:
+        raise UserError(f"{folder}: the model {model.name!r} has no text encoder")
+    length = model.dit.text_tokens if model.dit is not None else 512
+    tokens = _tokens(pathlib.Path(folder if tokenizer is None else tokenizer), model.text, length, prompts)
+    params = weights.load(folder, parts=("text",), dtype=model.text.dtype)[1]["text"]
+    params = jax.device_put(params, jax.local_devices()[0])
+    values = {}
+    for prompt, (ids, mask) in tqdm.tqdm(tokens.items(), "encoding", unit="prompt", disable=len(tokens) == 1):
+        shortened = min(length, max(_SHORTEST, 1 << (int(mask.sum()) - 1).bit_length()))
+        value = umt5.encode(model.text, params, jnp.asarray(ids[:shortened]), jnp.asarray(mask[:shortened]))
+        values[prompt] = np.pad(np.asarray(value), ((0, length - shortened), (0, 0)))
+        if not np.isfinite(values[prompt]).all():
+            raise UserError(
+                f"{folder}: the text encoder gives NaN or infinity for {prompt[:60]!r}; its weights are bad"
+            )
+    return np.stack([values[prompt] for prompt in prompts])
+
+
+def save(path: str | pathlib.Path, model: ModelConfig, prompts: list[str], values: np.ndarray) -> None:
+    """Writes `embeddings` of prompts, atomically, as one safetensors file with what they are in its header."""
+    _, tokens, dim = values.shape
+    used = int(np.flatnonzero(values.any(axis=(0, 2)))[-1]) + 1
+    header = _FORMAT | {"model": model.name, "prompts": json.dumps(prompts), "tokens": str(tokens), "dim": str(dim)}
+    tensors = {"embeddings": np.array(values[:, :used], np.float32, order="C")}  # the rest is zero
+    with io.atomic_path(path) as temporary:
+        temporary.write_bytes(safetensors.numpy.save(tensors, metadata=header))
+
+
+def load(path: str | pathlib.Path, model: ModelConfig) -> tuple[list[str], np.ndarray]:
+    """Reads what `save` wrote: the prompts, and their embeddings `[n, tokens, dim]`.
+
+    Raises:
+      UserError: if the file is missing, damaged, or does not fit the model's DiT.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f"text embeddings: no file {path}")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:  # pyright: ignore
+            header = file.metadata() or {}
+            values = file.get_tensor("embeddings") if header.items() >= _FORMAT.items() else np.zeros(0)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged or not a file of text embeddings ({error})") from error
+    if not header.items() >= _FORMAT.items():
+        raise UserError(f"{path}: not a file of text embeddings of version {_FORMAT['version']}")
+    try:
+        prompts, tokens, dim = json.loads(header["prompts"]), int(header["tokens"]), int(header["dim"])
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: damaged header of text embeddings ({error})") from error
+    if (tokens, dim) != (model.dit.text_tokens, model.dit.text_dim):
+        wanted = f"{model.dit.text_tokens} of {model.dit.text_dim}"
+        raise UserError(f"{path}: {tokens} tokens of {dim} numbers, from {header.get('model')!r}; expected {wanted}")
+    if values.ndim != 3 or len(values) != len(prompts) or values.shape[1] > tokens or values.shape[2] != dim:
+        raise UserError(f"{path}: embeddings of shape {values.shape} for {len(prompts)} prompts, damaged")
+    if not len(prompts) or not np.isfinite(values).all():
+        raise UserError(f"{path}: text embeddings that are none, or hold NaN or infinity")
+    return prompts, np.pad(values.astype(np.float32), ((0, 0), (0, tokens - values.shape[1]), (0, 0)))
+
+
+def _empty_prompt(folder: pathlib.Path, model: ModelConfig) -> np.ndarray:
+    file = folder / EMPTY_PROMPT
+    if file.is_file():
+        return load(file, model)[1]
+    try:
+        values = embeddings(folder, None, [""])
+    except UserError as error:
+        raise UserError(
+            f"no prompt given, and no {EMPTY_PROMPT} in the model folder to use instead: {error}"
+        ) from error
+    try:
+        save(file, model, [""], values)
+    except UserError as error:
+        print(f"note: the embedding of the empty prompt is not kept for the next run: {error}")
+    return values
+
+
+def _tokens(
+    tokenizer: pathlib.Path, config: umt5.UMT5Config, length: int, prompts: list[str]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Padded ids and mask of each different prompt."""
+    end = np.arange(length) == 0
+    found = {"": (np.where(end, text.END, text.PAD).astype(np.int32), end)}
+    if any(prompts):
+        read = text.Tokenizer(tokenizer)
+        if read.vocabulary > config.vocabulary:
+            raise UserError(
+                f"tokenizer {read.path}: {read.vocabulary} tokens, the text encoder knows {config.vocabulary}"
+            )
+        for prompt in filter(None, prompts):
+            if prompt not in found and (count := read.count(prompt)) > length:
+                print(f"note: the prompt {prompt[:60]!r} has {count} tokens, of which the model reads {length}")
+            found[prompt] = read(prompt, length)
+    return {prompt: found[prompt] for prompt in prompts}
+
+
+def _check_count(origin: str, prompts: int, segments: int) -> None:
+    if prompts > segments:
+        raise UserError(f"{origin}: {prompts} prompts for {segments} segments; expected one a segment at most")
