@@ -24,7 +24,7 @@ test: $(VENV)/.complete
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
 
 parity: $(PARITY)/.complete
-	$(PARITY)/bin/python -m pytest tests/parity $(PYTEST_FLAGS)
+	$(PARITY)/bin/python tests/parity/report.py $(PYTEST_FLAGS)
 
 # Held-out maps: clips of every kind, and more of those that look away and come back.
 DOOM_TEST := $(VENV)/bin/python -m experiments.build_dataset --dataset doom --out data/doom --split test

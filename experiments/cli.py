@@ -20,11 +20,13 @@ import numpy as np
 from absl import app, flags, logging
 
 import mirage_jax
-from mirage_jax.errors import UserError
+from mirage_jax.errors import LostPeer, UserError
 from mirage_jax.io import write_json
 
 _BAD_INPUT = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+STOPPED = 75
+"""Exit code of a run that was told to stop and saved: EX_TEMPFAIL, the same command goes on from there."""
 
 # What a person can act on; any other OSError is a defect and keeps its traceback.
 _USER_OS_ERRORS = frozenset(
@@ -176,6 +178,8 @@ def _guarded(body: Callable[[], Any]) -> Any:
         if error.errno not in _USER_OS_ERRORS:
             raise
         _leave(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), _BAD_INPUT)
+    except LostPeer as error:
+        _leave(str(error), exit_code(error))
     except KeyboardInterrupt:
         _leave("interrupted", _INTERRUPTED)
 

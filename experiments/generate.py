@@ -16,7 +16,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import cli, inputs, outputs
+from experiments import cli, inputs, outputs, prompts
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import trajectory
@@ -34,6 +34,11 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: th
 _MEMORY = flags.DEFINE_enum("memory", "latent", world.MEMORIES, "What is remembered.")
 _CAPACITY = flags.DEFINE_integer("capacity", None, "Points the memory can hold; default: all that the path can write.")
 _PROMPT = flags.DEFINE_string("prompt", None, "Text, for a model trained with text (the one that ships was not).")
+_PROMPT_FILE = flags.DEFINE_string("prompt_file", None, "File with one prompt a line, for one segment each.")
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "tokenizer.json, spiece.model or their folder; default: the model's."
+)
+_TEXT_EMBEDDINGS = flags.DEFINE_string("text_embeddings", None, "File of experiments.encode_text, in place of prompts.")
 _STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: as the model was made for.")
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
 _SAVE_WORLD = flags.DEFINE_string("save_world", None, "File to save the world in at the end.")
@@ -52,8 +57,6 @@ def main(_) -> None:
     stride = model.vae.stride_time
     if _FRAMES.value is not None and (_FRAMES.value <= stride or _FRAMES.value % stride != 1):
         raise UserError(f"--frames is {_FRAMES.value}, the model makes {stride}k + 1 frames ({stride + 1}, ...)")
-    if _PROMPT.value is not None:
-        raise UserError(f"--prompt: the model {model.name!r} was trained without text; leave the flag out")
     loaded = time.time()
 
     if _IMAGE.value is not None:
@@ -82,6 +85,16 @@ def main(_) -> None:
         return
 
     config = world_config(model, len(segments))
+    text = prompts.for_segments(
+        _CHECKPOINT.value or weights.DEFAULT,
+        model,
+        len(segments),
+        prompt=_PROMPT.value,
+        prompt_file=_PROMPT_FILE.value,
+        text_embeddings=_TEXT_EMBEDDINGS.value,
+        tokenizer=_TOKENIZER.value,
+    )
+    params = world.prepare(config, params)
     if view is not None:
         state = world.init(config, params, view.image, view.depth, start, jax.random.key(_SEED.value))
     else:
@@ -97,7 +110,7 @@ def main(_) -> None:
     prepared = time.time()
 
     print(f"generating {wanted} frames in {len(segments)} segments", flush=True)
-    state, output = _rollout_with_progress(config, params, state, segments)
+    state, output = _rollout_with_progress(config, params, state, segments, text)
     generated = time.time()
 
     frames = np.asarray(output.frames).reshape(-1, model.height, model.width, 3)[:wanted]
@@ -122,11 +135,12 @@ def main(_) -> None:
     print(f"wrote {out}/video.mp4 ({len(frames)} frames); the memory holds {held} points, {lost} found no room")
 
 
-def _rollout_with_progress(config, params, state, segments):
+def _rollout_with_progress(config, params, state, segments, text):
     """`world.rollout`, one segment a call: a scan cannot say how far it is."""
     outputs = []
     for index in tqdm.trange(len(segments), unit="segment", disable=len(segments) == 1):
-        state, output = world.segment(config, params, state, segments[index])
+        prompt = None if text is None else text[index]
+        state, output = world.segment(config, params, state, segments[index], prompt)
         outputs.append(jax.device_get(output))
     return state, jax.tree.map(lambda *parts: np.stack(parts), *outputs)
 

@@ -171,8 +171,7 @@ def load(path: str | pathlib.Path, model: ModelConfig) -> tuple[list[str], np.nd
 
 def _empty_prompt(folder: pathlib.Path, model: ModelConfig) -> np.ndarray:
     file = folder / EMPTY_PROMPT
-    if file.is_file():
-        return load(file, model)[1]
+
     try:
         values = embeddings(folder, None, [""])
     except UserError as error:

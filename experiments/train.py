@@ -1,18 +1,21 @@
 """Trains one stage of a model: `python -m experiments.train --config experiments/configs/NAME.py --workdir DIR`.
 
 Any field can be set on the command line: `--config.steps=200 --config.model.dit.dim=512`. A run that
-was stopped goes on from its last checkpoint when the same command is given again. Several processes, on one machine or
-many, run the same command: `launch/` starts them, and `mirage_jax/training/processes.py` says how they find each other.
+was stopped goes on from its last checkpoint when the same command is given again; SIGTERM, SIGUSR1 and Ctrl-C save
+first and end it with exit code 75. Several processes, on one machine or many, run the same command: `launch/` starts
+them, and `mirage_jax/training/processes.py` says how they find each other.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
+from mirage_jax.errors import Stopped
 from mirage_jax.training import loop, processes, stages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Python file with get_config(), the run in numbers.")
@@ -32,7 +35,11 @@ def main(_) -> None:
         config = _CONFIG.value
         if group.first:
             cli.write_run_config(workdir, config)
-        model = loop.train(stages.make(config), config, workdir)
+        try:
+            model = loop.train(stages.make(config), config, workdir)
+        except Stopped as stopped:
+            print(stopped, flush=True)
+            sys.exit(cli.STOPPED)
         print(f"trained model: {model}")
 
 

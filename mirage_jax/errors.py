@@ -1,4 +1,4 @@
-"""The one exception that means: the input was wrong, and this sentence says how."""
+"""Exceptions whose message is all that a person needs: entry points print it without a traceback."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,11 @@ class UserError(ValueError):
     The message is one clear sentence that names the file or flag, what was found and
     what was expected. Entry points print it without a traceback and exit non-zero.
     """
+
+
+class Stopped(Exception):
+    """A run was told to stop and has saved all it did; the same command goes on from there."""
+
+
+class LostPeer(RuntimeError):
+    """Another process of a run is gone, so that nothing can be completed; started again, all go on."""

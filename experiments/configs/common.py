@@ -31,15 +31,20 @@ def base(stage: str) -> ml_collections.ConfigDict:
     config.rate_factors = ()
     config.ema_decay = 0.999
 
-    # Devices: axes of the mesh (-1: all devices), and (regex on the path, spec) rules; the rest is replicated.
-    config.mesh = ml_collections.ConfigDict({"data": -1})
+    # Devices: axes of the mesh (-1: all that are left), and (regex on the path, spec) rules, by default those of
+    # `mirage_jax.models.partition.WAN_RULES`; what no rule matches is replicated.
+    config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1})
     config.sharding_rules = ()
+    config.frozen_dtype = ""  # "bfloat16" halves the memory of what is not trained; "" keeps it as it was loaded
+    config.accumulate = 1  # parts of a batch that go one after the other
 
     # Watching and surviving
     config.log_every = 20
     config.preview_every = 500
     config.checkpoint_every = 200
-    config.keep_checkpoints = 2
+    config.keep_checkpoints = 2  # the newest,
+    config.keep_every = 0  # and every one whose step is a multiple of this
+    config.profile = ()  # first and last step to profile; a file PROFILE in the run's folder asks at any time
     return config
 
 

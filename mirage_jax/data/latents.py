@@ -103,35 +103,49 @@ def load_source(path: str | os.PathLike[str], split: str) -> Any:
 
 
 def clips(
-    source: Any, *, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1, workers: int = 0
+    source: Any, *, batch_size: int, seed: int, share: int = 0, shares: int = 1, workers: int = 0
 ) -> grain.IterDataset:
     """Endless shuffled batches of whole coded clips: deterministic, and checkpointable through its iterator.
 
+    The shares, one after the other, are the batch that a single share would be, in the same order.
+
     Args:
       source: of `load_source`.
-      batch_size: samples of a batch over all processes.
+      batch_size: samples of a batch over all shares.
       seed: of the order.
-      process_index, process_count: this process's share.
+      share, shares: which part of every batch to give, out of how many.
       workers: processes that read; 0 reads in this one.
 
     Raises:
-      UserError: if the batch does not divide over the processes, or a process has too few samples for it.
+      UserError: if the batch does not divide into the shares, or there are too few samples for it.
     """
-    if batch_size % process_count:
-        raise UserError(f"batch_size {batch_size} does not divide over {process_count} processes")
-    local = batch_size // process_count
-    if len(source) // process_count < local:
+    if batch_size % shares:
+        raise UserError(f"batch_size {batch_size} does not divide into {shares} shares")
+    local = batch_size // shares
+    if len(source) < batch_size:
         raise UserError(f"{len(source)} coded clips are too few for a batch of {batch_size}")
     dataset = (
-        grain.MapDataset.source(source)
-        .seed(seed)[process_index::process_count]
-        .shuffle()
-        .repeat()
+        _Share(grain.MapDataset.source(source).seed(seed).shuffle().repeat(), local, share, shares)
         .map(_arrays)
         .batch(local, drop_remainder=True)
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
     )
     return dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)) if workers else dataset
+
+
+class _Share(grain.MapDataset):
+    """Of every `size * shares` elements of a data set, the `size` from `size * share` on."""
+
+    def __init__(self, parent: grain.MapDataset, size: int, share: int, shares: int):
+        super().__init__(parent)
+        self._size, self._share, self._shares = size, share, shares
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._shares
+
+    def __getitem__(self, index: Any) -> Any:
+        batch, place = divmod(index, self._size)
+        return self._parent[(batch * self._shares + self._share) * self._size + place]
 
 
 def _arrays(sample: Mapping[str, Any]) -> dict[str, np.ndarray]:

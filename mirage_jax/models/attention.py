@@ -31,13 +31,12 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, key_mask: jax.
     Returns:
       `[L, heads, head_dim]`.
     """
-    head_dim = query.shape[-1]
     match platform():
         case "cpu":
             return by_head(query, key, value, key_mask)
-        case "tpu" if head_dim % LANES == 0:
+        case "tpu" if query.shape[-1] % LANES == 0:
             return splash(query, key, value, key_mask)
-        case "cuda" if query.dtype in (jnp.bfloat16, jnp.float16) and head_dim % 8 == 0 and head_dim <= 128:
+        case "cuda" if _cudnn_takes(query, key):
             return cudnn(query, key, value, key_mask)
         case _:
             return xla(query, key, value, key_mask)
@@ -97,7 +96,7 @@ def cudnn(
     # that count go to the front and the kernel gets their number.
     order = jnp.argsort(~key_mask, stable=True)
     # Its batching rule takes no lengths that are the same for the whole batch: these are tied to the query.
-    tie = ((query[0, 0, 0] == 0) & False).astype(jnp.int32)
+    tie = ((query[:1, 0, 0] == 0) & False).astype(jnp.int32)
     return attend(
         query,
         key[order],
@@ -105,6 +104,13 @@ def cudnn(
         query_seq_lengths=tie + len(query),
         key_value_seq_lengths=tie + key_mask.sum(dtype=jnp.int32),
     )
+
+
+def _cudnn_takes(query: jax.Array, key: jax.Array) -> bool:
+    """16 bits, head widths that every generation runs, and the even lengths that its gradient asks for."""
+    head_dim = query.shape[-1]
+    fits = head_dim % 8 == 0 and head_dim <= 128 and len(query) % 2 == 0 and len(key) % 2 == 0
+    return fits and query.dtype in (jnp.bfloat16, jnp.float16)
 
 
 def splash(
@@ -141,7 +147,7 @@ def splash(
         return jnp.pad(jnp.swapaxes(x, 0, 1), ((0, 0), (0, pad), (0, 0)))
 
     out = kernel(
-        heads_first(query * query.dtype.type(head_dim**-0.5), pad_q),
+        heads_first((query.astype(jnp.float32) * head_dim**-0.5).astype(query.dtype), pad_q),
         heads_first(key, pad_kv),
         heads_first(value, pad_kv),
         segment_ids=segments,

@@ -34,10 +34,12 @@ class LoRAConfig:
     Attributes:
       rank: of every update.
       alpha: the update is `alpha / rank * A B`.
+      cross_attention: adapt cross-attention too, as the public release does, not only self-attention and FFN.
     """
 
     rank: int = 32
     alpha: float = 32.0
+    cross_attention: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.errors import UserError
-from mirage_jax.models import layers
+from mirage_jax.models import layers, partition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +169,8 @@ class DiT(nn.Module):
 
     def embed(self, latents: jax.Array) -> jax.Array:
         """Latents `[F, h, w, C]` -> tokens `[F, n, dim]`."""
-        return self.patch_embedding(patchify(latents, self.config.patch))
+        tokens = patchify(partition.constrain(latents, "latents"), self.config.patch)
+        return partition.constrain(self.patch_embedding(tokens), "tokens")
 
     def embed_time(self, timesteps: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Timesteps `[F]` -> embedding `[F, dim]`, modulation `[F, 6, dim]`."""

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.models import rope
+from mirage_jax.models import partition, quantize, rope, sequence_parallel
 from mirage_jax.models.attention import attention
 
 
@@ -48,10 +48,23 @@ def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array, eps: float, dtype
     return (layer_norm(x, eps) * (1.0 + scale[:, None]) + shift[:, None]).astype(dtype)
 
 
+class Dense(nn.Dense):
+    """A linear layer whose kernel may be one in 8 bits (`quantize.int8`)."""
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """`[..., in]` -> `[..., features]`."""
+        kernel = self.get_variable("params", "kernel")
+        if not quantize.is_quantized(kernel):
+            return super().__call__(inputs)
+        out = quantize.matmul(inputs, kernel, self.dtype)
+        return out + self.get_variable("params", "bias").astype(self.dtype) if self.use_bias else out
+
+
 def dense(features: int, dtype: jnp.dtype, name: str | None = None, **options) -> nn.Dense:
     """A linear layer in the initialisation of Wan: Xavier-uniform weights, zero bias."""
     options.setdefault("kernel_init", nn.initializers.xavier_uniform())
-    return nn.Dense(features, dtype=dtype, name=name, **options)
+    return Dense(features, dtype=dtype, name=name, **options)
 
 
 class Attention(nn.Module):
@@ -77,26 +90,32 @@ class Attention(nn.Module):
         rotary: tuple[jax.Array, jax.Array] | None = None,
         key_mask: jax.Array | None = None,
     ) -> jax.Array:
-        """`x [L, D]` attends to `context [M, D]` (itself where None) -> `[L, D]`.
+        """`x [F, n, D]` or `[L, D]` attends to `context [M, D]` (itself where None) -> as `x`.
 
         Args:
-          x: queries.
+          x: queries; the mesh in use splits those of frames, `[F, n, D]`.
           context: keys and values.
-          rotary: cosines and sines `[L, head_dim / 2]` for queries and keys (self-attention only).
-          key_mask: bool `[M]`, the keys that count.
+          rotary: cosines and sines `[F * n, head_dim / 2]` for queries and keys (self-attention only).
+          key_mask: bool `[F * n]`, the keys that count (self-attention only).
         """
-        context = x if context is None else context
+        keys = x if context is None else context
 
         def split(y: jax.Array) -> jax.Array:
-            return y.reshape(y.shape[0], self.heads, -1)
+            return y.reshape(*y.shape[:-1], self.heads, -1)
 
         q = RMSNorm(self.eps, name="norm_q")(dense(self.dim, self.dtype, "q")(x))
-        k = RMSNorm(self.eps, name="norm_k")(dense(self.dim, self.dtype, "k")(context))
-        q, k, v = split(q), split(k), split(dense(self.dim, self.dtype, "v")(context))
+        k = RMSNorm(self.eps, name="norm_k")(dense(self.dim, self.dtype, "k")(keys))
+        q, k, v = split(q), split(k), split(dense(self.dim, self.dtype, "v")(keys))
         if rotary is not None:
+            rotary = tuple(table.reshape(*x.shape[:-1], -1) for table in rotary)
             q, k = rope.rotate_pairs(q, *rotary), rope.rotate_pairs(k, *rotary)
-        out = attention(q, k, v, key_mask).reshape(x.shape[0], self.dim)
-        return dense(self.dim, self.dtype, "o")(out)
+        if x.ndim == 2:
+            out = attention(q, k, v, key_mask)
+        elif context is None:
+            out = sequence_parallel.self_attention(q, k, v, key_mask)
+        else:
+            out = sequence_parallel.cross_attention(q, k, v)
+        return dense(self.dim, self.dtype, "o")(out.reshape(x.shape))
 
 
 class FeedForward(nn.Module):
@@ -149,20 +168,17 @@ class Block(nn.Module):
         """
         table = self.param("modulation", nn.initializers.normal(self.dim**-0.5), (6, self.dim), jnp.float32)
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.moveaxis(modulation + table, 1, 0)
-        tokens = (-1, self.dim)
 
         attend = Attention(self.dim, self.heads, self.eps, self.dtype, name="self_attention")
-        inner = modulate(x, shift1, scale1, self.eps, self.dtype).reshape(tokens)
-        y = attend(inner, rotary=rotary, key_mask=key_mask).reshape(x.shape)
+        y = attend(modulate(x, shift1, scale1, self.eps, self.dtype), rotary=rotary, key_mask=key_mask)
         x = (x + y * gate1[:, None]).astype(self.dtype)
 
         if self.text:
             attend = Attention(self.dim, self.heads, self.eps, self.dtype, name="cross_attention")
             norm = nn.LayerNorm(epsilon=self.eps, use_fast_variance=False, dtype=jnp.float32, name="cross_norm")
-            y = attend(norm(x).astype(self.dtype).reshape(tokens), text)
-            x = x + y.reshape(x.shape)
+            x = x + attend(norm(x).astype(self.dtype), text)
 
         y = FeedForward(self.dim, self.ffn_dim, self.dtype, name="ffn")(
             modulate(x, shift2, scale2, self.eps, self.dtype)
         )
-        return (x + y * gate2[:, None]).astype(self.dtype)
+        return partition.constrain((x + y * gate2[:, None]).astype(self.dtype), "tokens")

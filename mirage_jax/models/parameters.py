@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from mirage_jax.models import lora, side_branch, vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.heads import LatentHeads
+from mirage_jax.models.umt5 import UMT5Encoder
 
 
 def init(key: chex.PRNGKey, model: ModelConfig, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -50,13 +52,26 @@ def init(key: chex.PRNGKey, model: ModelConfig, known: Mapping[str, Any] | None 
                 known["side"] if "side" in known else side_branch.side_params_from_dit(parts["dit"], fresh["side"])
             )
         if model.lora is not None:
-            parts["lora"] = known["lora"] if "lora" in known else lora.init(keys[3], parts["dit"], model.lora.rank)
+            targets = lora.ALL_ATTENTION_AND_FFN if model.lora.cross_attention else lora.SELF_ATTENTION_AND_FFN
+            parts["lora"] = (
+                known["lora"] if "lora" in known else lora.init(keys[3], parts["dit"], model.lora.rank, targets)
+            )
     return parts
 
 
+@functools.lru_cache
+def shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    """Shape by path (parts joined by '/', the model's part first) of every tensor the config asks for."""
+    parts = jax.eval_shape(lambda key: init(key, model), jax.random.key(0))
+    if model.text is not None:  # never made afresh, so `init` does not know it
+        ids = jnp.zeros(2, jnp.int32)
+        parts["text"] = jax.eval_shape(UMT5Encoder(model.text).init, jax.random.key(0), ids, ids > 0)["params"]
+    return _shapes(parts)
+
+
 def first_misfit(model: ModelConfig, params: Mapping[str, Any]) -> str | None:
-    """The first tensor that is missing, left over or of the wrong shape for a config, as a sentence, or None."""
-    expected = _shapes(jax.eval_shape(lambda key: init(key, model), jax.random.key(0)))
+    """The first tensor of the given parts that is missing, left over or of the wrong shape, as a sentence, or None."""
+    expected = {name: shape for name, shape in shapes(model).items() if name.split("/")[0] in params}
     found = _shapes(params)
     for name in [*expected, *(name for name in found if name not in expected)]:
         if expected.get(name) != found.get(name):

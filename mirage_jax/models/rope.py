@@ -64,11 +64,11 @@ def rotate_pairs(x: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
     """Turns the pairs `(x[2i], x[2i+1])` of every head by the angle of their token.
 
     Args:
-      x: `[L, heads, head_dim]`.
-      cosine, sine: `[L, head_dim / 2]` float32.
+      x: `[..., heads, head_dim]`.
+      cosine, sine: `[..., head_dim / 2]` float32.
     """
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
     even, odd = pairs[..., 0], pairs[..., 1]
-    cosine, sine = cosine[:, None], sine[:, None]
+    cosine, sine = cosine[..., None, :], sine[..., None, :]
     turned = jnp.stack([even * cosine - odd * sine, even * sine + odd * cosine], axis=-1)
     return turned.reshape(x.shape).astype(x.dtype)

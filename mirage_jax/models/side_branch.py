@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.models import layers
+from mirage_jax.models import layers, partition
 from mirage_jax.models.dit import DiTConfig, patchify
 
 EVERY = 2  # one side block for DiT blocks 0, 2, 4, ..
@@ -97,7 +97,7 @@ class SideBranch(nn.Module):
           `[F, n, dim]` by DiT block index, and `[F, n, rows * columns * C]` to add to the output (or None).
         """
         patches = patchify(control, self.dit.patch)
-        stream = self.patch_embedding(patches)
+        stream = partition.constrain(self.patch_embedding(patches), "tokens")
         hints = {}
         for index, block in zip(hinted_blocks(self.dit), self.blocks, strict=True):
             stream, hints[index] = block(stream, x, modulation, rotary, key_mask, text)

@@ -74,6 +74,12 @@ class VAEConfig:
                 f"VAE config: {levels} multipliers need {levels - 1} time_downsample and {levels} time_kernels, "
                 f"found {len(self.time_downsample)} and {len(self.time_kernels)}"
             )
+        statistics = len(self.latent_mean), len(self.latent_std)
+        if statistics not in ((0, 0), (self.latent_channels, self.latent_channels)):
+            raise UserError(
+                f"VAE config: {self.latent_channels} latent channels need as many entries of latent_mean and "
+                f"latent_std, found {statistics[0]} and {statistics[1]}"
+            )
 
     @property
     def stride_space(self) -> int:
@@ -228,17 +234,19 @@ def decode_stream(config: VAEConfig, params: Any, latents: chex.Array, cache: Ca
 
 
 def normalise(config: VAEConfig, z: chex.Array) -> jax.Array:
-    """`(z - mean) / std` per channel."""
+    """`(z - mean) / std` per channel, in float32 and back."""
     if not config.latent_mean:
         return jnp.asarray(z)
-    return (z - jnp.array(config.latent_mean, z.dtype)) / jnp.array(config.latent_std, z.dtype)
+    mean, std = (jnp.array(x, jnp.float32) for x in (config.latent_mean, config.latent_std))
+    return ((z - mean) / std).astype(z.dtype)
 
 
 def denormalise(config: VAEConfig, latents: chex.Array) -> jax.Array:
     """The inverse of `normalise`."""
     if not config.latent_mean:
         return jnp.asarray(latents)
-    return latents * jnp.array(config.latent_std, latents.dtype) + jnp.array(config.latent_mean, latents.dtype)
+    mean, std = (jnp.array(x, jnp.float32) for x in (config.latent_mean, config.latent_std))
+    return (latents * std + mean).astype(latents.dtype)
 
 
 def _stream(config: VAEConfig, params: Any, x: chex.Array, cache: Cache, method: str) -> tuple[jax.Array, Cache]:

@@ -6,34 +6,27 @@ alone, so a run that was killed and resumed gives the losses of one that was not
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tqdm
-from flax import struct
+from jax.experimental import multihost_utils
 
 from mirage_jax import io, weights
-from mirage_jax.errors import UserError
-from mirage_jax.training import checkpoint, optimizer, sharding
-from mirage_jax.training.metrics import MetricWriter
+from mirage_jax.errors import LostPeer, Stopped, UserError
+from mirage_jax.models import partition
+from mirage_jax.training import checkpoint, flops, metrics, optimizer, resources
+from mirage_jax.training import step as stepping
+from mirage_jax.training.profiling import Profiler
 from mirage_jax.training.stage import Stage
-
-
-@struct.dataclass
-class TrainState:
-    """All that changes from step to step."""
-
-    step: jax.Array  # int32 []
-    params: Any  # trainable parameters, float32
-    average: Any  # their exponential moving average
-    optimizer: Any
+from mirage_jax.training.stopping import StopRequests
 
 
 def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
@@ -42,132 +35,178 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
     Args:
       stage: what to train.
       config: a `ConfigDict`; the fields read here are in `experiments/configs/common.py`.
-      workdir: gets `checkpoints/`, `losses.jsonl`, TensorBoard events, `previews/`, `record.json` and, at the end,
-        `model/`.
+      workdir: gets `checkpoints/`, `losses.jsonl`, `starts.jsonl`, TensorBoard events, `previews/`, `profile/`,
+        `record.json` and, at the end, `model/`. The same folder for all processes.
 
     Returns:
       The model folder.
 
     Raises:
-      UserError: if the loss or gradient is not finite (the last good checkpoint is named).
+      UserError: if the loss or gradient is not finite or data cannot be read (the last good checkpoint is named), or
+        the disk is full.
+      Stopped: if a signal asked to stop; everything is saved.
+      LostPeer: if another process is gone.
     """
     if config.checkpoint_every % config.log_every:
         raise UserError(
             f"checkpoint_every={config.checkpoint_every} must be a multiple of log_every={config.log_every}"
         )
     workdir.mkdir(parents=True, exist_ok=True)
+    first = jax.process_index() == 0
 
-    # ---- build
-    mesh = sharding.make_mesh(dict(config.mesh))
-    over_batch = sharding.batch_sharding(mesh)
-    transform = optimizer.make(config)
-    key = jax.random.key(config.seed)
+    with StopRequests() as stop, _lost_peers_named(workdir):
+        # ---- build
+        mesh = partition.make_mesh(dict(config.mesh))
+        over_batch = partition.batch_sharding(mesh)
+        transform = optimizer.make(config)
+        key = jax.random.key(config.seed)
 
-    def create(key):
-        params = stage.init(key)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32), params=params, average=params, optimizer=transform.init(params)
+        layout, frozen_layout = stepping.shardings(stage, config, transform, mesh)
+        state = jax.jit(lambda key: stepping.create(stage, transform, key), out_shardings=layout)(key)
+        frozen = partition.put(_cast(stage.frozen, config.frozen_dtype), frozen_layout)
+        batches = iter(stage.batches())
+        step_fn = stepping.make_step(stage, config, transform, mesh)
+        parameters = sum(x.size for x in jax.tree.leaves(state.params))
+        rate_factors = optimizer.rates(config, state.params)
+
+        # ---- restore
+        manager = checkpoint.Manager(
+            workdir / "checkpoints",
+            keep=config.keep_checkpoints,
+            keep_every=config.keep_every,
+            workers=config.workers,
         )
+        restored = manager.restore(state, batches)
+        if restored is not None:
+            state = restored
+            print(f"resumed at step {int(state.step)}", flush=True)
+        writer = metrics.MetricWriter(workdir, first_step=int(state.step))
+        profiler = Profiler(workdir, config.profile)
+        devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+        print(f"training {parameters:,} parameters on {devices}, {jax.process_count()} process(es)", flush=True)
 
-    shapes = jax.eval_shape(create, key)
-    layout = sharding.tree_shardings(config.sharding_rules, shapes, mesh)
-    state = jax.jit(create, out_shardings=layout)(key)
-    frozen = jax.device_put(stage.frozen, sharding.tree_shardings(config.sharding_rules, stage.frozen, mesh))
-    batches = iter(stage.batches())
-    step_fn = make_step(stage, config, transform)
+        # ---- step
+        start_step, window, waited, operations, stopping = int(state.step), [], 0.0, None, False
+        progress = tqdm.tqdm(
+            total=config.steps, initial=start_step, unit="step", dynamic_ncols=True, mininterval=5, disable=not first
+        )
+        started = time.time()
+        for step in range(start_step + 1, config.steps + 1):
+            profiler.before(step)
+            before = time.time()
+            local = _next(batches, step, manager, config)
+            batch = partition.put_batch(local, over_batch)
+            waited += time.time() - before
+            if operations is None:
+                with partition.activated(mesh, config.sharding_rules):
+                    operations = flops.of_jitted(step_fn.__wrapped__, state, frozen, batch, key)
+            state, values = step_fn(state, frozen, batch, key)
+            window.append(values)
+            profiler.after(step, state)
+            progress.update()
+            stopping = stop.due(step)
 
-    # ---- restore
-    manager = checkpoint.Manager(workdir / "checkpoints", keep=config.keep_checkpoints)
-    restored = manager.restore(state, batches)
-    if restored is not None:
-        state = restored
-        print(f"resumed at step {int(state.step)}", flush=True)
-    writer = MetricWriter(workdir, first_step=int(state.step))
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    print(f"training {parameters:,} parameters on {jax.device_count()} x {jax.devices()[0].device_kind}", flush=True)
+            # ---- log
+            if step % config.log_every == 0 or step == config.steps or stopping:
+                window = jax.device_get(window)  # the one place where the host waits for the devices
+                _check_finite(window, step, manager, workdir)
+                seconds = max(time.time() - started, 1e-9)
+                rate = len(window) / seconds
+                means = {name: float(np.mean([row[name] for row in window])) for name in window[0]}
+                base_rate = float(optimizer.schedule(config)(step))
+                means |= {"learning_rate": base_rate}
+                means |= {f"learning_rate/{name}": base_rate * factor for name, factor in rate_factors.items()}
+                means |= {"steps_per_second": rate, "data_wait_fraction": waited / seconds}
+                means |= {"clips_per_second": rate * len(next(iter(batch.values())))}
+                means |= resources.arithmetic(operations, rate) | resources.memory() | metrics.total(stage.counters())
+                writer.write(step, means)
+                manager.check()
+                progress.set_postfix(loss=f"{means['loss']:.4g}", refresh=False)
+                started, waited, window = time.time(), 0.0, []
 
-    # ---- step
-    started, start_step = time.time(), int(state.step)
-    window: list[dict[str, jax.Array]] = []
-    waited = 0.0
-    progress = tqdm.tqdm(total=config.steps, initial=start_step, unit="step", dynamic_ncols=True, mininterval=5)
-    for step in range(start_step + 1, config.steps + 1):
-        before = time.time()
-        batch = sharding.put_batch(next(batches), over_batch)
-        waited += time.time() - before
-        state, metrics = step_fn(state, frozen, batch, key)
-        window.append(metrics)
-        progress.update()
+            # ---- pictures and checkpoints
+            if config.preview_every and (step % config.preview_every == 0 or step == config.steps):
+                writer.pictures(step, _pictures(stage, config, mesh, state, frozen, batch, local))
+            if step % config.checkpoint_every == 0 or step == config.steps or stopping:
+                manager.save(step, state, batches)
+            if stopping:
+                break
+        progress.close()
+        profiler.close()
+        manager.wait()
+        writer.close()
+        if stopping:
+            raise Stopped(f"{workdir}: told to stop, saved step {step}; the same command goes on from there")
 
-        if step % config.log_every == 0 or step == config.steps:
-            means = {name: float(np.mean([float(m[name]) for m in window])) for name in metrics}
-            if not all(math.isfinite(m["loss"]) and math.isfinite(m["grad_norm"]) for m in _host(window)):
-                writer.close()
-                last = manager.latest()
-                raise UserError(
-                    f"{workdir}: loss or gradient was not finite between steps {step - len(window) + 1} and {step}; "
-                    + (f"the last good checkpoint is step {last}" if last is not None else "there is no checkpoint yet")
-                )
-            rate = len(window) / max(time.time() - started, 1e-9)
-            means |= {"learning_rate": float(optimizer.schedule(config)(step)), "steps_per_second": rate}
-            means["data_wait_fraction"] = waited / max(time.time() - started, 1e-9)
-            writer.write(step, means)
-            progress.set_postfix(loss=f"{means['loss']:.4g}", refresh=False)
-            started, waited, window = time.time(), 0.0, []
-
-        if config.preview_every and (step % config.preview_every == 0 or step == config.steps):
-            for name, picture in stage.preview(state.average, frozen, batch).items():
-                writer.picture(step, name, picture)
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            manager.save(step, state, batches)
-    progress.close()
-    manager.wait()
-    writer.close()
-
-    # ---- finish
-    model, params = stage.finish(state.average, frozen, batches)
-    weights.save(workdir / "model", model, params)
-    io.write_json(workdir / "record.json", run_record(config, parameters, workdir))
+        # ---- finish
+        average = _readable(state.average)
+        if first:
+            model, params = stage.finish(average, stage.frozen, batches)
+            weights.save(workdir / "model", model, params)
+            io.write_json(workdir / "record.json", metrics.record(config, parameters, workdir))
     return workdir / "model"
 
 
-def make_step(stage: Stage, config: Any, transform: optax.GradientTransformation):
-    """The compiled `(state, frozen, batch, key) -> (state, metrics)`; a step that is not finite changes nothing."""
-
-    def step(state: TrainState, frozen, batch, key):
-        noise_key = jax.random.fold_in(key, state.step)
-        gradient_of = jax.value_and_grad(stage.loss, has_aux=True)
-        (loss, metrics), gradients = gradient_of(state.params, frozen, batch, noise_key)
-        norm = optax.tree.norm(gradients)
-        updates, moments = transform.update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        moved = TrainState(
-            step=state.step + 1,
-            params=params,
-            average=optimizer.ema(state.average, params, config.ema_decay, state.step),
-            optimizer=moments,
-        )
-        good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        state = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, state)
-        return state, {**metrics, "loss": loss, "grad_norm": norm}
-
-    return jax.jit(step, donate_argnums=0)
+def _cast(tree: Any, dtype: str) -> Any:
+    """Floating arrays in another type; as they are for ''."""
+    if not dtype:
+        return tree
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
-def run_record(config: Any, parameters: int, workdir: pathlib.Path) -> dict[str, Any]:
-    """What a reader of the training record wants to know: config, size, wall time, device."""
-    rows = [json.loads(line) for line in (workdir / "losses.jsonl").read_text().splitlines()]
-    return {
-        "config": json.loads(config.to_json_best_effort()),
-        "parameters": parameters,
-        "steps": rows[-1]["step"] if rows else 0,
-        "seconds": round(sum(row["seconds"] for row in rows), 1),
-        "final": rows[-1] if rows else {},
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "jax": jax.__version__,
-    }
+def _check_finite(window: list[dict[str, Any]], step: int, manager: checkpoint.Manager, workdir: pathlib.Path) -> None:
+    if all(math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]) for row in window):
+        return
+    manager.wait()
+    raise UserError(
+        f"{workdir}: loss or gradient was not finite between steps {step - len(window) + 1} and {step}; "
+        + _last_good(manager)
+    )
 
 
-def _host(window: list[dict[str, jax.Array]]) -> list[dict[str, float]]:
-    return [{name: float(value) for name, value in row.items()} for row in window]
+def _next(batches: Any, step: int, manager: checkpoint.Manager, config: Any) -> Any:
+    try:
+        return next(batches)
+    except UserError:
+        raise
+    except Exception as error:  # readers and decoders raise many kinds, and worker processes wrap them
+        manager.wait()
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+        raise UserError(
+            f"{config.get('data', 'the data')}: cannot read the batch of step {step} ({reason}); {_last_good(manager)}"
+        ) from error
+
+
+def _last_good(manager: checkpoint.Manager) -> str:
+    last = manager.latest()
+    return f"the last good checkpoint is step {last}" if last is not None else "there is no checkpoint yet"
+
+
+def _readable(tree: Any) -> Any:
+    """The same arrays, such that this process has all of each; every process must call it."""
+    return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
+
+
+def _pictures(stage: Stage, config: Any, mesh: Any, state: Any, frozen: Any, batch: Any, local: Any) -> dict[str, Any]:
+    """Previews; of several processes, the first makes them from what it reads, on its own devices."""
+    if jax.process_count() == 1:
+        with partition.activated(mesh, config.sharding_rules):
+            return stage.preview(state.average, frozen, batch)
+    average = _readable(state.average)
+    return stage.preview(average, stage.frozen, local) if jax.process_index() == 0 else {}
+
+
+@contextlib.contextmanager
+def _lost_peers_named(workdir: pathlib.Path) -> Iterator[None]:
+    """Turns what collectives raise when a peer is gone into one sentence."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        signs = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Connection closed", "coordination service")
+        ours = isinstance(error, UserError) or jax.process_count() == 1
+        if ours or not any(sign in str(error) for sign in signs):
+            raise
+        raise LostPeer(
+            f"process {jax.process_index()} of {jax.process_count()} lost another process of the run ({workdir}): "
+            f"{str(error).splitlines()[0][:200]}; started again, the run goes on from its last checkpoint"
+        ) from error

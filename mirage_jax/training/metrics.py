@@ -1,60 +1,131 @@
-"""Metrics of a run: one JSON line a log step, TensorBoard events, preview pictures."""
+"""Metrics of a run: one JSON line a log step, TensorBoard events, pictures, starts, and the record at the end."""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import os
 import pathlib
 import time
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from PIL import Image
 from tensorboardX import SummaryWriter
 
 from mirage_jax import io
+from mirage_jax.errors import UserError
+from mirage_jax.training import checkpoint
 
 
 class MetricWriter:
-    """Writes `losses.jsonl`, TensorBoard events and `previews/` in a run's folder.
+    """Writes `losses.jsonl`, `starts.jsonl`, TensorBoard events and `previews/` in a run's folder.
 
-    Lines after `first_step` are dropped when a run resumes, so that the file is the one curve of the run that
-    counts.
+    Process 0 alone writes. Lines after `first_step` are dropped when a run resumes, so that the file is the one curve
+    of the run that counts.
+
+    Every method raises `UserError` if the disk is full.
     """
 
     def __init__(self, workdir: pathlib.Path, first_step: int):
         self._workdir = workdir
         self._path = workdir / "losses.jsonl"
-        kept = []
-        if self._path.exists():
-            for line in self._path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:  # the last line of a run that was killed while writing it
-                    continue
-                if row["step"] <= first_step:
-                    kept.append(line)
-        io.write_text(self._path, "".join(line + "\n" for line in kept))
-        self._file = self._path.open("a")
-        self._events = SummaryWriter(str(workdir / "events"), purge_step=first_step + 1)
+        self._speaks = jax.process_index() == 0
+        if not self._speaks:
+            return
+        with _clear_about_disk(self._path):
+            kept = [json.dumps(row) for row in rows(self._path) if row["step"] <= first_step]
+            io.write_text(self._path, "".join(line + "\n" for line in kept))
+            start = {
+                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "after_step": first_step,
+                "processes": jax.process_count(),
+                "devices": jax.device_count(),
+            }
+            with (workdir / "starts.jsonl").open("a") as file:
+                file.write(json.dumps(start) + "\n")
+            self._file = self._path.open("a")
+            self._events = SummaryWriter(str(workdir / "events"), purge_step=first_step + 1)
         self._last = time.time()
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one line and one TensorBoard point per value."""
+        if not self._speaks:
+            return
         now = time.time()
-        self._file.write(json.dumps({"step": step, **values, "seconds": round(now - self._last, 2)}) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with _clear_about_disk(self._path):
+            self._file.write(json.dumps({"step": step, **values, "seconds": round(now - self._last, 2)}) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
         self._last = now
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
 
-    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """Keeps a picture, uint8 `[H, W, 3]`."""
-        self._events.add_image(name, picture, step, dataformats="HWC")
-        with io.atomic_path(self._workdir / "previews" / f"{name}_{step:07d}.png") as file:
-            Image.fromarray(picture).save(file)
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Keeps pictures, uint8 `[H, W, 3]`."""
+        for name, picture in pictures.items() if self._speaks else ():
+            path = self._workdir / "previews" / f"{name}_{step:07d}.png"
+            with _clear_about_disk(path):
+                self._events.add_image(name, picture, step, dataformats="HWC")
+                with io.atomic_path(path) as file:
+                    Image.fromarray(picture).save(file)
 
     def close(self) -> None:
         """Flushes everything."""
-        self._file.close()
-        self._events.close()
+        if self._speaks:
+            self._file.close()
+            self._events.close()
+
+
+def rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The whole lines of a file of JSON lines; a run that was killed may have left half of one."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
+
+
+def total(counters: Mapping[str, float]) -> dict[str, float]:
+    """Counters of each process, added up over all; every process must call it with the same names."""
+    if jax.process_count() == 1 or not counters:
+        return {name: float(value) for name, value in counters.items()}
+    names = sorted(counters)
+    everywhere = multihost_utils.process_allgather(np.array([float(counters[name]) for name in names]))
+    return dict(zip(names, everywhere.sum(0).tolist(), strict=True))
+
+
+def record(config: Any, parameters: int, workdir: pathlib.Path) -> dict[str, Any]:
+    """What a reader of the training record wants to know: config, size, time, throughput, restarts, device."""
+    lines = rows(workdir / "losses.jsonl")
+    seconds = sum(row["seconds"] for row in lines)
+    steps = lines[-1]["step"] if lines else 0
+    return {
+        "config": json.loads(config.to_json_best_effort()),
+        "parameters": parameters,
+        "steps": steps,
+        "seconds": round(seconds, 1),
+        "steps_per_second": round(steps / seconds, 4) if seconds else 0.0,
+        "restarts": max(len(rows(workdir / "starts.jsonl")) - 1, 0),
+        "final": lines[-1] if lines else {},
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "jax": jax.__version__,
+    }
+
+
+@contextlib.contextmanager
+def _clear_about_disk(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not checkpoint.disk_full(error):
+            raise
+        raise UserError(
+            f"{path}: the disk is full; make room and give the same command again, it goes on from its last checkpoint"
+        ) from error

@@ -62,6 +62,19 @@ def make(config: Any) -> optax.GradientTransformation:
     return optax.chain(*steps)
 
 
+def rates(config: Any, params: Any) -> dict[str, float]:
+    """Factors on the learning rate, by part of the parameters (the first word of a path), and `part:pattern` where some
+    of a part have another than the rest.
+    """
+    found = {}
+    for path, _ in jax.tree_util.tree_leaves_with_path(params):
+        name = "/".join(str(key.key) for key in path)
+        part = name.partition("/")[0]
+        pattern, factor = next(((p, f) for p, f in config.rate_factors if re.search(p, name)), ("", 1.0))
+        found[f"{part}:{pattern}" if pattern else part] = factor
+    return found
+
+
 def _scaled(updates: Any, factors: Sequence[tuple[str, float]]) -> Any:
     def scale(path, update):
         name = "/".join(str(key.key) for key in path)

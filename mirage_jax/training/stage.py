@@ -22,10 +22,12 @@ class Stage:
     Attributes:
       init: `key -> trainable` parameters.
       frozen: parameters that the loss reads and nobody changes (a jit argument, never a constant).
-      loss: `(trainable, frozen, batch, key) -> (loss [], metrics)`, pure.
+      loss: `(trainable, frozen, batch, keys) -> (loss [], metrics)`, pure, means over the examples of the batch; each
+        example has a random key of its own.
       batches: makes the checkpointable iterator of host batches.
       preview: `(trainable, frozen, batch) -> {name: uint8 [H, W, 3]}` pictures for a person.
       finish: `(trainable, frozen, batches) -> (config, params)`: the whole model after this stage.
+      counters: what this process has counted so far, such as skipped samples, by name; always the same names.
     """
 
     init: Callable[[chex.PRNGKey], Params]
@@ -34,3 +36,4 @@ class Stage:
     batches: Callable[[], Any]
     preview: Callable[[Params, Params, Batch], dict[str, np.ndarray]]
     finish: Callable[[Params, Params, Any], tuple[ModelConfig, Params]]
+    counters: Callable[[], Mapping[str, float]] = dict

@@ -123,14 +123,15 @@ def params_from_public(tensors: Mapping[str, np.ndarray], layout: Layout) -> dic
     """Parameters `{part: ..}` (what of them is in `tensors`) from public arrays by name.
 
     Raises:
-      UserError: if a name is not in the layout, or two names are the same parameter.
+      UserError: if a name is not in the layout, or two different tensors are the same parameter.
     """
     flat: dict[str, np.ndarray] = {}
     for name, array in tensors.items():
         path, storage = to_ours(name, layout)
-        if path in flat:
-            raise UserError(f"tensor {name} is a second one for the parameter {path}")
-        flat[path] = from_public(array, storage)
+        ours = from_public(array, storage)
+        if path in flat and not np.array_equal(flat[path], ours):  # tied tensors may be stored under both names
+            raise UserError(f"tensor {name} is a second, different one for the parameter {path}")
+        flat[path] = ours
     return traverse_util.unflatten_dict(flat, sep="/")
 
 

@@ -1,17 +1,22 @@
-"""A model on disk: a folder with `model.json` (every number) and `params/` (Orbax).
+"""A model on disk: a folder with `model.json` (every number) and Orbax trees with the parameters.
 
-One call each way: `save(path, config, params)` and `load(path)`.
+`save` writes all parts as one tree, `params/`; a converted part is a tree of its own, `params.NAME/`. `load` reads both,
+and of each tree only the parts that are asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
+from flax import traverse_util
 
 from mirage_jax import io
 from mirage_jax.errors import UserError
@@ -21,6 +26,16 @@ from mirage_jax.models.config import ModelConfig
 
 DEFAULT = pathlib.Path(__file__).parent.parent / "assets" / "default"
 """The model that ships with the project."""
+
+_MATRICES = ("kernel", "A", "B", "token_embedding")
+_CONVERTERS = {
+    "vae": "vae_original",
+    "dit": "wan_original",
+    "side": "side_release",
+    "lora": "lora_release",
+    "text": "umt5_original",
+    "depth": "depth_anything",
+}
 
 
 def save(path: str | pathlib.Path, config: ModelConfig, params: Any, dtype: Any = None) -> None:
@@ -41,8 +56,7 @@ def save(path: str | pathlib.Path, config: ModelConfig, params: Any, dtype: Any 
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(temporary / "params", params)
     (temporary / "params" / "commit_success.txt").unlink(missing_ok=True)  # it names this machine's path
-    with io.atomic_path(temporary / "model.json") as file:
-        pathlib.Path(file).write_text(config.to_json() + "\n")
+    io.write_text(temporary / "model.json", config.to_json() + "\n")
     old = path.with_name(path.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
@@ -51,30 +65,136 @@ def save(path: str | pathlib.Path, config: ModelConfig, params: Any, dtype: Any 
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load(path: str | pathlib.Path | None = None) -> tuple[ModelConfig, Any]:
+def load(
+    path: str | pathlib.Path | None = None,
+    parts: Sequence[str] | None = None,
+    dtype: Any = None,
+    shardings: Callable[[Any], Any] | None = None,
+) -> tuple[ModelConfig, Any]:
     """Reads a model folder; without a path, the model that ships with the project.
 
+    With a `dtype`, only the tensors that matrix products and convolutions read are of that dtype. Norm weights, biases,
+    modulation tables, position biases and the time embedding stay float32: they are computed with in float32, together
+    they are under one percent of a large model, and bfloat16 would round what they add to or scale every token with.
+
+    Args:
+      path: the folder.
+      parts: what to read ('vae', 'dit', ..); None reads all that the config names. Nothing else is read from disk.
+      dtype: of the matrices; None is float32.
+      shardings: from the tree of `jax.ShapeDtypeStruct`s of what is read to the tree of their shardings, so that each
+        tensor goes from disk to where it belongs; None keeps all on the host.
+
     Returns:
-      The config, and the parameters as float32 arrays on the host.
+      The config, and the parameters by part.
 
     Raises:
-      UserError: if the folder is missing, not a model, damaged, or does not fit its own config.
+      UserError: if the folder is missing, not a model, damaged, lacks a part, or does not fit its own config.
     """
     path = pathlib.Path(DEFAULT if path is None else path).absolute()
+    config = read_config(path)
+    where = _parts_on_disk(path, config)
+    wanted = config_parts(config) if parts is None else tuple(parts)
+    for part in wanted:
+        if part not in where:
+            raise UserError(f"{path}: the model has no part {part!r}; {_how_to_make(part, path)}")
+    on_disk = {part: where[part][1] for part in wanted}
+    if misfit := parameters.first_misfit(config, on_disk):
+        raise UserError(f"{path}: the weights do not fit model.json: {misfit}")
+    target = {part: _with_dtypes(part, tree, dtype) for part, tree in on_disk.items()}
+    placed = jax.tree.map(lambda _: _host(), target) if shardings is None else shardings(target)
+    target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), target, placed)
+    params: dict[str, Any] = {}
+    for folder in sorted({where[part][0] for part in wanted}):
+        params |= restore(folder, {part: target[part] for part in wanted if where[part][0] == folder})
+    return config, {part: params[part] for part in wanted}
+
+
+def parts_of(path: str | pathlib.Path) -> tuple[str, ...]:
+    """The parts whose parameters a model folder holds. Raises `UserError` as `load` does."""
+    path = pathlib.Path(path).absolute()
+    return tuple(_parts_on_disk(path, read_config(path)))
+
+
+def config_parts(config: ModelConfig) -> tuple[str, ...]:
+    """The parts that a config names."""
+    return tuple(dict.fromkeys(name.split("/")[0] for name in parameters.shapes(config)))
+
+
+def read_config(path: pathlib.Path) -> ModelConfig:
+    """The config of a model folder. Raises `UserError` if there is none."""
     file = path / "model.json"
     if not file.is_file():
         raise UserError(f"{path}: not a model folder, expected model.json and params/ in it")
-    config = model_config.from_json(file.read_text(), str(file))
-    with ocp.StandardCheckpointer() as checkpointer:
-        try:
-            metadata = checkpointer.metadata(path / "params").item_metadata.tree
-            cpu = jax.local_devices(backend="cpu")[0]
-            sharding = jax.sharding.SingleDeviceSharding(cpu)
-            target = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=sharding), metadata)
-            params = checkpointer.restore(path / "params", target)
-        except Exception as error:  # Orbax and its storage raise many kinds; all mean the same to a person
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise UserError(f"{path}/params: damaged or incomplete checkpoint ({reason})") from error
-    if misfit := parameters.first_misfit(config, params):
-        raise UserError(f"{path}: the weights do not fit model.json: {misfit}")
-    return config, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    return model_config.from_json(file.read_text(), str(file))
+
+
+def read_shapes(tree: pathlib.Path) -> dict[str, Any]:
+    """The `jax.ShapeDtypeStruct`s of an Orbax tree, nothing of which is read but its description."""
+    with _damage_is_an_error(tree), contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        metadata = handler.metadata(epath.Path(tree)).tree
+        return jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), metadata)
+
+
+def restore(tree: pathlib.Path, target: Any) -> Any:
+    """Reads of an Orbax tree the leaves of `target`, in its dtypes; on the host, where it has no sharding."""
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_host() if x.sharding is None else x.sharding),
+        target,
+    )
+    arguments = ocp.args.PyTreeRestore(
+        item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+    )
+    with _damage_is_an_error(tree), contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        return handler.restore(epath.Path(tree), args=arguments)
+
+
+def _parts_on_disk(path: pathlib.Path, config: ModelConfig) -> dict[str, tuple[pathlib.Path, Any]]:
+    """Folder and shapes of every part."""
+    found: dict[str, tuple[pathlib.Path, Any]] = {}
+    folders = [folder for folder in (path / "params", *sorted(path.glob("params.*"))) if folder.is_dir()]
+    if not folders:
+        raise UserError(f"{path}: not a model folder, expected params/ beside model.json")
+    named = config_parts(config)
+    for folder in folders:
+        for part, tree in read_shapes(folder).items():
+            if part in found:
+                raise UserError(f"{path}: part {part!r} is both in {found[part][0].name}/ and in {folder.name}/")
+            if part not in named:
+                raise UserError(
+                    f"{folder}: holds a part {part!r}, expected those that model.json names: {', '.join(named)}"
+                )
+            found[part] = folder, tree
+    return found
+
+
+def _how_to_make(part: str, path: pathlib.Path) -> str:
+    if part in _CONVERTERS:
+        return (
+            f"make it with: python -m experiments.convert_weights --layout {_CONVERTERS[part]} --out {path} --source .."
+        )
+    return "train it with: python -m experiments.train"
+
+
+def _with_dtypes(part: str, tree: Mapping[str, Any], dtype: Any) -> Any:
+    """The shapes of a part with the dtypes `load` gives."""
+
+    def of(path: tuple[str, ...]) -> Any:
+        is_matrix = path[-1] in _MATRICES and "time_embedding" not in path
+        return jnp.float32 if dtype is None or not is_matrix else dtype
+
+    flat = traverse_util.flatten_dict({part: tree})
+    typed = {name: jax.ShapeDtypeStruct(x.shape, of(name)) for name, x in flat.items()}
+    return traverse_util.unflatten_dict(typed)[part]
+
+
+def _host() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+
+
+@contextlib.contextmanager
+def _damage_is_an_error(tree: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Orbax and its storage raise many kinds; all mean the same to a person
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"{tree}: damaged or incomplete checkpoint ({reason})") from error

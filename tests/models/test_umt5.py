@@ -43,7 +43,7 @@ def test_the_wan_config_has_it_and_keeps_it_through_json():
 
 
 def test_buckets_are_exact_near_and_half_octaves_far():
-    # With 32 buckets to distance 128, far bucket 8 + k of a direction starts at 8 sqrt(2)^k: in integers, 64 * 2^k <= n^2.
+    # Of 32 buckets to distance 128, far bucket 8 + k starts at 8 sqrt(2)^k: in integers, 64 * 2^k <= n^2.
     length = 300
     buckets = umt5.position_buckets(umt5.UMT5_XXL, length)
     for distance in range(1 - length, length):

@@ -99,6 +99,11 @@ def test_config_with_lists_that_do_not_fit_is_refused():
         dataclasses.replace(TINY, time_downsample=(True,))
 
 
+def test_statistics_of_another_number_of_channels_are_refused():
+    with pytest.raises(UserError, match="5 latent channels need as many entries of latent_mean and latent_std, found 2 and 5"):
+        dataclasses.replace(TINY, latent_mean=(0.0, 1.0))
+
+
 def test_average_down_is_the_mean_over_folded_cells():
     x = np.random.default_rng(0).normal(size=(4, 4, 6, 2)).astype(np.float32)
     out = vae_layers.average_down(x, 4, 2, 2)
@@ -132,3 +137,4 @@ def test_full_size_has_the_parameters_of_wan22():
     shapes = jax.eval_shape(lambda key: vae.init(vae.WAN22, key), jax.random.key(0))
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 704_688_668
     assert (vae.WAN22.stride_space, vae.WAN22.stride_time) == (16, 4)
+    assert vae.WAN22.latent_mean[:2] == (-0.2289, -0.0052) and vae.WAN22.latent_std[-2:] == (0.7468, 0.7744)

@@ -68,7 +68,9 @@ def markdown(rows: list[dict]) -> str:
     lines = ["| what | oracle | error | bound | ok |", "|---|---|---|---|---|"]
     for row in rows:
         error = "not finite" if row["error"] is None else f"{row['error']:.1e}"
-        lines.append(f"| {row['what']} | {row['oracle']} | {error} | {row['bound']:.0e} | {'yes' if row['ok'] else 'NO'} |")
+        lines.append(
+            f"| {row['what']} | {row['oracle']} | {error} | {row['bound']:.0e} | {'yes' if row['ok'] else 'NO'} |"
+        )
     return "\n".join(lines)
 
 
@@ -102,7 +104,7 @@ def main() -> int:
     fill(DOCS, "versions", versions())
     rows = collector.table("fp32") + collector.table("bf16")
     bad = [row["what"] for row in rows if not row["ok"]]
-    print(f"{len(rows)} comparisons, {len(bad)} beyond their bound{''.join(f'\n  {what}' for what in bad)}")
+    print("\n  ".join([f"{len(rows)} comparisons, {len(bad)} beyond their bound", *bad]))
     print(f"{OUT / 'parity.json'}")
     return status or int(bool(bad) or not rows)
 

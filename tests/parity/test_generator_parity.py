@@ -1,159 +1,164 @@
 """The DiT and its side branch against the public PyTorch implementation, random weights, outputs and gradients."""
 
-import diffusers
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 import torch
+from oracles import DIT, channels_first, channels_last, normal
+from record import record, relative_error
 
-from mirage_jax.models.dit import DiTConfig
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.side_branch import SideBranchConfig
-from mirage_jax.weights import wan_layouts
 
-FRAMES, HEIGHT, WIDTH, CHANNELS, CONTROL = 3, 4, 6, 48, 96
-DIT = DiTConfig(
-    dim=256, ffn_dim=512, heads=2, layers=3, in_channels=CHANNELS, text_dim=32, text_tokens=5, prediction="flow"
-)
-ORACLE = {
-    "patch_size": (1, 2, 2),
-    "num_attention_heads": 2,
-    "attention_head_dim": 128,
-    "in_channels": CHANNELS,
-    "out_channels": CHANNELS,
-    "text_dim": 32,
-    "freq_dim": 256,
-    "ffn_dim": 512,
-    "num_layers": 3,
-    "cross_attn_norm": True,
-    "qk_norm": "rms_norm_across_heads",
-    "eps": 1e-6,
-    "rope_max_seq_len": 1024,
-}
-DIFFUSERS = wan_layouts.DIFFUSERS_DIT + wan_layouts.DIFFUSERS_SIDE
+HEIGHT, WIDTH, FRAMES = 4, 6, 3
+TEXT = normal(0, DIT.text_tokens, DIT.text_dim)
+DIT_ORACLE, SIDE_ORACLE = "diffusers.WanTransformer3DModel", "diffusers.WanVACETransformer3DModel"
 
 
-def randomised(model):
-    """The model with noise added to every weight, so that none is zero or one by initialisation."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += 0.02 * torch.randn_like(weight)
-    return model.float().eval()
+@pytest.fixture(scope="module")
+def dit():
+    return oracles.dit()
 
 
-def ours_from(tensors):
-    return wan_layouts.params_from_public({k: v.detach().numpy() for k, v in tensors.items()}, DIFFUSERS)
+def latents(seed, frames):
+    return normal(seed, frames, HEIGHT, WIDTH, oracles.CHANNELS)
 
 
-def inputs():
-    rng = np.random.default_rng(0)
-    normal = lambda *shape: rng.standard_normal(shape, dtype=np.float32)  # noqa: E731
-    return {
-        "target": normal(FRAMES, HEIGHT, WIDTH, CHANNELS),
-        "control": normal(FRAMES, HEIGHT, WIDTH, CONTROL),
-        "text": normal(DIT.text_tokens, DIT.text_dim),
-        "weight": normal(FRAMES, HEIGHT, WIDTH, CHANNELS),
-    }
-
-
-def channels_first(latents, grad=False):
-    return torch.from_numpy(latents).permute(3, 0, 1, 2)[None].contiguous().requires_grad_(grad)
-
-
-def channels_last(latents):
-    return latents[0].permute(1, 2, 3, 0).detach().numpy()
-
-
-def relative_error(found, expected):
-    return np.linalg.norm(np.asarray(found) - expected) / np.linalg.norm(expected)
-
-
-def compare(generator, params, arguments, data, output, target_gradient, weight_gradients):
-    """Outputs, and gradients of `sum(output * weight)` by every parameter and by the target."""
+def compare_with_gradients(what, oracle, model, generator, arguments, output, target):
+    """Outputs, and gradients of `sum(output * weight)` by the target and by every parameter."""
+    weight = latents(9, output.shape[2])
+    model.zero_grad()
+    (output * channels_first(weight)).sum().backward()
 
     def objective(params, target):
         found = generator.apply({"params": params}, target, **arguments)
-        return jnp.sum(found * data["weight"]), found
+        return jnp.sum(found * weight), found
 
-    gradients, found = jax.jit(jax.grad(objective, (0, 1), has_aux=True))(params, data["target"])
-    assert relative_error(found, output) < 1e-4
-    assert relative_error(gradients[1], target_gradient) < 1e-4
-    assert jax.tree.structure(weight_gradients) == jax.tree.structure(gradients[0])
-    for (path, mine), theirs in zip(
-        jax.tree_util.tree_leaves_with_path(gradients[0]), jax.tree.leaves(weight_gradients), strict=True
-    ):
-        assert relative_error(mine, theirs) < 1e-4, jax.tree_util.keystr(path)
+    params = oracles.generator_params(model.state_dict())
+    (by_params, by_target), found = jax.jit(jax.grad(objective, (0, 1), has_aux=True))(params, channels_last(target))
+    expected = oracles.generator_params(oracles.gradients(model))
+    errors = jax.tree.leaves(jax.tree.map(relative_error, by_params, expected))
+    record(f"{what}, output", oracle, relative_error(found, channels_last(output)))
+    record(f"{what}, gradient of the target", oracle, relative_error(by_target, channels_last(target.grad)))
+    record(f"{what}, gradient of every weight (worst)", oracle, max(errors))
 
 
-def test_dit_with_a_timestep_per_frame():
-    model = randomised(diffusers.WanTransformer3DModel(**ORACLE))
-    data, timesteps = inputs(), np.array([0.0, 937.0, 418.0], np.float32)
-    target = channels_first(data["target"], grad=True)
-    tokens = (HEIGHT // 2) * (WIDTH // 2)
-    output = model(
-        target,
-        torch.from_numpy(np.repeat(timesteps, tokens))[None],
-        torch.from_numpy(data["text"])[None],
-        return_dict=False,
-    )[0]
-    (output * channels_first(data["weight"])).sum().backward()
-    compare(
-        Generator(DIT),
-        ours_from(model.state_dict()),
-        {"timesteps": timesteps, "text": data["text"]},
-        data,
-        channels_last(output),
-        channels_last(target.grad),
-        ours_from({name: weight.grad for name, weight in model.named_parameters()}),
+def test_dit_with_a_timestep_per_frame(dit):
+    timesteps = np.float32([0, 937, 418])
+    target = channels_first(latents(0, FRAMES), grad=True)
+    tokens = torch.from_numpy(np.repeat(timesteps, (HEIGHT // 2) * (WIDTH // 2)))[None]
+    output = dit(target, tokens, torch.from_numpy(TEXT)[None], return_dict=False)[0]
+    arguments = {"timesteps": timesteps, "text": TEXT}
+    compare_with_gradients("DiT, timestep per frame", DIT_ORACLE, dit, Generator(DIT), arguments, output, target)
+
+
+def test_preceding_frames_continue_the_time_axis_with_timestep_zero(dit):
+    """What the public model can do unchanged: later frames with timestep 0."""
+    frames = latents(1, FRAMES)
+    tokens = torch.from_numpy(np.repeat(np.float32([0, 700, 0]), (HEIGHT // 2) * (WIDTH // 2)))[None]
+    with torch.no_grad():
+        output = dit(channels_first(frames), tokens, torch.from_numpy(TEXT)[None], return_dict=False)[0]
+    found = jax.jit(Generator(DIT).apply)(
+        {"params": oracles.generator_params(dit.state_dict())},
+        frames[:2],
+        np.float32([0, 700]),
+        preceding=frames[2:],
+        text=TEXT,
     )
+    record("DiT, target | preceding", DIT_ORACLE, relative_error(found, channels_last(output)[:2]))
 
 
-def test_preceding_frames_continue_the_time_axis_with_timestep_zero():
-    model = randomised(diffusers.WanTransformer3DModel(**ORACLE))
-    data, tokens = inputs(), (HEIGHT // 2) * (WIDTH // 2)
+@pytest.mark.parametrize("valid", [((True, True), (True,)), ((True, False), (False,))])
+def test_segment_layout_and_validity(dit, valid):
+    """A frame that is not valid is one that the public model is not given."""
+    reference, target, preceding = latents(2, 2), latents(3, 2), latents(4, 1)
+    keep = np.array([*valid[0], True, True, *valid[1]])
+    frames = np.concatenate([reference, target, preceding])[keep]
+    start = sum(valid[0])
+    with torch.no_grad():
+        output = oracles.run_segment(
+            dit,
+            channels_first(frames),
+            np.array([-2, -1, 0, 1, 2])[keep],
+            np.float32([0, 0, 0, 812, 0])[keep],
+            TEXT,
+        )
+    found = jax.jit(Generator(DIT).apply)(
+        {"params": oracles.generator_params(dit.state_dict())},
+        target,
+        np.float32([0, 812]),
+        preceding=preceding,
+        reference=reference,
+        preceding_valid=np.array(valid[1]),
+        reference_valid=np.array(valid[0]),
+        text=TEXT,
+    )
+    what = "DiT, reference | target | preceding" + ("" if keep.all() else ", some not valid")
+    record(what, DIT_ORACLE, relative_error(found, channels_last(output)[start : start + 2]))
+
+
+@pytest.mark.parametrize("control", [96, 49])
+def test_segment_layout_with_side_branch(control):
+    model = oracles.side(control)
+    target = channels_first(latents(5, 2), grad=True)
+    reference, preceding = latents(6, 1), latents(7, 1)
+    controls = normal(8, 3, HEIGHT, WIDTH, control)
+    output = oracles.run_segment(
+        model,
+        torch.cat([channels_first(reference), target, channels_first(preceding)], dim=2),
+        [-1, 0, 1, 2],
+        [0, 0, 640, 0],
+        TEXT,
+        channels_first(controls),
+        reference=1,
+    )[:, :, 1:3]
+    arguments = {
+        "timesteps": np.float32([0, 640]),
+        "preceding": preceding,
+        "reference": reference,
+        "control": controls,
+        "text": TEXT,
+    }
+    generator = Generator(DIT, SideBranchConfig(control))
+    what = f"DiT and side branch of {control} channels, reference | target | preceding"
+    compare_with_gradients(what, SIDE_ORACLE, model, generator, arguments, output, target)
+
+
+@pytest.mark.parametrize(("control", "timestep"), [(96, 640), (49, 0)])
+def test_side_branch_of_the_public_model_unchanged(control, timestep):
+    model = oracles.side(control)
+    target, controls = latents(0, FRAMES), normal(1, FRAMES, HEIGHT, WIDTH, control)
     with torch.no_grad():
         output = model(
-            channels_first(data["target"]),
-            torch.from_numpy(np.repeat(np.float32([0, 700, 0]), tokens))[None],
-            torch.from_numpy(data["text"])[None],
+            channels_first(target),
+            torch.tensor([timestep]),
+            torch.from_numpy(TEXT)[None],
+            control_hidden_states=channels_first(controls),
+            control_hidden_states_scale=torch.ones(2),
             return_dict=False,
         )[0]
-    found = jax.jit(Generator(DIT).apply)(
-        {"params": ours_from(model.state_dict())},
-        data["target"][:2],
-        np.float32([0, 700]),
-        preceding=data["target"][2:],
-        text=data["text"],
-    )
-    assert relative_error(found, channels_last(output)[:2]) < 1e-4
-
-
-@pytest.mark.parametrize("timestep", [0, 640])
-def test_side_branch(timestep):
-    model = randomised(diffusers.WanVACETransformer3DModel(**ORACLE, vace_layers=[0, 2], vace_in_channels=CONTROL))
-    data = inputs()
-    target = channels_first(data["target"], grad=True)
-    output = model(
+    found = jax.jit(Generator(DIT, SideBranchConfig(control)).apply)(
+        {"params": oracles.generator_params(model.state_dict())},
         target,
-        torch.tensor([timestep]),
-        torch.from_numpy(data["text"])[None],
-        control_hidden_states=channels_first(data["control"]),
-        control_hidden_states_scale=torch.ones(2),
-        return_dict=False,
-    )[0]
-    (output * channels_first(data["weight"])).sum().backward()
-    compare(
-        Generator(DIT, SideBranchConfig(CONTROL)),
-        ours_from(model.state_dict()),
-        {
-            "timesteps": np.full(FRAMES, timestep, np.float32),
-            "text": data["text"],
-            "control": data["control"],
-        },
-        data,
-        channels_last(output),
-        channels_last(target.grad),
-        ours_from({name: weight.grad for name, weight in model.named_parameters()}),
+        np.full(FRAMES, timestep, np.float32),
+        control=controls,
+        text=TEXT,
     )
+    record(f"DiT and side branch of {control} channels", SIDE_ORACLE, relative_error(found, channels_last(output)))
+
+
+def test_wan21_config():
+    """Its sizes are other numbers of the same module; 12 heads of 128 and 16 channels are what differs in kind."""
+    model = oracles.dit(in_channels=16, out_channels=16)
+    config = dataclasses.replace(DIT, in_channels=16)
+    target = normal(0, 2, HEIGHT, WIDTH, 16)
+    with torch.no_grad():
+        output = model(channels_first(target), torch.tensor([500]), torch.from_numpy(TEXT)[None], return_dict=False)[0]
+    found = jax.jit(Generator(config).apply)(
+        {"params": oracles.generator_params(model.state_dict())}, target, np.full(2, 500, np.float32), text=TEXT
+    )
+    record("DiT of 16 channels (Wan2.1)", DIT_ORACLE, relative_error(found, channels_last(output)))

@@ -48,8 +48,8 @@ def _stage(poison_from=None):
 
         return grain.MapDataset.range(1000).map(make).to_iter_dataset()
 
-    def loss(params, _frozen, batch, key):
-        noise = 0.01 * jax.random.normal(key, batch["y"].shape)
+    def loss(params, _frozen, batch, keys):
+        noise = 0.01 * jax.vmap(jax.random.normal)(keys)
         error = batch["x"] @ params["w"] - batch["y"] + noise
         return jnp.mean(error**2), {"absolute_error": jnp.mean(jnp.abs(error))}
 

@@ -18,7 +18,7 @@ from mirage_jax import weights
 from mirage_jax.diffusion import flow
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
-from mirage_jax.models import lora, parameters, vae
+from mirage_jax.models import lora, parameters, partition, vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
 from mirage_jax.training import posed
@@ -53,7 +53,7 @@ def make(config: Any) -> Stage:
         fresh = parameters.init(key, model, params)
         return {part: fresh[part] for part in trainable}
 
-    def loss(moving, frozen, batch, key):
+    def loss(moving, frozen, batch, keys):
         parts = {**frozen, **moving}
 
         def one(sample, key):
@@ -63,7 +63,7 @@ def make(config: Any) -> Stage:
             example = posed.example(example_key, model, clip, start, augment, parts.get("ones"))
             return example_loss(model, parts, example, noise_key, with_memory, sample.get("text"))
 
-        errors, seen = jax.vmap(one)(dict(batch), jax.random.split(key, len(batch["latents"])))
+        errors, seen = partition.over_batch(one)(dict(batch), keys)
         return errors.mean(), {"visible": seen.mean()}
 
     @jax.jit

@@ -17,7 +17,7 @@ from matplotlib import colormaps
 
 from mirage_jax import geometry, weights
 from mirage_jax.models import config as model_config
-from mirage_jax.models import vae
+from mirage_jax.models import partition, vae
 from mirage_jax.models.heads import LatentHeads
 from mirage_jax.training import posed
 from mirage_jax.training.stage import Stage
@@ -31,7 +31,7 @@ def make(config: Any) -> Stage:
     model = dataclasses.replace(loaded, heads=wanted.heads)
     module = LatentHeads(model.heads)
 
-    def loss(moving, _frozen, batch, key):
+    def loss(moving, _frozen, batch, keys):
         def one(sample, key):
             index_key, level_key, noise_key = jax.random.split(key, 3)
             clip = posed.from_batch(sample)
@@ -42,7 +42,7 @@ def make(config: Any) -> Stage:
             out = jax.vmap(lambda z, r: module.apply({"params": moving}, z, r))(noisy, geometry.rays(clip.cameras))
             return head_losses(out, clip, config.dynamic_weight)
 
-        rows = jax.vmap(one)(dict(batch), jax.random.split(key, len(batch["latents"])))
+        rows = partition.over_batch(one)(dict(batch), keys)
         metrics = {name: value.mean() for name, value in rows.items()}
         return metrics["depth"] + metrics["keep"] + metrics["sky"], metrics
 

@@ -17,7 +17,7 @@ from mirage_jax import data, weights
 from mirage_jax.data import pipeline
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
-from mirage_jax.models import vae
+from mirage_jax.models import partition, vae
 from mirage_jax.training.stage import Stage
 
 _FIRST_LOG_VARIANCE = -5.0
@@ -29,7 +29,7 @@ def make(config: Any) -> Stage:
     coder = model.vae
     earlier = _earlier(config.init_from, coder) if config.init_from else None
 
-    def loss(params, _frozen, batch, key):
+    def loss(params, _frozen, batch, keys):
         def one(frames, key):
             crop_key, noise_key = jax.random.split(key)
             x = _random_crop(crop_key, frames, config.crop).astype(jnp.float32) / 127.5 - 1.0
@@ -40,20 +40,20 @@ def make(config: Any) -> Stage:
             kl = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
             return jnp.mean(error**2), jnp.mean(jnp.abs(error)), kl
 
-        keys = jax.random.split(key, len(batch["frames"]))
-        squared, absolute, kl = (value.mean() for value in jax.vmap(one)(batch["frames"], keys))
+        squared, absolute, kl = (value.mean() for value in partition.over_batch(one)(batch["frames"], keys))
         total = squared + config.l1_weight * absolute + config.kl_weight * kl
         return total, {"squared_error": squared, "absolute_error": absolute, "kl": kl}
 
     def batches():
+        index, count = partition.batch_share(partition.make_mesh(dict(config.mesh)), config.batch_size)
         source = data.load_source(config.data, config.split, fields=("frames",))
         return pipeline.clips(
             source,
-            batch_size=config.batch_size,
+            batch_size=config.batch_size // count,
             frames=config.frames,
             seed=config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=index,
+            process_count=count,
             workers=config.workers,
             windows_per_clip=config.windows_per_clip,
         )

@@ -1,0 +1,196 @@
+"""Benchmark suite `compile`: what memory the full-size programs need on each device, without weights or accelerators.
+
+Every row is one program compiled ahead of time in a process of its own, for virtual CPU devices and, where the package
+libtpu is installed, for TPUs that are described and not there: by the compiler that would run there, which refuses what
+does not fit. Rows found in the record of an earlier run are kept, so a run that was stopped goes on.
+
+A GPU has no compiler here. Its need is stated from the weights, which are the same everywhere, and the temporaries of
+the TPU programs, whose attention is tiled as cuDNN's is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import tqdm
+
+from mirage_jax.errors import UserError
+from mirage_jax.evaluation import full_size_programs as programs
+from mirage_jax.io import write_json
+from mirage_jax.models import config as model_config
+
+OPTIONS = ("out",)
+"""What the command hands to `measure`."""
+
+MODEL = "wan22_ti2v_5b"
+CHIPS = {"v5e": (16, "2x4", "8x8"), "v5p": (95, "2x2x2", "4x4x4"), "v6e": (32, "2x4", "8x8")}
+"""TPUs: GB of a chip, topologies of 8 and of 64."""
+GPUS = (24, 48, 80, 141)
+"""GB of the GPUs for which a statement is made."""
+TILE = 24
+GB = 1e9
+
+DENOISE_MESHES = {1: {"data": 1}, 8: {"sequence": 8}, 64: {"fsdp": 8, "sequence": 8}}
+TRAIN_MESHES = {1: {"data": 1}, 8: {"fsdp": 8}, 64: {"fsdp": 64}}
+DECODE_MESHES = {1: {"data": 1}, 8: {"fsdp": 8}, 64: {"fsdp": 64}}
+
+
+def rows() -> list[dict[str, Any]]:
+    """What is compiled, in order."""
+    wanted = []
+    for count in (1, 8, 64):
+        for chip in ("v5p", "v5e", "v6e"):
+            topology = f"{chip}:{CHIPS[chip][2 if count == 64 else 1]}"
+            wanted.append({"program": "denoise", "mesh": DENOISE_MESHES[count], "topology": topology})
+            if count == 1:
+                wanted.append({**wanted[-1], "int8": True})
+            wanted.append({"program": "train", "mesh": TRAIN_MESHES[count], "batch": count, "topology": topology})
+            if count == 1:
+                wanted.append({"program": "decode", "mesh": DECODE_MESHES[count], "topology": topology})
+                wanted.append({**wanted[-1], "tile": TILE})
+    for count in (1, 8, 64):
+        wanted.append({"program": "denoise", "mesh": DENOISE_MESHES[count]})
+        wanted.append({"program": "train", "mesh": TRAIN_MESHES[count], "batch": count})
+        wanted.append({"program": "decode", "mesh": DECODE_MESHES[count]})
+    return wanted
+
+
+def measure(out: pathlib.Path, model: str = MODEL) -> dict[str, Any]:
+    """Compiles the rows that `out/compile.json` does not have yet, one process at a time.
+
+    Rows for TPUs are left for another run where libtpu is not installed.
+    """
+    target = pathlib.Path(out) / "compile.json"
+    record = json.loads(target.read_text()) if target.exists() else {"rows": []}
+    if record.get("model", model) != model:
+        raise UserError(f"{target}: rows are of {record['model']!r}, expected {model!r}; give another --out")
+    config = model_config.PRESETS[model]()
+    record |= {
+        "model": model,
+        "tokens": programs.tokens(config),
+        "parameters": programs.counts(config),
+        "jax": jax.__version__,
+    }
+    if config.text is not None:
+        record["parameters"]["text"] = _text_parameters(config)
+    have_tpu = importlib.util.find_spec("libtpu") is not None
+    done = [row["spec"] for row in record["rows"]]
+    missing = [spec for spec in rows() if spec not in done and (have_tpu or "topology" not in spec)]
+    for spec in tqdm.tqdm(missing, unit="program", dynamic_ncols=True):
+        print(f"compiling {_name(spec)}", flush=True)
+        record["rows"].append({"spec": spec, **_compile_elsewhere({**spec, "model": model})})
+        write_json(target, record)
+    return record
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The record as tables: counts, bytes by program, what fits."""
+    lines = [
+        f"{record['model']}, {record['tokens']:,} tokens a segment, JAX {record['jax']}. Parameters: "
+        + ", ".join(f"{name} {count:,}" for name, count in record["parameters"].items())
+        + ".",
+        "",
+        "GB per device as the compiler reports them: arguments are weights, state and inputs; temporaries are what a "
+        "program needs beside them; output is what it adds to donated arguments.",
+        "",
+        "| program | devices | mesh | compiled for | arguments | temporaries | output | fits |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    order = {json.dumps(spec, sort_keys=True): i for i, spec in enumerate(rows())}
+    for row in sorted(record["rows"], key=lambda row: order.get(json.dumps(row["spec"], sort_keys=True), len(order))):
+        spec = row["spec"]
+        mesh = " x ".join(f"{axis} {size}" for axis, size in spec["mesh"].items() if size > 1) or "one device"
+        target = spec.get("topology", "virtual CPU devices")
+        if "error" in row:
+            numbers = f"| | | | did not compile: {row['error']} |"
+        elif row["fits"] is False:
+            numbers = f"| | | | no: {row['compiler']} |"
+        else:
+            sizes = " | ".join(f"{row[name] / GB:.2f}" for name in ("arguments", "temporaries", "output"))
+            numbers = f"| {sizes} | {'yes' if row['fits'] else ''} |"
+        lines.append(f"| {_title(spec)} | {_devices(spec)} | {mesh} | {target} {numbers}")
+    return "\n".join([*lines, "", *fits(record), ""])
+
+
+def fits(record: dict[str, Any]) -> list[str]:
+    """What fits one GPU of each size, by sums of the record's own figures, as lines of markdown."""
+    found = {_title(row["spec"]): row for row in record["rows"] if _devices(row["spec"]) == 1 and row.get("arguments")}
+    wanted = ["denoising step", "denoising step, 8-bit weights", "train step", "decode", f"decode, tiles of {TILE}"]
+    if any(title not in found for title in wanted):
+        return []
+    full, small, train, decode, tiled = (found[title] for title in wanted)
+    text = record["parameters"].get("text", 0) * 2
+    vae = record["parameters"]["vae"] * 4
+    modes = {
+        "everything on the device, bfloat16": full["arguments"] + vae + text + _peak(full, decode),
+        "text encoder off the device": full["arguments"] + vae + _peak(full, decode),
+        "... and tiled decode": full["arguments"] + vae + _peak(full, tiled),
+        "... and 8-bit weights": small["arguments"] + vae + _peak(small, tiled),
+        "train step of the side branch, batch 1, remat": train["arguments"] + train["temporaries"] + train["output"],
+    }
+    lines = [
+        "Sums for one device in GB, with one tenth of the device left for the runtime and fragments. Resident are the "
+        "weights of generator and VAE (the latter float32); the peak is the larger of one denoising step and the "
+        "decoding of one latent frame.",
+        "",
+        "| | GB | " + " | ".join(f"{size} GB" for size in GPUS) + " |",
+        "|---|---|" + "---|" * len(GPUS),
+    ]
+    for name, need in modes.items():
+        answers = " | ".join("yes" if need < 0.9 * size * GB else "no" for size in GPUS)
+        lines.append(f"| {name} | {need / GB:.1f} | {answers} |")
+    return lines
+
+
+def _peak(*compiled: dict[str, Any]) -> float:
+    return max(row["temporaries"] + row["output"] for row in compiled)
+
+
+def _text_parameters(config: model_config.ModelConfig) -> int:
+    from mirage_jax.models import umt5
+
+    module = umt5.UMT5Encoder(config.text)
+    ids = jax.ShapeDtypeStruct((8,), "int32")
+    shapes = jax.eval_shape(module.init, jax.random.key(0), ids, jax.ShapeDtypeStruct((8,), bool))
+    return sum(x.size for x in jax.tree.leaves(shapes))
+
+
+def _devices(spec: dict[str, Any]) -> int:
+    count = 1
+    for size in spec["mesh"].values():
+        count *= size
+    return count
+
+
+def _title(spec: dict[str, Any]) -> str:
+    name = {"denoise": "denoising step", "train": "train step", "decode": "decode"}[spec["program"]]
+    if spec.get("batch", 1) > 1:
+        name += f", batch {spec['batch']}"
+    return name + (", 8-bit weights" if spec.get("int8") else "") + (f", tiles of {spec['tile']}" if "tile" in spec else "")
+
+
+def _name(spec: dict[str, Any]) -> str:
+    return f"{_title(spec)} on {_devices(spec)} x {spec.get('topology', 'cpu')}"
+
+
+def _compile_elsewhere(spec: dict[str, Any]) -> dict[str, Any]:
+    """One row in a process of its own, which starts with as many virtual devices as it needs."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={_devices(spec)}",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    command = [sys.executable, "-m", programs.__name__, json.dumps(spec)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        last = [line for line in result.stderr.strip().splitlines() if line.strip()][-1:]
+        return {"error": (last or [f"exit {result.returncode}"])[0][:300]}
+    return json.loads(result.stdout.strip().splitlines()[-1])

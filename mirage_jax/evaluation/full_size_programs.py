@@ -1,0 +1,266 @@
+"""The three programs of a full-size model, ready to be compiled without weights: what `full_size_compile` measures.
+
+Run as a module, it compiles one program in this process and prints a line of JSON:
+
+    python -m mirage_jax.evaluation.full_size_programs '{"program": "denoise", "mesh": {"tensor": 8}}'
+
+The devices are virtual CPU devices, or, with "topology" ("v5e:2x4"), TPUs that are described and not there, which
+needs the package libtpu.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mirage_jax.diffusion import flow
+from mirage_jax.errors import UserError
+from mirage_jax.models import config as model_config
+from mirage_jax.models import partition, quantize, vae, vae_tiling
+from mirage_jax.models.config import ModelConfig
+from mirage_jax.models.generator import Generator
+
+Shape = jax.ShapeDtypeStruct
+
+
+def generator_shapes(model: ModelConfig) -> dict[str, Any]:
+    """Parameters `{'dit', 'side'}` as shapes, float32."""
+    grid, channels = (4, 4), model.vae.latent_channels  # parameters do not depend on the grid
+    assert model.dit is not None and model.side is not None
+    generator = Generator(model.dit, model.side)
+
+    def init():
+        target, control = jnp.zeros((2, *grid, channels)), jnp.zeros((2, *grid, model.side.control_channels))
+        text = jnp.zeros((model.dit.text_tokens, model.dit.text_dim)) if model.dit.text_dim else None
+        return generator.init(jax.random.key(0), target, jnp.zeros(2), control=control, text=text)["params"]
+
+    return jax.eval_shape(init)
+
+
+def vae_shapes(model: ModelConfig) -> Any:
+    """Parameters of the VAE as shapes."""
+    return jax.eval_shape(lambda: vae.init(model.vae, jax.random.key(0)))
+
+
+def counts(model: ModelConfig) -> dict[str, int]:
+    """Parameters by part."""
+    parts = {**generator_shapes(model), "vae": vae_shapes(model)}
+    return {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in parts.items()}
+
+
+def segment_inputs(model: ModelConfig) -> dict[str, Shape]:
+    """What a denoising step is given for one segment, references, preceding frames, control and text all there."""
+    layout, channels = model.segment, model.vae.latent_channels
+    grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
+    target, past, back = 1 + layout.latents, layout.preceding, layout.reference
+    assert model.dit is not None and model.side is not None
+    inputs = {
+        "target": Shape((target, *grid, channels), jnp.float32),
+        "timesteps": Shape((target,), jnp.float32),
+        "preceding": Shape((past, *grid, channels), jnp.float32),
+        "preceding_valid": Shape((past,), jnp.bool_),
+        "reference": Shape((back, *grid, channels), jnp.float32),
+        "reference_valid": Shape((back,), jnp.bool_),
+        "control": Shape((target + past, *grid, model.side.control_channels), jnp.float32),
+    }
+    if model.dit.text_dim:
+        inputs["text"] = Shape((model.dit.text_tokens, model.dit.text_dim), jnp.float32)
+    return inputs
+
+
+def tokens(model: ModelConfig) -> int:
+    """Tokens of a segment: reference, target and preceding frames."""
+    layout, patch = model.segment, model.dit.patch
+    rows, columns = model.height // model.vae.stride_space // patch[1], model.width // model.vae.stride_space // patch[2]
+    return (1 + layout.latents + layout.preceding + layout.reference) * rows * columns
+
+
+def apply_generator(model: ModelConfig, params: Any, inputs: Mapping[str, jax.Array]) -> jax.Array:
+    """One prediction of the generator; `inputs` as in `segment_inputs`."""
+    given = dict(inputs)
+    return Generator(model.dit, model.side).apply({"params": params}, given.pop("target"), given.pop("timesteps"), **given)
+
+
+def denoise(model: ModelConfig, mesh: Mesh, int8: bool = False):
+    """One denoising step of one segment, weights in the type of the computation or in 8 bits, no rematerialisation.
+
+    Returns:
+      The function and its arguments as shapes.
+    """
+    model = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat=False))
+    params = _cast(generator_shapes(model), model.dit.dtype)
+    shardings = partition.tree_shardings(partition.rules_for("dit", "side"), params, mesh)
+    if int8:
+        params, shardings = _in_8_bits(params, shardings)
+    inputs = _replicated(segment_inputs(model), mesh)
+
+    def step(params, inputs):
+        return apply_generator(model, params, inputs)
+
+    return jax.jit(step), (_placed(params, shardings), inputs)
+
+
+def train(model: ModelConfig, mesh: Mesh, batch: int):
+    """One step of the side-branch stage: DiT frozen, side branch and AdamW in float32, moving average, remat.
+
+    Returns:
+      The function and its arguments as shapes.
+    """
+    rules = partition.rules_for("dit", "side")
+    params = generator_shapes(model)
+    params = {"dit": _cast(params["dit"], model.dit.dtype), "side": params["side"]}
+    layout = partition.tree_shardings(rules, params, mesh)
+    transform = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-5))
+    state = {"side": params["side"], "average": params["side"], "adamw": jax.eval_shape(transform.init, params["side"])}
+    # Moments and average are sharded as the parameters whose copies they are.
+    state_layout = partition.tree_shardings(partition.rules_for("side"), {"side": state}, mesh)["side"]
+    batched = NamedSharding(mesh, PartitionSpec(partition.batch_axes(mesh) or None))
+    inputs = {n: Shape((batch, *x.shape), x.dtype, sharding=batched) for n, x in segment_inputs(model).items()}
+    noise = Shape(inputs["target"].shape, jnp.float32, sharding=batched)
+    sigmas = Shape(inputs["timesteps"].shape, jnp.float32, sharding=batched)
+
+    def loss(side, dit, inputs, noise, sigmas):
+        def one(inputs, noise, sigmas):
+            clean = jnp.arange(len(noise)) == 0
+            noisy = flow.add_noise(inputs["target"], noise, sigmas)
+            given = {**inputs, "target": noisy, "timesteps": flow.timesteps_from_sigmas(sigmas)}
+            output = apply_generator(model, {"dit": dit, "side": side}, given)
+            return flow.loss(output, flow.training_target(inputs["target"], noise, model.dit.prediction), clean)
+
+        return partition.over_batch(one)(inputs, noise, sigmas).mean()
+
+    def step(state, dit, inputs, noise, sigmas):
+        value, gradients = jax.value_and_grad(loss)(state["side"], dit, inputs, noise, sigmas)
+        updates, moments = transform.update(gradients, state["adamw"], state["side"])
+        side = optax.apply_updates(state["side"], updates)
+        average = jax.tree.map(lambda a, p: 0.999 * a + 0.001 * p, state["average"], side)
+        return {"side": side, "average": average, "adamw": moments}, value
+
+    arguments = (_placed(state, state_layout), _placed(params["dit"], layout["dit"]), inputs, noise, sigmas)
+    return jax.jit(step, donate_argnums=0), arguments
+
+
+def decode(model: ModelConfig, mesh: Mesh, tile: int = 0):
+    """The streaming decoder on one latent frame, in the middle of a stream; `tile` as in `vae_tiling`.
+
+    Returns:
+      The function and its arguments as shapes.
+    """
+    params = vae_shapes(model)
+    shardings = partition.tree_shardings(partition.rules_for("vae"), {"vae": params}, mesh)["vae"]
+    grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
+    latent = Shape((1, *grid, model.vae.latent_channels), jnp.float32)
+
+    def step(params, latent, cache=None):
+        if tile:
+            return vae_tiling.decode_stream(model.vae, params, latent, cache, tile=tile)
+        return vae.decode_stream(model.vae, params, latent, cache)
+
+    _, cache = jax.eval_shape(step, params, latent)
+    arguments = (_placed(params, shardings), _replicated(latent, mesh), _replicated(cache, mesh))
+    return jax.jit(step, donate_argnums=2), arguments
+
+
+def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
+    """Compiles what a row of the table asks for; bytes per device as the compiler reports them.
+
+    Args:
+      spec: `program` ('denoise', 'train', 'decode'), `mesh` {axis: size}, and `topology`, `int8`, `tile`, `batch`.
+      model: whose programs.
+    """
+    mesh = partition.make_mesh(spec["mesh"], _devices(math.prod(spec["mesh"].values()), spec.get("topology")))
+    build = {
+        "denoise": lambda: denoise(model, mesh, spec.get("int8", False)),
+        "train": lambda: train(model, mesh, spec["batch"]),
+        "decode": lambda: decode(model, mesh, spec.get("tile", 0)),
+    }[spec["program"]]
+    started = time.perf_counter()
+    with partition.activated(mesh):
+        function, arguments = build()
+        lowered = function.lower(*arguments)
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return {"fits": False, "compiler": _essence(str(error))}
+    memory = compiled.memory_analysis()
+    cost = compiled.cost_analysis() or {}
+    return {
+        "fits": True if spec.get("topology") else None,
+        "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "output": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "code": memory.generated_code_size_in_bytes,
+        "flops": cost.get("flops"),
+        "splash": "splash_mha" in lowered.as_text(),
+        "device": mesh.devices.flat[0].device_kind,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def _devices(count: int, topology: str | None) -> list[Any]:
+    if topology is None:
+        devices = jax.devices("cpu")
+    else:
+        from jax.experimental import topologies
+
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    if len(devices) < count:
+        raise UserError(f"{topology or 'this process'} has {len(devices)} devices, the mesh needs {count}")
+    return list(devices[:count])
+
+
+def _essence(message: str) -> str:
+    """The line of the compiler's message that says how much was used of how much."""
+    lines = [line.strip() for line in message.splitlines() if "exceeded" in line.lower() or "used" in line.lower()]
+    return (lines or message.splitlines())[0][:300]
+
+
+def _cast(tree: Any, dtype: str) -> Any:
+    return jax.tree.map(lambda x: Shape(x.shape, jnp.dtype(dtype)), tree)
+
+
+def _placed(tree: Any, shardings: Any) -> Any:
+    return jax.tree.map(lambda x, s: Shape(x.shape, x.dtype, sharding=s), tree, shardings)
+
+
+def _replicated(tree: Any, mesh: Mesh) -> Any:
+    return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec())), tree)
+
+
+def _in_8_bits(params: Any, shardings: Any) -> tuple[Any, Any]:
+    """Shapes of `quantize.int8`; values keep the sharding of their kernel, factors follow its outputs."""
+    small = jax.eval_shape(quantize.int8, params)
+
+    def place(x: Any, sharding: NamedSharding) -> Any:
+        if not quantize.is_quantized(x):
+            return sharding
+        scale = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
+        return dataclasses.replace(x, qvalue=sharding, scale=scale)
+
+    return small, jax.tree.map(place, small, shardings, is_leaf=quantize.is_quantized)
+
+
+def main() -> None:
+    """Compiles the row given as JSON; prints the result as the last line."""
+    spec = json.loads(sys.argv[1])
+    model = model_config.PRESETS[spec.get("model", "wan22_ti2v_5b")]()
+    print(json.dumps(compile_program(spec, model), default=float))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    main()

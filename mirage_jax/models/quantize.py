@@ -1,0 +1,71 @@
+"""Weights of the large matrices in 8 bits, for inference where memory is short.
+
+`int8` turns the kernels inside the blocks of a parameter tree into `qwix.QArray`s, a pytree of int8 values and one
+float32 factor per output channel; `layers.dense` multiplies by either kind. The files of a model are not concerned:
+weights are quantised after they are loaded.
+
+    params = world.prepare(config, params)      # merges LoRA, which an 8-bit kernel cannot take
+    params = quantize.int8(params)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mirage_jax.errors import UserError
+from mirage_jax.models.partition import path_name
+
+PARTS = ("dit", "side", "text")
+"""Parts of a model that `int8` makes smaller."""
+
+_KERNELS = re.compile(r"blocks_\d+/.*kernel")
+
+
+def int8(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with the kernels `[in, out]` of all transformer blocks in 8 bits, symmetric, a scale per output.
+
+    Embeddings, head, norms, modulation and everything outside the parts named in `PARTS` stay as they are.
+
+    Args:
+      params: by part of the model, LoRA merged.
+
+    Raises:
+      UserError: if a LoRA is not merged, or the library is not installed.
+    """
+    if "lora" in params:
+        raise UserError("8-bit weights: merge the LoRA into the DiT first (world.prepare does)")
+    try:
+        import qwix
+    except ImportError as error:
+        raise UserError("8-bit weights need the package qwix: pip install 'mirage-jax[int8]'") from error
+
+    @jax.jit
+    def quantized(kernel: jax.Array) -> Any:
+        return qwix.quantize(kernel.astype(jnp.float32), jnp.int8, channelwise_axes=(1,))
+
+    def smaller(path: Any, leaf: Any) -> Any:
+        return quantized(leaf) if leaf.ndim == 2 and _KERNELS.search(path_name(path)) else leaf
+
+    return {
+        part: jax.tree_util.tree_map_with_path(smaller, tree) if part in PARTS else tree
+        for part, tree in params.items()
+    }
+
+
+def is_quantized(kernel: Any) -> bool:
+    """Whether a kernel is one that `int8` made."""
+    return hasattr(kernel, "qvalue")
+
+
+def matmul(x: jax.Array, kernel: Any, dtype: jnp.dtype) -> jax.Array:
+    """`x [..., in]` times an 8-bit kernel `[in, out]` -> `[..., out]` of `dtype`.
+
+    8-bit integers are exact in 16-bit floats, so the factors of the outputs can wait until after the product.
+    """
+    product = jnp.matmul(x.astype(dtype), kernel.qvalue.astype(dtype), preferred_element_type=jnp.float32)
+    return (product * kernel.scale[0]).astype(dtype)

@@ -1,0 +1,40 @@
+"""What a run uses: memory of host and devices, and the rate of its arithmetic against what the devices could."""
+
+from __future__ import annotations
+
+import pathlib
+import resource
+import sys
+
+import jax
+
+from mirage_jax.training import flops
+
+_GIB = 1024**3
+
+
+def memory() -> dict[str, float]:
+    """Memory of this process and its fullest device, in GiB, now and at the peak; without devices that do not say."""
+    used = {"host_memory_peak_gib": _host_peak() / _GIB}
+    status = pathlib.Path("/proc/self/statm")
+    if status.exists():
+        used["host_memory_gib"] = int(status.read_text().split()[1]) * resource.getpagesize() / _GIB
+    devices = [found for device in jax.local_devices() if (found := device.memory_stats())]
+    if devices:
+        used["device_memory_gib"] = max(found.get("bytes_in_use", 0) for found in devices) / _GIB
+        used["device_memory_peak_gib"] = max(found.get("peak_bytes_in_use", 0) for found in devices) / _GIB
+    return used
+
+
+def arithmetic(flops_per_step: float, steps_per_second: float) -> dict[str, float]:
+    """FLOP/s over all devices, and the share of their peak where that is known."""
+    rate = flops_per_step * steps_per_second
+    peak = flops.peak(jax.devices()[0].device_kind)
+    return {"tflops_per_second": rate / 1e12} | (
+        {"share_of_peak": rate / (peak * jax.device_count())} if peak is not None else {}
+    )
+
+
+def _host_peak() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,148 @@
+"""The manifests fit the published schemas, and the variables that they set lead to the right processes.
+
+JobSet's schema comes from the package kubeflow-trainer-api, that of the Jobs and Pods inside it from kubernetes-validate.
+"""
+
+import copy
+import pathlib
+import re
+import string
+
+import kubernetes_validate
+import pydantic
+import pytest
+import yaml
+from kubeflow_trainer_api import models
+
+from mirage_jax.training import processes
+
+FOLDER = pathlib.Path(__file__).resolve().parent.parent.parent / "launch/gke"
+KUBERNETES = "1.33"
+VALUES = {
+    "RUN": "side-branch",
+    "IMAGE": "registry/mirage:1",
+    "BUCKET": "bucket",
+    "CONFIG": "experiments/configs/default_memory.py",
+    "FLAGS": "--config.steps=20000",
+}
+TPU_VALUES = VALUES | {"TPU": "tpu-v5-lite-podslice", "TOPOLOGY": "4x4", "HOSTS": "4", "SLICES": "2"}
+GPU_VALUES = VALUES | {"GPU": "nvidia-h100-80gb", "NODES": "3"}
+MANIFESTS = {"tpu.yaml": TPU_VALUES, "gpu.yaml": GPU_VALUES}
+
+
+def load(name):
+    """As `envsubst` leaves it; a variable that the header does not explain raises KeyError."""
+    text = (FOLDER / name).read_text()
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    return yaml.safe_load(string.Template(body).substitute(MANIFESTS[name]))
+
+
+def validate(manifest):
+    """Raises if a field is unknown, missing or of the wrong type, at any depth."""
+    models.JobsetV1alpha2JobSet.model_validate(manifest, extra="forbid")
+    for job in manifest["spec"]["replicatedJobs"]:
+        document = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job["name"]}, **job["template"]}
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def job_of(manifest):
+    return manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
+
+
+def pod_of(manifest):
+    return job_of(manifest)["template"]["spec"]
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_fits_the_published_schemas(name):
+    validate(load(name))
+
+
+def set_at(*path, value):
+    def change(manifest):
+        *parents, last = path
+        for key in parents:
+            manifest = manifest[key]
+        manifest[last] = value
+
+    return change
+
+
+_JOB = ("spec", "replicatedJobs", 0, "template", "spec")
+_CONTAINER = (*_JOB, "template", "spec", "containers", 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_at("spec", "failurePolicy", "maxRestart", value=3),
+        set_at("spec", "failurePolicy", "maxRestarts", value="3"),
+        set_at("spec", "network", "enableDNSHostname", value=True),
+        set_at("spec", "replicatedJobs", 0, "replica", value=3),
+        set_at(*_JOB, "completionModes", value="Indexed"),
+        set_at(*_JOB, "parallelism", value="four"),
+        set_at(*_JOB, "podFailurePolicy", "rules", 0, "onExitCode", value={}),
+        set_at(*_JOB, "template", "spec", "terminationGracePeriod", value=3),
+        set_at(*_CONTAINER, "port", value=[]),
+        set_at(*_CONTAINER, "ports", 0, "containerPort", value="http"),
+        lambda manifest: manifest["spec"]["replicatedJobs"][0].pop("name"),
+        lambda manifest: pod_of(manifest)["containers"][0].pop("name"),
+    ],
+)
+def test_a_wrong_field_is_found(change):
+    manifest = copy.deepcopy(load("gpu.yaml"))
+    change(manifest)
+    with pytest.raises((pydantic.ValidationError, kubernetes_validate.ValidationError)):
+        validate(manifest)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_the_header_explains_every_variable(name):
+    text = (FOLDER / name).read_text()
+    header = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    used = set(re.findall(r"\$\{(\w+)\}", text))
+    assert used == set(MANIFESTS[name])
+    exported = set(re.findall(r"(\w+)=", " ".join(re.findall(r"export (.*)", header)).partition("--")[0])) | {"FLAGS"}
+    assert used <= exported | set(re.findall(r"(\w+)=", header))
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_restarts_as_a_whole_and_stops_that_saved_do_not_count(name):
+    manifest = load(name)
+    job, pod = job_of(manifest), pod_of(manifest)
+    assert job["backoffLimit"] == 0 and pod["restartPolicy"] == "Never"
+    assert job["completions"] == job["parallelism"]
+    exit_codes = job["podFailurePolicy"]["rules"][0]
+    assert (exit_codes["action"], exit_codes["onExitCodes"]["values"]) == ("FailJob", [75])
+    assert exit_codes["onExitCodes"]["containerName"] == pod["containers"][0]["name"]
+    rule = manifest["spec"]["failurePolicy"]["rules"][0]
+    assert (rule["action"], rule["onJobFailureReasons"]) == ("RestartJobSetAndIgnoreMaxRestarts", ["PodFailurePolicy"])
+    assert pod["terminationGracePeriodSeconds"] >= 120
+
+
+def test_pods_of_the_gpu_manifest_are_processes():
+    manifest = load("gpu.yaml")
+    group = manifest["spec"]["replicatedJobs"][0]
+    annotations = {  # what the JobSet controller puts on every pod
+        "jobset.sigs.k8s.io/jobset-name": manifest["metadata"]["name"],
+        "jobset.sigs.k8s.io/replicatedjob-name": group["name"],
+        "jobset.sigs.k8s.io/replicatedjob-replicas": str(group["replicas"]),
+        "jobset.sigs.k8s.io/job-index": "0",
+    }
+    variables = {}
+    for entry in pod_of(manifest)["containers"][0]["env"]:
+        field = entry.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath", "")
+        variables[entry["name"]] = entry["value"] if "value" in entry else annotations[field.split("'")[1]]
+    found = [processes.find(variables | {"JOB_COMPLETION_INDEX": str(i)}) for i in range(3)]
+    assert [(p.source, p.count, p.index) for p in found] == [("jobset", 3, i) for i in range(3)]
+    assert {p.coordinator for p in found} == {"side-branch-node-0-0.side-branch:8476"}
+    ports = [port["containerPort"] for port in pod_of(manifest)["containers"][0]["ports"]]
+    assert int(found[0].coordinator.split(":")[1]) in ports
+
+
+def test_the_image_holds_what_the_commands_need():
+    lines = (FOLDER / "Dockerfile").read_text().splitlines()
+    copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
+    root = FOLDER.parent.parent
+    assert copied >= {"pyproject.toml", "constraints.txt", "mirage_jax", "experiments"}
+    assert all((root / name).exists() for name in copied)
