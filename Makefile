@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTEST_FLAGS ?= -q -n auto
 export PYTHON
 
-.PHONY: setup demo test parity evaluation clean
+.PHONY: setup demo test parity evaluation clean test-scale
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.complete
@@ -22,6 +22,10 @@ test: $(VENV)/.complete
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+
+# The same losses on every mesh of 8 virtual devices; `make test` has two of them.
+test-scale: $(VENV)/.complete
+	$(VENV)/bin/python -m pytest tests/training/test_mesh.py -q -m scale
 
 parity: $(PARITY)/.complete
 	$(PARITY)/bin/python tests/parity/report.py $(PYTEST_FLAGS)

@@ -13,6 +13,7 @@ import itertools
 import pathlib
 import sys
 import time
+from collections.abc import Iterator
 
 import tqdm
 from absl import flags
@@ -21,6 +22,7 @@ from experiments import cli
 from mirage_jax import data, weights
 from mirage_jax.data import builder, latents
 from mirage_jax.data.doom import paths
+from mirage_jax.errors import UserError
 from mirage_jax.training import encode
 
 _DATASET = flags.DEFINE_enum("dataset", "doom", ["doom", "latents"], "Which data set to build.")
@@ -39,26 +41,41 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "For latents: model folder with the VAE; default: the shipped one."
 )
 _MIRRORED = flags.DEFINE_bool("mirrored", False, "For latents: also code every clip left-right mirrored.")
+_SHARDS = flags.DEFINE_integer("shards", 1, "For latents: parts of the data set, which are coded one by one.")
+_SHARD = flags.DEFINE_integer("shard", None, "For latents: code this shard only (0 to shards - 1); default: all.")
 
 
 def main(_) -> None:
     """Builds one part or split and prints where it is."""
     cli.prepare_output(_OUT.value)
     if _DATASET.value == "latents":
-        print(f"wrote {_code()}")
+        for folder in _code():
+            print(f"wrote {folder}")
     else:
         print(f"wrote {_render()}")
 
 
-def _code() -> pathlib.Path:
-    """Codes a split of `--source` with the VAE of `--checkpoint`."""
+def _code() -> Iterator[pathlib.Path]:
+    """Codes a split of `--source` with the VAE of `--checkpoint`, shard by shard; those that are there stay."""
+    count, only = _SHARDS.value, _SHARD.value
+    if count < 1 or (only is not None and not 0 <= only < count):
+        raise UserError(f"--shards {count}, --shard {only}: expected at least one shard, numbered from 0 to shards - 1")
+    wanted = range(count) if only is None else (only,)
+    left = [i for i in wanted if not latents.shard_folder(_OUT.value, _SPLIT.value, i, count).exists()]
+    for shard in sorted(set(wanted) - set(left)):
+        print(f"shard {shard} of {count} is there already")
+    if not left:
+        return
     model, params = weights.load(_CHECKPOINT.value)
     source = data.load_source(_SOURCE.value, _SPLIT.value)
-    samples = encode.coded_clips(model, params, source, mirrored=_MIRRORED.value)
-    first = next(samples)
-    total = len(source) * (2 if _MIRRORED.value else 1)
-    shown = tqdm.tqdm(itertools.chain([first], samples), total=total, unit="clip", mininterval=5)
-    return latents.write(_OUT.value, _SPLIT.value, first["latents"].shape, shown)
+    if len(source) < count:
+        raise UserError(f"--shards {count}: {_SOURCE.value} has only {len(source)} clips in split {_SPLIT.value!r}")
+    for shard in left:
+        samples = encode.coded_clips(model, params, source, mirrored=_MIRRORED.value, shard=shard, shards=count)
+        first = next(samples)
+        total = len(range(shard, len(source), count)) * (2 if _MIRRORED.value else 1)
+        shown = tqdm.tqdm(itertools.chain([first], samples), f"shard {shard}", total=total, unit="clip", mininterval=5)
+        yield latents.write(_OUT.value, _SPLIT.value, first["latents"].shape, shown, shard, count)
 
 
 def _render() -> pathlib.Path:

@@ -12,8 +12,10 @@ import pathlib
 from absl import flags
 
 from experiments import cli, prompts
-from mirage_jax import io, weights
+from mirage_jax import io
+from mirage_jax.data import text_embeddings
 from mirage_jax.errors import UserError
+from mirage_jax.weights import model_files
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder with a text encoder.", required=True)
 _TOKENIZER = flags.DEFINE_string(
@@ -34,9 +36,9 @@ def main(_) -> None:
     cli.prepare_output(out.parent)
     cli.keep_compiled_programs()
     texts = [_PROMPT.value] if _PROMPT.value is not None else prompts.read_prompts(_PROMPT_FILE.value)
-    model, _ = weights.load(_CHECKPOINT.value, parts=())
+    model = model_files.read_config(pathlib.Path(_CHECKPOINT.value))
     values = prompts.embeddings(_CHECKPOINT.value, _TOKENIZER.value, texts)
-    prompts.save(out, model, texts, values)
+    text_embeddings.save(out, model.name, texts, values)
     io.write_json(out.with_suffix(".json"), {"config": cli.flag_values(), "versions": cli.versions()})
     print(f"wrote {out}: {len(texts)} prompts, {values.shape[1]} tokens of {values.shape[2]} numbers each")
 

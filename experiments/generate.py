@@ -91,7 +91,7 @@ def main(_) -> None:
         len(segments),
         prompt=_PROMPT.value,
         prompt_file=_PROMPT_FILE.value,
-        text_embeddings=_TEXT_EMBEDDINGS.value,
+        embeddings_file=_TEXT_EMBEDDINGS.value,
         tokenizer=_TOKENIZER.value,
     )
     params = world.prepare(config, params)

@@ -6,26 +6,23 @@ The text encoder is in memory only while it works, and not at all where embeddin
 
 from __future__ import annotations
 
-import json
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 import tqdm
 
-from mirage_jax import io, weights
-from mirage_jax.data import text
+from mirage_jax import weights
+from mirage_jax.data import text, text_embeddings
 from mirage_jax.errors import UserError
 from mirage_jax.models import umt5
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.weights import model_files
 
 EMPTY_PROMPT = "empty_prompt.safetensors"
 """File of a model folder with the embedding of no prompt."""
 
-_FORMAT = {"format": "mirage-jax text embeddings", "version": "1"}
 _SHORTEST = 32  # tokens; longer prompts are encoded at the next power of two, so that few lengths are compiled
 
 
@@ -36,7 +33,7 @@ def for_segments(
     *,
     prompt: str | None = None,
     prompt_file: str | None = None,
-    text_embeddings: str | None = None,
+    embeddings_file: str | None = None,
     tokenizer: str | None = None,
 ) -> np.ndarray | None:
     """The text of each segment, from whichever of the flags is given; the empty prompt if none is.
@@ -47,7 +44,7 @@ def for_segments(
       segments: of the video, `S`; where fewer prompts are given, the last one goes on.
       prompt: one for all segments.
       prompt_file: a file with one prompt a line, as `read_prompts` takes it.
-      text_embeddings: a file that `save` wrote.
+      embeddings_file: as `text_embeddings.save` writes it.
       tokenizer: file or folder; by default the one in the model folder.
 
     Returns:
@@ -57,7 +54,7 @@ def for_segments(
       UserError: if flags contradict each other or the model, a file is missing or damaged, or there are more prompts
         than segments.
     """
-    flags = {"--prompt": prompt, "--prompt_file": prompt_file, "--text_embeddings": text_embeddings}
+    flags = {"--prompt": prompt, "--prompt_file": prompt_file, "--text_embeddings": embeddings_file}
     given = [name for name, value in flags.items() if value is not None]
     if model.dit is None or not model.dit.text_dim:
         if given:
@@ -65,8 +62,8 @@ def for_segments(
         return None
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other: give one")
-    if text_embeddings is not None:
-        values = load(text_embeddings, model)[1]
+    if embeddings_file is not None:
+        values = load(embeddings_file, model)[1]
     elif not given:
         values = _empty_prompt(pathlib.Path(folder), model)
     else:
@@ -109,13 +106,15 @@ def embeddings(folder: str | pathlib.Path, tokenizer: str | pathlib.Path | None,
     Raises:
       UserError: if the model has no text encoder, or the tokenizer is missing, damaged or another model's.
     """
-    model, _ = weights.load(folder, parts=())
+    model = model_files.read_config(pathlib.Path(folder))
     if model.text is None:
         raise UserError(f"{folder}: the model {model.name!r} has no text encoder")
     length = model.dit.text_tokens if model.dit is not None else 512
     tokens = _tokens(pathlib.Path(folder if tokenizer is None else tokenizer), model.text, length, prompts)
-    params = weights.load(folder, parts=("text",), dtype=model.text.dtype)[1]["text"]
-    params = jax.device_put(params, jax.local_devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    params = weights.load(
+        folder, ("text",), model.text.dtype, shardings=lambda tree: jax.tree.map(lambda _: device, tree)
+    )[1]["text"]
     values = {}
     for prompt, (ids, mask) in tqdm.tqdm(tokens.items(), "encoding", unit="prompt", disable=len(tokens) == 1):
         shortened = min(length, max(_SHORTEST, 1 << (int(mask.sum()) - 1).bit_length()))
@@ -128,50 +127,22 @@ def embeddings(folder: str | pathlib.Path, tokenizer: str | pathlib.Path | None,
     return np.stack([values[prompt] for prompt in prompts])
 
 
-def save(path: str | pathlib.Path, model: ModelConfig, prompts: list[str], values: np.ndarray) -> None:
-    """Writes `embeddings` of prompts, atomically, as one safetensors file with what they are in its header."""
-    _, tokens, dim = values.shape
-    used = int(np.flatnonzero(values.any(axis=(0, 2)))[-1]) + 1
-    header = _FORMAT | {"model": model.name, "prompts": json.dumps(prompts), "tokens": str(tokens), "dim": str(dim)}
-    tensors = {"embeddings": np.array(values[:, :used], np.float32, order="C")}  # the rest is zero
-    with io.atomic_path(path) as temporary:
-        temporary.write_bytes(safetensors.numpy.save(tensors, metadata=header))
-
-
 def load(path: str | pathlib.Path, model: ModelConfig) -> tuple[list[str], np.ndarray]:
-    """Reads what `save` wrote: the prompts, and their embeddings `[n, tokens, dim]`.
+    """Reads a file of embeddings whole: the prompts, and float32 `[n, tokens, dim]`.
 
     Raises:
       UserError: if the file is missing, damaged, or does not fit the model's DiT.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"text embeddings: no file {path}")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:  # pyright: ignore
-            header = file.metadata() or {}
-            values = file.get_tensor("embeddings") if header.items() >= _FORMAT.items() else np.zeros(0)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged or not a file of text embeddings ({error})") from error
-    if not header.items() >= _FORMAT.items():
-        raise UserError(f"{path}: not a file of text embeddings of version {_FORMAT['version']}")
-    try:
-        prompts, tokens, dim = json.loads(header["prompts"]), int(header["tokens"]), int(header["dim"])
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: damaged header of text embeddings ({error})") from error
-    if (tokens, dim) != (model.dit.text_tokens, model.dit.text_dim):
-        wanted = f"{model.dit.text_tokens} of {model.dit.text_dim}"
-        raise UserError(f"{path}: {tokens} tokens of {dim} numbers, from {header.get('model')!r}; expected {wanted}")
-    if values.ndim != 3 or len(values) != len(prompts) or values.shape[1] > tokens or values.shape[2] != dim:
-        raise UserError(f"{path}: embeddings of shape {values.shape} for {len(prompts)} prompts, damaged")
-    if not len(prompts) or not np.isfinite(values).all():
-        raise UserError(f"{path}: text embeddings that are none, or hold NaN or infinity")
-    return prompts, np.pad(values.astype(np.float32), ((0, 0), (0, tokens - values.shape[1]), (0, 0)))
+    texts = text_embeddings.TextEmbeddings(path)
+    texts.require(model.dit.text_tokens, model.dit.text_dim)
+    return list(texts.prompts), np.stack([texts.row(index) for index in range(len(texts))])
 
 
 def _empty_prompt(folder: pathlib.Path, model: ModelConfig) -> np.ndarray:
-    file = folder / EMPTY_PROMPT
-
+    file, encoder = folder / EMPTY_PROMPT, folder / "params.text"
+    converted_again = encoder.is_dir() and file.is_file() and encoder.stat().st_mtime > file.stat().st_mtime
+    if file.is_file() and not converted_again:
+        return load(file, model)[1]
     try:
         values = embeddings(folder, None, [""])
     except UserError as error:
@@ -179,7 +150,7 @@ def _empty_prompt(folder: pathlib.Path, model: ModelConfig) -> np.ndarray:
             f"no prompt given, and no {EMPTY_PROMPT} in the model folder to use instead: {error}"
         ) from error
     try:
-        save(file, model, [""], values)
+        text_embeddings.save(file, model.name, [""], values)
     except UserError as error:
         print(f"note: the embedding of the empty prompt is not kept for the next run: {error}")
     return values

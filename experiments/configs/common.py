@@ -18,6 +18,9 @@ def base(stage: str) -> ml_collections.ConfigDict:
     # Data
     config.split = "train"
     config.workers = 0
+    config.bad_samples = 100  # so many that cannot be read are skipped (named, counted) before a run gives up
+    config.text_embeddings = ""  # of all captions and the empty prompt (experiments.encode_text), for a model with text
+    config.text_dropout = 0.0  # how often the empty prompt stands for a caption
 
     # Optimizer
     config.steps = 1000
@@ -36,6 +39,7 @@ def base(stage: str) -> ml_collections.ConfigDict:
     config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1})
     config.sharding_rules = ()
     config.frozen_dtype = ""  # "bfloat16" halves the memory of what is not trained; "" keeps it as it was loaded
+    config.remat = ""  # what the generator computes again going back (`dit.REMAT`); "" as its own config says
     config.accumulate = 1  # parts of a batch that go one after the other
 
     # Watching and surviving

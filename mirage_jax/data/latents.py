@@ -1,25 +1,33 @@
 """Clips coded once by a VAE: latents and geometry on the latent grid, for training the parts that follow.
 
-    data/latents/train/latents/1.0.0/...      ArrayRecord, made by TFDS
+    data/latents/train/part-0000-of-0002/latents/1.1.0/...      ArrayRecord, made by TFDS, one shard
 
-`depth` is inf at the sky and 0 where unknown; lengths are metres.
+Shards can be made by different machines, in any order; a split is whole when all are there. `depth` is inf at the sky
+and 0 where unknown; lengths are metres.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 import pathlib
+import re
 import shutil
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, SupportsIndex
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mirage_jax.data import tolerance
+from mirage_jax.data.sharing import Share
+from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.errors import UserError
 
-_VERSION = tfds.core.Version("1.0.0")
+_VERSION = tfds.core.Version("1.1.0")
+_TEXTS = ("source", "caption", tolerance.SKIPPED)
 
 
 class Latents(tfds.core.GeneratorBasedBuilder):
@@ -50,6 +58,7 @@ class Latents(tfds.core.GeneratorBasedBuilder):
                     "dynamic": packed((frames, height, width), np.uint8),
                     "intrinsics": tfds.features.Tensor(shape=(frames, 3, 3), dtype=np.float32),
                     "cam2world": tfds.features.Tensor(shape=(frames, 4, 4), dtype=np.float32),
+                    "caption": tfds.features.Text(),
                     "source": tfds.features.Text(),
                 }
             ),
@@ -64,24 +73,38 @@ class Latents(tfds.core.GeneratorBasedBuilder):
             yield f"{index:07d}", sample
 
 
+def shard_folder(out: str | os.PathLike[str], split: str, shard: int, shards: int) -> pathlib.Path:
+    """Where a shard of a split lies."""
+    return pathlib.Path(out) / split / f"part-{shard:04d}-of-{shards:04d}"
+
+
 def write(
-    out: str | os.PathLike[str], split: str, shape: tuple[int, int, int, int], samples: Iterable[Mapping[str, Any]]
+    out: str | os.PathLike[str],
+    split: str,
+    shape: tuple[int, int, int, int],
+    samples: Iterable[Mapping[str, Any]],
+    shard: int = 0,
+    shards: int = 1,
 ) -> pathlib.Path:
-    """Writes one split; it appears under its name only when it is whole.
+    """Writes one shard of a split; it appears under its name only when it is whole.
 
     Args:
       out: folder of the data set.
-      split: name of the split; an existing one is an error.
+      split: name of the split.
       shape: `(t, h, w, C)` of the latents.
-      samples: dicts with `latents`, `depth`, `dynamic`, `intrinsics`, `cam2world`, `source`.
+      samples: dicts with `latents`, `depth`, `dynamic`, `intrinsics`, `cam2world`, `caption`, `source`.
+      shard, shards: which one this is, out of how many.
 
     Raises:
-      UserError: if the split exists.
+      UserError: if the shard exists, or the split is there with another number of shards.
     """
-    folder = pathlib.Path(out) / split
+    folder = shard_folder(out, split, shard, shards)
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or give another --out")
-    unfinished = folder.with_name(f".{split}.{os.getpid()}")
+    others = sorted(x for x in folder.parent.glob("part-*-of-*") if not x.name.endswith(f"-of-{shards:04d}"))
+    if others:
+        raise UserError(f"{others[0]} belongs to another number of shards than {shards}; remove it or give that number")
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         Latents(data_dir=str(unfinished), split=split, shape=shape, samples=samples).download_and_prepare()
         unfinished.rename(folder)
@@ -90,20 +113,64 @@ def write(
     return folder
 
 
-def load_source(path: str | os.PathLike[str], split: str) -> Any:
+class Source:
+    """Random access to the samples of all shards of a split, one shard after the other. Pickles as its folders."""
+
+    def __init__(self, folders: Sequence[pathlib.Path], split: str):
+        """Args: TFDS folders of the shards, in order, and the split's name."""
+        self._folders, self._split = tuple(folders), split
+        self._shards = [tfds.builder_from_directory(str(x)).as_data_source(split=split) for x in self._folders]
+
+        self._ends = list(itertools.accumulate(len(shard) for shard in self._shards))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        index = index.__index__()
+        shard = bisect.bisect_right(self._ends, index)
+        return {"caption": b"", **self._shards[shard][index - (self._ends[shard - 1] if shard else 0)]}
+
+    def __repr__(self) -> str:
+        return f"{self._folders[0]} ({len(self._shards)} shards)"
+
+    def __reduce__(self):
+        return Source, (self._folders, self._split)
+
+
+def load_source(path: str | os.PathLike[str], split: str) -> Source:
     """A random-access source of the samples of a split.
 
     Raises:
-      UserError: if there is no such split at `path`.
+      UserError: if there is no such split at `path`, a shard is missing, or one cannot be opened.
     """
-    folder = pathlib.Path(path) / split / Latents.name / str(_VERSION)
-    if not folder.is_dir():
-        raise UserError(f"{path}: no coded split {split!r} there (looked for {folder})")
-    return tfds.builder_from_directory(str(folder)).as_data_source(split=split)
+    root = pathlib.Path(path) / split
+    # A split of one shard has no part folder in data sets of version 1.0.0.
+    found = sorted(root.glob(f"part-*-of-*/{Latents.name}/*")) or sorted(root.glob(f"{Latents.name}/1.0.0"))
+    if not found:
+        raise UserError(f"{path}: no coded split {split!r} there (looked in {root})")
+    parts = [re.fullmatch(r"part-(\d+)-of-(\d+)", folder.parent.parent.name) for folder in found]
+    wanted = int(parts[0][2]) if parts[0] else 1
+    there = {int(part[1]) for part in parts if part} if parts[0] else {0}
+    if missing := sorted(set(range(wanted)) - there):
+        raise UserError(f"{root}: {len(missing)} of {wanted} shards are missing, the first is {missing[0]}")
+    try:
+        return Source(found, split)
+    except Exception as error:  # TFDS and its storage raise many kinds
+        raise UserError(f"{root}: a shard cannot be opened ({' '.join(str(error).split())[:200]})") from error
 
 
 def clips(
-    source: Any, *, batch_size: int, seed: int, share: int = 0, shares: int = 1, workers: int = 0
+    source: Any,
+    *,
+    batch_size: int,
+    seed: int,
+    share: int = 0,
+    shares: int = 1,
+    workers: int = 0,
+    skipped: tolerance.Skipped | None = None,
+    texts: TextEmbeddings | None = None,
+    text_dropout: float = 0.0,
 ) -> grain.IterDataset:
     """Endless shuffled batches of whole coded clips: deterministic, and checkpointable through its iterator.
 
@@ -115,39 +182,48 @@ def clips(
       seed: of the order.
       share, shares: which part of every batch to give, out of how many.
       workers: processes that read; 0 reads in this one.
+      skipped: counts samples that cannot be read, for which a neighbour stands in; None makes them an error.
+      texts: embeddings of all captions and of the empty prompt: batches then have `text [B, tokens, dim]`.
+      text_dropout: probability with which a caption is replaced by the empty prompt.
 
     Raises:
-      UserError: if the batch does not divide into the shares, or there are too few samples for it.
+      UserError: if the batch does not divide into the shares, there are too few samples for it, or the empty prompt is
+        missing where it is needed.
     """
     if batch_size % shares:
         raise UserError(f"batch_size {batch_size} does not divide into {shares} shares")
     local = batch_size // shares
     if len(source) < batch_size:
         raise UserError(f"{len(source)} coded clips are too few for a batch of {batch_size}")
+    if texts is not None and text_dropout and "" not in texts:
+        raise UserError(f"{texts.path}: text_dropout is {text_dropout:g}, but the file holds no empty prompt")
+    shuffled = grain.MapDataset.source(source if skipped is None else tolerance.Tolerant(source))
+    shuffled = shuffled.seed(seed).shuffle().repeat()
+    if texts is not None:
+        shuffled = shuffled.random_map(_WithText(texts, text_dropout))
     dataset = (
-        _Share(grain.MapDataset.source(source).seed(seed).shuffle().repeat(), local, share, shares)
+        Share(shuffled, local, share, shares)
         .map(_arrays)
         .batch(local, drop_remainder=True)
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
     )
-    return dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)) if workers else dataset
+    if workers:
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return dataset if skipped is None else dataset.map(skipped.take_out)
 
 
-class _Share(grain.MapDataset):
-    """Of every `size * shares` elements of a data set, the `size` from `size * share` on."""
+class _WithText:
+    """Adds the embedding of a sample's caption, or now and then of the empty prompt."""
 
-    def __init__(self, parent: grain.MapDataset, size: int, share: int, shares: int):
-        super().__init__(parent)
-        self._size, self._share, self._shares = size, share, shares
+    def __init__(self, texts: TextEmbeddings, dropout: float):
+        self._texts, self._dropout = texts, dropout
 
-    def __len__(self) -> int:
-        return len(self._parent) // self._shares
-
-    def __getitem__(self, index: Any) -> Any:
-        batch, place = divmod(index, self._size)
-        return self._parent[(batch * self._shares + self._share) * self._size + place]
+    def __call__(self, sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        caption = sample["caption"].decode() if rng.random() >= self._dropout else ""
+        return sample | {"text": self._texts[caption]}
 
 
 def _arrays(sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The sample without its text, which does not go to a device."""
-    return {name: np.asarray(value) for name, value in sample.items() if name != "source"}
+    """The sample without its texts, which do not go to a device; what was skipped is taken out later."""
+    kept = {name: np.asarray(value) for name, value in sample.items() if name not in _TEXTS}
+    return kept | {name: np.asarray(sample[name]) for name in (tolerance.SKIPPED,) if name in sample}

@@ -8,9 +8,11 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from mirage_jax.data import tolerance
+from mirage_jax.data.sharing import Share
 from mirage_jax.errors import UserError
 
-_PER_CLIP = ("caption", "source")
+_PER_CLIP = ("caption", "source", tolerance.SKIPPED)
 
 
 class ClipSource(Protocol):
@@ -27,27 +29,30 @@ def clips(
     batch_size: int,
     frames: int,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: int = 0,
+    shares: int = 1,
     workers: int = 0,
     fields: Sequence[str] | None = None,
     windows_per_clip: int = 1,
+    skipped: tolerance.Skipped | None = None,
 ) -> grain.DatasetIterator:
     """An endless iterator of batches of random windows of clips.
 
-    The order depends on the seed only, not on `workers`. The position is saved and restored with
-    `grain.checkpoint.CheckpointSave` and `CheckpointRestore`; it fits the same process and worker counts only.
+    The order depends on the seed only, not on `workers`, and the shares, one after the other, are the batch that a
+    single share would be. The position is saved and restored with `grain.checkpoint.CheckpointSave` and
+    `CheckpointRestore`; it fits the same share and worker counts only.
 
     Args:
       source: what `load_source` returns, or any list of such dicts.
-      batch_size: clips of this process in one batch.
+      batch_size: windows of a batch over all shares.
       frames: length of a window, 4k + 1.
       seed: decides the order and the windows.
-      process_index, process_count: which share of the clips this process reads.
+      share, shares: which part of every batch to give, out of how many.
       workers: reading processes; 0 reads in the calling process.
       fields: what to keep of the source's fields; all if None.
       windows_per_clip: windows cut from a clip each time it is read; consecutive in the order, so that one
         reading serves them all. They count as items of the batch.
+      skipped: counts clips that cannot be read, for which a neighbour stands in; None makes them an error.
 
     Returns:
       An iterator of dicts of arrays `[batch_size, frames, ...]`; strings come as `[batch_size]` str arrays.
@@ -57,35 +62,36 @@ def clips(
     """
     if frames < 1 or frames % 4 != 1:
         raise UserError(f"frames is {frames}, expected 4k + 1 (for example 17)")
-    share = len(range(process_index, len(source), process_count))
-    if not 0 <= process_index < process_count:
-        raise UserError(f"process_index is {process_index}, expected 0 to {process_count - 1}")
-    if windows_per_clip < 1 or batch_size % windows_per_clip:
-        raise UserError(f"batch_size is {batch_size}, expected a multiple of windows_per_clip, {windows_per_clip}")
-    if not share:
-        raise UserError(f"process {process_index} of {process_count} has no clip to read: the source has {len(source)}")
-    length = next(len(v) for v in source[process_index].values() if not isinstance(v, str))
+    if not 0 <= share < shares:
+        raise UserError(f"share is {share}, expected 0 to {shares - 1}")
+    if windows_per_clip < 1 or batch_size % (windows_per_clip * shares):
+        raise UserError(
+            f"batch_size is {batch_size}, expected a multiple of windows_per_clip ({windows_per_clip}) x "
+            f"shares ({shares})"
+        )
+    local = batch_size // windows_per_clip // shares
+    readable = source if skipped is None else tolerance.Tolerant(source)
+    length = next(len(v) for v in readable[0].values() if not isinstance(v, str))
     if frames > length:
         raise UserError(f"frames is {frames}, but the clips have {length} frames")
 
     def cut(clip: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         return _windows(clip, frames, windows_per_clip, fields, rng)
 
-    dataset = grain.MapDataset.source(source).seed(seed)[process_index::process_count]
-    dataset = dataset.shuffle().repeat().random_map(cut)
-    dataset = dataset.batch(batch_size // windows_per_clip, drop_remainder=True).map(_merge)
+    dataset = grain.MapDataset.source(readable).seed(seed).shuffle().repeat().random_map(cut)
+    dataset = Share(dataset, local, share, shares).batch(local, drop_remainder=True).map(_merge)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     iterable = dataset.to_iter_dataset(options)
     if workers:
         iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
-    return iter(iterable)
+    return iter(iterable if skipped is None else iterable.map(skipped.take_out))
 
 
 def _windows(
     clip: dict[str, Any], frames: int, count: int, fields: Sequence[str] | None, rng: np.random.Generator
 ) -> dict[str, Any]:
     """`count` random windows of a clip, stacked."""
-    names = tuple(clip) if fields is None else tuple(fields)
+    names = tuple(clip) if fields is None else (*fields, *(x for x in (tolerance.SKIPPED,) if x in clip))
     length = next(len(value) for value in clip.values() if not isinstance(value, str))
     starts = rng.integers(length - frames + 1, size=count)
     cut = {}

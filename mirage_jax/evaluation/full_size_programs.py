@@ -11,6 +11,7 @@ needs the package libtpu.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -21,7 +22,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -83,18 +83,25 @@ def segment_inputs(model: ModelConfig) -> dict[str, Shape]:
 def tokens(model: ModelConfig) -> int:
     """Tokens of a segment: reference, target and preceding frames."""
     layout, patch = model.segment, model.dit.patch
-    rows, columns = model.height // model.vae.stride_space // patch[1], model.width // model.vae.stride_space // patch[2]
+    rows, columns = (
+        model.height // model.vae.stride_space // patch[1],
+        model.width // model.vae.stride_space // patch[2],
+    )
     return (1 + layout.latents + layout.preceding + layout.reference) * rows * columns
 
 
 def apply_generator(model: ModelConfig, params: Any, inputs: Mapping[str, jax.Array]) -> jax.Array:
     """One prediction of the generator; `inputs` as in `segment_inputs`."""
     given = dict(inputs)
-    return Generator(model.dit, model.side).apply({"params": params}, given.pop("target"), given.pop("timesteps"), **given)
+    return Generator(model.dit, model.side).apply(
+        {"params": params}, given.pop("target"), given.pop("timesteps"), **given
+    )
 
 
 def denoise(model: ModelConfig, mesh: Mesh, int8: bool = False):
-    """One denoising step of one segment, weights in the type of the computation or in 8 bits, no rematerialisation.
+    """One denoising step, weights in the type of the computation or in 8 bits, no rematerialisation.
+
+    One segment, or on a mesh that splits a batch, one for each part of it.
 
     Returns:
       The function and its arguments as shapes.
@@ -104,10 +111,11 @@ def denoise(model: ModelConfig, mesh: Mesh, int8: bool = False):
     shardings = partition.tree_shardings(partition.rules_for("dit", "side"), params, mesh)
     if int8:
         params, shardings = _in_8_bits(params, shardings)
-    inputs = _replicated(segment_inputs(model), mesh)
+    batch = math.prod(mesh.shape[axis] for axis in partition.batch_axes(mesh))
+    inputs = _batched(segment_inputs(model), batch, mesh)
 
     def step(params, inputs):
-        return apply_generator(model, params, inputs)
+        return partition.over_batch(functools.partial(apply_generator, model, params))(inputs)
 
     return jax.jit(step), (_placed(params, shardings), inputs)
 
@@ -126,10 +134,8 @@ def train(model: ModelConfig, mesh: Mesh, batch: int):
     state = {"side": params["side"], "average": params["side"], "adamw": jax.eval_shape(transform.init, params["side"])}
     # Moments and average are sharded as the parameters whose copies they are.
     state_layout = partition.tree_shardings(partition.rules_for("side"), {"side": state}, mesh)["side"]
-    batched = NamedSharding(mesh, PartitionSpec(partition.batch_axes(mesh) or None))
-    inputs = {n: Shape((batch, *x.shape), x.dtype, sharding=batched) for n, x in segment_inputs(model).items()}
-    noise = Shape(inputs["target"].shape, jnp.float32, sharding=batched)
-    sigmas = Shape(inputs["timesteps"].shape, jnp.float32, sharding=batched)
+    inputs = _batched(segment_inputs(model), batch, mesh)
+    noise, sigmas = inputs["target"], inputs["timesteps"]
 
     def loss(side, dit, inputs, noise, sigmas):
         def one(inputs, noise, sigmas):
@@ -153,24 +159,28 @@ def train(model: ModelConfig, mesh: Mesh, batch: int):
 
 
 def decode(model: ModelConfig, mesh: Mesh, tile: int = 0):
-    """The streaming decoder on one latent frame, in the middle of a stream; `tile` as in `vae_tiling`.
+    """The decoder: one latent frame in the middle of a stream, or with `tile` (of `vae_tiling`) a whole segment.
 
     Returns:
       The function and its arguments as shapes.
     """
     params = vae_shapes(model)
     shardings = partition.tree_shardings(partition.rules_for("vae"), {"vae": params}, mesh)["vae"]
+    placed = _placed(params, shardings)
     grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
-    latent = Shape((1, *grid, model.vae.latent_channels), jnp.float32)
+    frames = 1 + model.segment.latents if tile else 1
+    latents = _replicated(Shape((frames, *grid, model.vae.latent_channels), jnp.float32), mesh)
+    if tile:
+        return jax.jit(lambda params, latents: vae_tiling.decode(model.vae, params, latents, tile=tile)), (
+            placed,
+            latents,
+        )
 
-    def step(params, latent, cache=None):
-        if tile:
-            return vae_tiling.decode_stream(model.vae, params, latent, cache, tile=tile)
-        return vae.decode_stream(model.vae, params, latent, cache)
+    def step(params, latents, cache=None):
+        return vae.decode_stream(model.vae, params, latents, cache)
 
-    _, cache = jax.eval_shape(step, params, latent)
-    arguments = (_placed(params, shardings), _replicated(latent, mesh), _replicated(cache, mesh))
-    return jax.jit(step, donate_argnums=2), arguments
+    _, cache = jax.eval_shape(step, params, latents)
+    return jax.jit(step, donate_argnums=2), (placed, latents, _replicated(cache, mesh))
 
 
 def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
@@ -235,6 +245,11 @@ def _cast(tree: Any, dtype: str) -> Any:
 
 def _placed(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda x, s: Shape(x.shape, x.dtype, sharding=s), tree, shardings)
+
+
+def _batched(tree: Any, batch: int, mesh: Mesh) -> Any:
+    sharding = partition.batch_sharding(mesh)
+    return jax.tree.map(lambda x: Shape((batch, *x.shape), x.dtype, sharding=sharding), tree)
 
 
 def _replicated(tree: Any, mesh: Mesh) -> Any:

@@ -222,6 +222,26 @@ def read(memory: LatentMemory, cameras: Camera, *, max_footprint: int = 1, near:
     )
 
 
+def retire(memory: LatentMemory, gone: chex.Array) -> LatentMemory:
+    """The memory without some of its points; the others keep their order, and empty slots are zero again.
+
+    Args:
+      memory: what is held.
+      gone: bool `[N]`; what it says of empty slots does not matter.
+    """
+    chex.assert_shape(gone, (memory.capacity,))
+    number = jnp.arange(memory.capacity)
+    stays = (number < memory.size) & ~gone
+    # As in `write`, every point that goes gets a slot of its own outside the memory.
+    slot = jnp.where(stays, jnp.cumsum(stays, dtype=jnp.int32) - 1, memory.capacity + number)
+
+    def compacted(column: jax.Array) -> jax.Array:
+        return jnp.zeros_like(column).at[slot].set(column, mode="drop", unique_indices=True)
+
+    columns = {name: compacted(getattr(memory, name)) for name in ("points", "features", "cell_size", "segment")}
+    return memory.replace(**columns, size=jnp.sum(stays, dtype=jnp.int32))
+
+
 def nbytes(memory: LatentMemory) -> dict[str, int]:
     """Bytes of the points `held` and of all slots `allocated`, for reports (on the host)."""
     arrays = (memory.points, memory.features, memory.cell_size, memory.segment)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mirage_jax.errors import UserError
+from mirage_jax.models.depth_anything import DepthAnythingConfig
 from mirage_jax.models.dit import WAN22_TI2V_5B, DiTConfig
 from mirage_jax.models.heads import LatentHeadsConfig
 from mirage_jax.models.side_branch import SideBranchConfig
@@ -86,7 +87,7 @@ class ModelConfig:
       name: of the model.
       height, width: pixels it was trained at.
       fps: frames per second its videos are written at.
-      vae, dit, side, heads, lora, text, segment: the parts; with `lora`, the DiT alone is the model without memory.
+      vae, dit, side, heads, lora, text, depth, segment: the parts; with `lora`, the DiT alone is the model without memory.
     """
 
     name: str
@@ -99,6 +100,7 @@ class ModelConfig:
     heads: LatentHeadsConfig | None = None
     lora: LoRAConfig | None = None
     text: UMT5Config | None = None
+    depth: DepthAnythingConfig | None = None
     segment: SegmentConfig = SegmentConfig()
 
     @property

@@ -7,7 +7,8 @@ what depends on the frame only (the timestep) is computed once a frame and not o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,20 @@ import jax.numpy as jnp
 
 from mirage_jax.errors import UserError
 from mirage_jax.models import layers, partition
+
+
+REMAT: dict[str, Callable[..., Any] | None] = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "offload": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
+}
+"""What the backward pass of a block may keep, by name.
+
+'none' recomputes nothing, 'full' the whole block. 'dots' keeps the results of matrix products, 'dots_no_batch' only of
+those with weights (not those of attention), and 'offload' keeps these in the memory of the host.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +49,8 @@ class DiTConfig:
       eps: of every norm.
       prediction: 'flow', the network gives `noise - x0` (Wan), or 'sample', it gives `x0`.
       dtype: of the computation; parameters, norms, modulation and time embedding are float32.
-      remat: recompute each block in the backward pass, for models whose activations do not fit.
+      remat: what the backward pass computes again, a name in `REMAT`. True and False in files of earlier versions are
+        'full' and 'none'.
     """
 
     dim: int
@@ -49,9 +65,13 @@ class DiTConfig:
     eps: float = 1e-6
     prediction: str = "flow"
     dtype: str = "float32"
-    remat: bool = False
+    remat: str | bool = "none"
 
     def __post_init__(self):
+        if isinstance(self.remat, bool):
+            object.__setattr__(self, "remat", "full" if self.remat else "none")
+        if self.remat not in REMAT:
+            raise UserError(f"DiT remat must be one of {', '.join(REMAT)}, found {self.remat!r}")
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise UserError(f"DiT dim {self.dim} must be an even multiple of its {self.heads} heads")
         if self.patch[0] != 1:
@@ -66,7 +86,8 @@ class DiTConfig:
 
     def block(self, name: str | None = None) -> layers.Block:
         """One block of these sizes; `remat` is applied here, for the DiT and the side branch alike."""
-        module = nn.remat(layers.Block) if self.remat else layers.Block
+        policy = REMAT[self.remat]
+        module = layers.Block if policy is None else nn.remat(layers.Block, policy=policy)
         return module(
             dim=self.dim,
             ffn_dim=self.ffn_dim,
@@ -86,7 +107,7 @@ WAN22_TI2V_5B = DiTConfig(
     in_channels=48,
     text_dim=4096,
     dtype="bfloat16",
-    remat=True,
+    remat="full",
 )
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from mirage_jax.models import lora, side_branch, vae
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.models.depth_anything import DepthAnything
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.heads import LatentHeads
 from mirage_jax.models.umt5 import UMT5Encoder
@@ -66,12 +67,15 @@ def shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     if model.text is not None:  # never made afresh, so `init` does not know it
         ids = jnp.zeros(2, jnp.int32)
         parts["text"] = jax.eval_shape(UMT5Encoder(model.text).init, jax.random.key(0), ids, ids > 0)["params"]
+    if model.depth is not None:  # nor this
+        module, image = DepthAnything(model.depth), jnp.zeros((model.depth.patch, model.depth.patch, 3))
+        parts["depth"] = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
     return _shapes(parts)
 
 
 def first_misfit(model: ModelConfig, params: Mapping[str, Any]) -> str | None:
     """The first tensor of the given parts that is missing, left over or of the wrong shape, as a sentence, or None."""
-    expected = {name: shape for name, shape in shapes(model).items() if name.split("/")[0] in params}
+    expected = {name: shape for name, shape in shapes(model).items() if name.split("/")[0] in params} if params else {}
     found = _shapes(params)
     for name in [*expected, *(name for name in found if name not in expected)]:
         if expected.get(name) != found.get(name):

@@ -137,7 +137,7 @@ class _SelfAttention(nn.Module):
             weights = jax.nn.softmax(jnp.where(mask[None, :], logits, -jnp.inf), axis=-1)
             return jnp.dot(weights.astype(v.dtype), v)
 
-        # On a CPU one head at a time, for the reasons in `layers`: products stay 2-D and a head's map in cache.
+        # On a CPU one head at a time, for the reasons in `attention`: products stay 2-D and a head's map in cache.
         over_heads = functools.partial(jax.lax.map, one_head) if jax.default_backend() == "cpu" else jax.vmap(one_head)
         out = jnp.swapaxes(over_heads((query, key, value, by_distance)), 0, 1).reshape(len(x), width)
         return _linear(config, config.dim, "o", width)(out)

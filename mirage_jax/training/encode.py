@@ -19,19 +19,23 @@ from mirage_jax.models.config import ModelConfig
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0]).astype(np.float32)
 
 
-def coded_clips(model: ModelConfig, params: Any, source: Any, *, mirrored: bool) -> Iterator[dict[str, Any]]:
-    """The samples of the latent data set (see `mirage_jax.data.latents`).
+def coded_clips(
+    model: ModelConfig, params: Any, source: Any, *, mirrored: bool, shard: int = 0, shards: int = 1
+) -> Iterator[dict[str, Any]]:
+    """The samples of one shard of the latent data set (see `mirage_jax.data.latents`).
 
     Args:
       model, params: with a VAE.
       source: random access to posed clips (`mirage_jax.data.load_source`).
       mirrored: also give each clip left-right mirrored, in a mirrored world.
+      shard, shards: clips `shard`, `shard + shards`, ...
     """
-    for index in range(len(source)):
+    for index in range(shard, len(source), shards):
         clip = source.clip(index)
         for flip in (False, True) if mirrored else (False,):
             yield code(model, params, mirror(clip) if flip else clip) | {
-                "source": f"{clip.source}/mirrored" if flip else clip.source
+                "caption": clip.caption,
+                "source": f"{clip.source}/mirrored" if flip else clip.source,
             }
 
 

@@ -66,6 +66,11 @@ STORAGES: dict[str, Storage] = {
         lambda a: np.moveaxis(a, (0, 1), (-1, -2)),
         lambda a, _: np.moveaxis(a, (-1, -2), (0, 1)),
     ),
+    # [in, out, *space] <-> [*space, in, out]: PyTorch's transposed convolution
+    "conv_transpose": Storage(
+        lambda a: np.moveaxis(a, (0, 1), (-2, -1)),
+        lambda a, _: np.moveaxis(a, (-2, -1), (0, 1)),
+    ),
     # [out, in, rows, columns] <-> [1, rows, columns, in, out]: a convolution of single frames
     "frame_conv": Storage(
         lambda a: np.moveaxis(a, (0, 1), (-1, -2))[None],
@@ -117,6 +122,16 @@ def to_public(array: np.ndarray, storage: str, shape: tuple[int, ...] | None = N
       shape: of the public array, which tells what ours has lost (the sides of a patch, 2 x 2 otherwise).
     """
     return STORAGES[storage].public(array, shape)
+
+
+def matches(name: str, rule: Rule) -> bool:
+    """Whether a rule knows a public name."""
+    return _pattern(rule.theirs).fullmatch(name) is not None
+
+
+def public_shape(shape: tuple[int, ...], storage: str, found: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """Public shape of an array whose shape in our order is given; `found` is a guess, as in `to_public`."""
+    return to_public(np.broadcast_to(np.zeros((), np.int8), shape), storage, found).shape
 
 
 def params_from_public(tensors: Mapping[str, np.ndarray], layout: Layout) -> dict[str, Any]:

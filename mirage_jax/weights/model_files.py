@@ -1,12 +1,13 @@
 """A model on disk: a folder with `model.json` (every number) and Orbax trees with the parameters.
 
-`save` writes all parts as one tree, `params/`; a converted part is a tree of its own, `params.NAME/`. `load` reads both,
-and of each tree only the parts that are asked for.
+`save` writes all parts as one tree, `params/`; a converted part is a tree of its own, `params.NAME/`. `load` reads
+both, and of each tree only the parts that are asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +54,11 @@ def save(path: str | pathlib.Path, config: ModelConfig, params: Any, dtype: Any 
     temporary.mkdir(parents=True)
     if dtype is not None:
         params = jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), params)
-    with ocp.StandardCheckpointer() as checkpointer:
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    if jax.process_count() > 1:  # one of them writes, from host arrays; the others need not call this
+        params = jax.device_get(params)
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         checkpointer.save(temporary / "params", params)
     (temporary / "params" / "commit_success.txt").unlink(missing_ok=True)  # it names this machine's path
     io.write_text(temporary / "model.json", config.to_json() + "\n")
@@ -92,32 +97,43 @@ def load(
     """
     path = pathlib.Path(DEFAULT if path is None else path).absolute()
     config = read_config(path)
-    where = _parts_on_disk(path, config)
+    folders = _folders(path, config)
     wanted = config_parts(config) if parts is None else tuple(parts)
     for part in wanted:
-        if part not in where:
-            raise UserError(f"{path}: the model has no part {part!r}; {_how_to_make(part, path)}")
-    on_disk = {part: where[part][1] for part in wanted}
+        _check_there(path, part, folders)
+    where = {part: folders[part] for part in wanted}
+    shapes = {folder: read_shapes(folder) for folder in set(where.values())}
+    on_disk = {part: shapes[folder][part] for part, folder in where.items()}
     if misfit := parameters.first_misfit(config, on_disk):
         raise UserError(f"{path}: the weights do not fit model.json: {misfit}")
     target = {part: _with_dtypes(part, tree, dtype) for part, tree in on_disk.items()}
     placed = jax.tree.map(lambda _: _host(), target) if shardings is None else shardings(target)
     target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), target, placed)
     params: dict[str, Any] = {}
-    for folder in sorted({where[part][0] for part in wanted}):
-        params |= restore(folder, {part: target[part] for part in wanted if where[part][0] == folder})
+    for folder in shapes:
+        params |= restore(folder, {part: target[part] for part in wanted if where[part] == folder})
     return config, {part: params[part] for part in wanted}
 
 
 def parts_of(path: str | pathlib.Path) -> tuple[str, ...]:
     """The parts whose parameters a model folder holds. Raises `UserError` as `load` does."""
     path = pathlib.Path(path).absolute()
-    return tuple(_parts_on_disk(path, read_config(path)))
+    return tuple(_folders(path, read_config(path)))
+
+
+def find_part(path: pathlib.Path, config: ModelConfig, part: str) -> tuple[pathlib.Path, Any]:
+    """The Orbax tree that holds a part, and the shapes of the part. Raises `UserError` as `load` does."""
+    folders = _folders(path, config)
+    _check_there(path, part, folders)
+    shapes = read_shapes(folders[part])[part]
+    if misfit := parameters.first_misfit(config, {part: shapes}):
+        raise UserError(f"{path}: the weights do not fit model.json: {misfit}")
+    return folders[part], shapes
 
 
 def config_parts(config: ModelConfig) -> tuple[str, ...]:
     """The parts that a config names."""
-    return tuple(dict.fromkeys(name.split("/")[0] for name in parameters.shapes(config)))
+    return tuple(part for part in ("heads", *_CONVERTERS) if getattr(config, part, None) is not None)
 
 
 def read_config(path: pathlib.Path) -> ModelConfig:
@@ -148,31 +164,35 @@ def restore(tree: pathlib.Path, target: Any) -> Any:
         return handler.restore(epath.Path(tree), args=arguments)
 
 
-def _parts_on_disk(path: pathlib.Path, config: ModelConfig) -> dict[str, tuple[pathlib.Path, Any]]:
-    """Folder and shapes of every part."""
-    found: dict[str, tuple[pathlib.Path, Any]] = {}
-    folders = [folder for folder in (path / "params", *sorted(path.glob("params.*"))) if folder.is_dir()]
-    if not folders:
-        raise UserError(f"{path}: not a model folder, expected params/ beside model.json")
+def tree_paths(tree: pathlib.Path) -> set[str]:
+    """Paths of the leaves of an Orbax tree, from its description alone."""
+    with _damage_is_an_error(tree):
+        entries = json.loads((tree / "_METADATA").read_text())["tree_metadata"].values()
+        return {"/".join(key["key"] for key in entry["key_metadata"]) for entry in entries}
+
+
+def _folders(path: pathlib.Path, config: ModelConfig) -> dict[str, pathlib.Path]:
+    """The Orbax tree of every part."""
+    found: dict[str, pathlib.Path] = {}
     named = config_parts(config)
-    for folder in folders:
-        for part, tree in read_shapes(folder).items():
+    for folder in (path / "params", *sorted(path.glob("params.*"))):
+        for part in sorted({name.split("/")[0] for name in tree_paths(folder)} if folder.is_dir() else ()):
             if part in found:
-                raise UserError(f"{path}: part {part!r} is both in {found[part][0].name}/ and in {folder.name}/")
+                raise UserError(f"{path}: part {part!r} is both in {found[part].name}/ and in {folder.name}/")
             if part not in named:
                 raise UserError(
                     f"{folder}: holds a part {part!r}, expected those that model.json names: {', '.join(named)}"
                 )
-            found[part] = folder, tree
+            found[part] = folder
     return found
 
 
-def _how_to_make(part: str, path: pathlib.Path) -> str:
-    if part in _CONVERTERS:
-        return (
-            f"make it with: python -m experiments.convert_weights --layout {_CONVERTERS[part]} --out {path} --source .."
-        )
-    return "train it with: python -m experiments.train"
+def _check_there(path: pathlib.Path, part: str, where: Mapping[str, Any]) -> None:
+    if part not in where:
+        command = "train"
+        if part in _CONVERTERS:
+            command = f"convert_weights --layout {_CONVERTERS[part]} --out {path} --source .."
+        raise UserError(f"{path}: has no part {part!r}, which `python -m experiments.{command}` makes")
 
 
 def _with_dtypes(part: str, tree: Mapping[str, Any], dtype: Any) -> Any:

@@ -9,6 +9,8 @@ from mirage_jax.models.config import ModelConfig
 
 MEMORIES = ("latent", "rgb", "none")
 
+DEPTH_SOURCES = ("heads", "pixels", "given")
+
 
 @dataclasses.dataclass(frozen=True)
 class WorldConfig:
@@ -23,6 +25,10 @@ class WorldConfig:
       steps: sampling steps; 0 means what the model's config says.
       moving_threshold: probability above which a cell is taken to move, and not remembered.
       near: metres; nothing nearer is written or read.
+      depth_source: where depth comes from: 'heads' (of the model, on latents), 'pixels' (its depth network, on decoded
+        frames) or 'given' (with every segment, from outside); '' is the first of these that the model has.
+      dynamic_filter: whether new content that disagrees with the memory is left out, and points that are seen through
+        retired (`world.dynamic`).
     """
 
     model: ModelConfig
@@ -32,12 +38,17 @@ class WorldConfig:
     steps: int = 0
     moving_threshold: float = 0.5
     near: float = 0.05
+    depth_source: str = ""
+    dynamic_filter: bool = False
 
     def __post_init__(self):
         if self.memory not in MEMORIES:
             raise UserError(f"memory must be one of {', '.join(MEMORIES)}, found {self.memory!r}")
-        if self.model.dit is None or self.model.heads is None or (self.memory != "none" and self.model.side is None):
-            missing = [part for part in ("dit", "side", "heads") if getattr(self.model, part) is None]
+        if self.depth_source not in ("", *DEPTH_SOURCES):
+            raise UserError(f"depth source must be one of {', '.join(DEPTH_SOURCES)}, found {self.depth_source!r}")
+        needed = ["dit"] + ["side"] * (self.memory != "none")
+        needed += {"heads": ["heads"], "pixels": ["depth"], "given": []}[self.depth_from]
+        if missing := [part for part in needed if getattr(self.model, part) is None]:
             raise UserError(f"model {self.model.name!r} has no {' and no '.join(missing)}: it cannot run a world yet")
         if self.capacity < self.frame_points:
             raise UserError(
@@ -51,6 +62,13 @@ class WorldConfig:
         """Rows and columns of the latent grid."""
         stride = self.model.vae.stride_space
         return self.model.height // stride, self.model.width // stride
+
+    @property
+    def depth_from(self) -> str:
+        """The depth source in force."""
+        if self.depth_source:
+            return self.depth_source
+        return "heads" if self.model.heads is not None else "pixels" if self.model.depth is not None else "given"
 
     @property
     def frame_points(self) -> int:

@@ -48,26 +48,3 @@ def ones_code(model: ModelConfig, params: Any) -> jax.Array:
     video = jnp.ones((1 + layout.latents * model.vae.stride_time, model.height, model.width, 3))
     code = vae.encode(model.vae, params["vae"], video)
     return jnp.concatenate([code, jnp.broadcast_to(code[-1:], (layout.preceding, *code.shape[1:]))])
-
-
-def align_depth(depth: chex.Array, readout: Readout) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Brings new depth to the scale of what the memory shows in the same places.
-
-    One factor for all frames, the exponential of the median log-ratio over the cells where both are finite; it is 1
-    where fewer than one cell in sixteen can be compared, and held within a factor of two.
-
-    Args:
-      depth: `[T, h, w]` metres, > 0.
-      readout: of the same cameras.
-
-    Returns:
-      The scaled depth `[T, h, w]`; the factor `[]`; the residual `[]`, the median absolute log-ratio that remains (0
-      where nothing can be compared).
-    """
-    comparable = readout.visible & jnp.isfinite(readout.depth) & (readout.depth > 0)
-    ratio = jnp.where(comparable, jnp.log(jnp.where(comparable, readout.depth, 1.0)) - jnp.log(depth), jnp.nan)
-    enough = jnp.mean(comparable) >= 1.0 / 16.0
-    shift = jnp.where(enough, jnp.nan_to_num(jnp.nanmedian(ratio)), 0.0)
-    shift = jnp.clip(shift, -jnp.log(2.0), jnp.log(2.0))
-    residual = jnp.nan_to_num(jnp.nanmedian(jnp.abs(ratio - shift)))
-    return depth * jnp.exp(shift), jnp.exp(shift), residual

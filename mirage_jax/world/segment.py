@@ -17,10 +17,23 @@ from mirage_jax.memory import latent
 from mirage_jax.memory.latent import Readout
 from mirage_jax.models import lora, vae
 from mirage_jax.models.generator import Generator
-from mirage_jax.world import pixels, reference
+from mirage_jax.world import align, dynamic, pixels, reference
 from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.control import align_depth, control_latents, ones_code
-from mirage_jax.world.state import RolloutState, look, memorable_depth
+from mirage_jax.world.control import control_latents, ones_code
+from mirage_jax.world.state import RolloutState, Scene, look, memorable_depth
+
+
+@struct.dataclass
+class Given:
+    """What is known of a segment's new frames from outside, for depth source 'given'.
+
+    Attributes:
+      depth: `[F, H, W]` metres, inf at the sky, 0 where unknown.
+      keep: bool `[F, H, W]`, what stands still; None for all.
+    """
+
+    depth: chex.Array
+    keep: chex.Array | None = None
 
 
 @struct.dataclass
@@ -31,9 +44,15 @@ class Diagnostics:
       visible: `[n]` share of cells of each new latent frame that the memory showed before the segment was made.
       points: int32 `[]` points the segment added.
       overflow: int32 `[]` points without room, over the whole rollout.
-      depth_scale: `[]` factor that brought the new depth to the memory's scale.
-      depth_residual: `[]` median absolute log-ratio to the memory's depth that remained.
+      depth_scale: `[]` factor that brought the new depth (for a relative network, its inverse) to the memory's scale;
+        the mean over frames where every frame has its own.
+      depth_shift: `[]` what was added to the inverse depth of a relative network, 1 / metres, in the mean; else 0.
+      depth_residual: `[]` median absolute log-ratio to the memory's depth that remained (of the worst frame).
+      compared: int32 `[]` cells in which new depth and the memory could be compared.
+      refused: `[]` share of frames of which nothing was written, because their depth does not fit the memory.
       kept: `[]` share of new cells that were static and not sky.
+      moving: `[]` share of new cells that the dynamic filter left out.
+      retired: int32 `[]` points the dynamic filter took out of the memory.
       references: int32 `[]` reference frames used.
     """
 
@@ -41,8 +60,13 @@ class Diagnostics:
     points: chex.Array
     overflow: chex.Array
     depth_scale: chex.Array
+    depth_shift: chex.Array
     depth_residual: chex.Array
+    compared: chex.Array
+    refused: chex.Array
     kept: chex.Array
+    moving: chex.Array
+    retired: chex.Array
     references: chex.Array
 
 
@@ -78,7 +102,14 @@ def prepare(config: WorldConfig, params: Any) -> Any:
     return prepared
 
 
-def segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera, text: chex.Array | None = None):
+def segment(
+    config: WorldConfig,
+    params: Any,
+    state: RolloutState,
+    cameras: Camera,
+    text: chex.Array | None = None,
+    given: Given | None = None,
+):
     """Generates one segment.
 
     Args:
@@ -87,25 +118,35 @@ def segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Came
       state: the world so far.
       cameras: `Camera[F]` at pixel resolution, of the `F` new frames.
       text: `[text_tokens, text_dim]` embedded prompt, for a model with text (and only for such a model).
+      given: depth and masks of the new frames, for depth source 'given' (and only for it).
 
     Returns:
       The next state, and a `SegmentOutput`.
 
     Raises:
-      UserError: if the number or size of the cameras, or the text, does not fit the model.
+      UserError: if the number or size of the cameras, the text, or what is given, does not fit the model.
     """
     _check_cameras(config, cameras, 1)
     _check_text(config, text, ())
-    return _compiled_segment(config, params, state, cameras, text)
+    _check_given(config, given, ())
+    return _compiled_segment(config, params, state, cameras, text, given)
 
 
-def rollout(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera, text: chex.Array | None = None):
+def rollout(
+    config: WorldConfig,
+    params: Any,
+    state: RolloutState,
+    cameras: Camera,
+    text: chex.Array | None = None,
+    given: Given | None = None,
+):
     """Generates `S` segments in one compiled `lax.scan`.
 
     Args:
       config, params, state: as in `segment`.
       cameras: `Camera[S, F]` at pixel resolution.
       text: `[S, text_tokens, text_dim]`, a prompt for each segment.
+      given: as in `segment`, with a leading axis `S`.
 
     Returns:
       The last state, and a `SegmentOutput` with a leading axis `S`.
@@ -115,20 +156,28 @@ def rollout(config: WorldConfig, params: Any, state: RolloutState, cameras: Came
     """
     _check_cameras(config, cameras, 2)
     _check_text(config, text, (len(cameras),))
-    return _compiled_rollout(config, params, state, cameras, text)
+    _check_given(config, given, (len(cameras),))
+    return _compiled_rollout(config, params, state, cameras, text, given)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compiled_segment(config, params, state, cameras, text):
-    return _segment(config, params, state, cameras, text)
+def _compiled_segment(config, params, state, cameras, text, given):
+    return _segment(config, params, state, cameras, text, given)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compiled_rollout(config, params, state, cameras, text):
-    return jax.lax.scan(lambda state, xs: _segment(config, params, state, *xs), state, (cameras, text))
+def _compiled_rollout(config, params, state, cameras, text, given):
+    return jax.lax.scan(lambda state, xs: _segment(config, params, state, *xs), state, (cameras, text, given))
 
 
-def _segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera, text: chex.Array | None):
+def _segment(
+    config: WorldConfig,
+    params: Any,
+    state: RolloutState,
+    cameras: Camera,
+    text: chex.Array | None,
+    given: Given | None,
+):
     model = config.model
     layout, time = model.segment, model.vae.stride_time
     count = layout.latents
@@ -164,16 +213,22 @@ def _segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Cam
     decoded, decoder = vae.decode_stream(model.vae, params["vae"], latents, decoder)
 
     # Look and write.
-    scene = look(config, params, latents, cells)
-    depth, scale, residual = align_depth(scene.depth, new)
-    scene = scene.replace(depth=depth)
+    shown, at = decoded[time - 1 :: time], cameras[time - 1 :: time]
+    known = None if given is None else given.depth[time - 1 :: time]
+    moves = None if given is None or given.keep is None else ~given.keep[time - 1 :: time]
+    scene = look(config, params, latents, cells, shown, known, moves)
+    scene, aligned, trusted = _aligned(config, scene, new)
+    memory, moving = state.memory, jnp.zeros_like(scene.keep)
+    if config.dynamic_filter:
+        moving = scene.keep & dynamic.intruding(latents, scene.depth, new)
+        sound = jnp.where(trusted[:, None, None], scene.depth, 0.0)
+        memory = latent.retire(memory, dynamic.seen_through(memory, sound, cells, near=config.near))
+        scene = scene.replace(keep=scene.keep & ~moving)
+    remaining = memory.size
     if config.memory == "latent":
-        memory = latent.write(state.memory, latents, depth, cells, scene.keep, scene.sky, near=config.near)
+        memory = latent.write(memory, latents, scene.depth, cells, scene.keep, scene.sky, near=config.near)
     elif config.memory == "rgb":
-        shown, at = decoded[time - 1 :: time], cameras[time - 1 :: time]
-        memory = pixels.write(state.memory, shown, depth, at, scene.keep, scene.sky, config.near)
-    else:
-        memory = state.memory
+        memory = pixels.write(memory, shown, scene.depth, at, scene.keep, scene.sky, config.near)
 
     past = layout.preceding + 1
     context = jnp.concatenate([state.context, latents])[-past:]
@@ -191,15 +246,39 @@ def _segment(config: WorldConfig, params: Any, state: RolloutState, cameras: Cam
     )
     diagnostics = Diagnostics(
         visible=new.visible.mean((1, 2)),
-        points=memory.size - state.memory.size,
+        points=memory.size - remaining,
         overflow=memory.overflow,
-        depth_scale=scale,
-        depth_residual=residual,
+        depth_scale=aligned.scale.mean(),
+        depth_shift=aligned.shift.mean(),
+        depth_residual=aligned.residual.max(),
+        compared=aligned.compared.sum(),
+        refused=1.0 - trusted.mean(),
         kept=scene.keep.mean(),
+        moving=moving.mean(),
+        retired=state.memory.size - remaining,
         references=jnp.zeros((), jnp.int32) if references_valid is None else references_valid.sum(dtype=jnp.int32),
     )
     frames = jnp.round((decoded + 1.0) * 127.5).astype(jnp.uint8)
     return following, SegmentOutput(frames=frames, latents=latents, readout=new, diagnostics=diagnostics)
+
+
+def _aligned(config: WorldConfig, scene: Scene, readout: Readout) -> tuple[Scene, align.Alignment, jax.Array]:
+    """The scene in the memory's scale, how it was brought there, and bool `[n]`: frames that may be written.
+
+    A relative network has a scale and a shift of its own in every frame, and without them its depth says nothing.
+    Metric depth stands for itself where the memory shows too little to compare. The heads, which were trained
+    together with the model, are never refused.
+    """
+    if config.depth_from == "pixels" and not config.model.depth.metric:
+        one = lambda depth, shown: align.align_inverse(depth[None], jax.tree.map(lambda x: x[None], shown))  # noqa: E731
+        aligned = jax.vmap(one)(scene.depth, readout)
+        depth, trusted = aligned.depth[:, 0], aligned.ok
+    else:
+        aligned = align.align_scale(scene.depth, readout)
+        depth, trusted = aligned.depth, aligned.ok | ~aligned.enough | (config.depth_from == "heads")
+    trusted = jnp.broadcast_to(trusted, len(depth))
+    kept, sky = (mask & trusted[:, None, None] for mask in (scene.keep, scene.sky))
+    return Scene(depth=depth, keep=kept & (depth > 0), sky=sky), aligned, trusted
 
 
 def _read(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera, cells: Camera) -> Readout:
@@ -269,6 +348,19 @@ def _check_text(config: WorldConfig, text: chex.Array | None, leading: tuple[int
         takes = "no text" if wanted is None else f"embedded text of shape {list(wanted)} (of the empty prompt, say)"
         given = "none" if found is None else f"shape {list(found)}"
         raise UserError(f"model {config.model.name!r} takes {takes}, found {given}")
+
+
+def _check_given(config: WorldConfig, given: Given | None, leading: tuple[int, ...]) -> None:
+    model = config.model
+    if (config.depth_from == "given") != (given is not None):
+        found = "no depth" if given is None else "depth"
+        raise UserError(f"depth source is {config.depth_from!r}, but {found} was given with the segment")
+    if given is None:
+        return
+    size = (*leading, model.segment_frames, model.height, model.width)
+    for name, value in (("depth", given.depth), ("keep masks", given.keep)):
+        if value is not None and tuple(value.shape) != size:
+            raise UserError(f"given {name} have shape {list(value.shape)}, expected {list(size)}")
 
 
 def _check_cameras(config: WorldConfig, cameras: Camera, rank: int) -> None:

@@ -15,10 +15,14 @@ from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, resample, rgb
 from mirage_jax.memory.latent import LatentMemory
-from mirage_jax.models import heads, vae
+from mirage_jax.models import depth_anything, heads, vae
 from mirage_jax.world import pixels as world_pixels
 from mirage_jax.world import reference
 from mirage_jax.world.config import WorldConfig
+
+
+FIRST_DEPTH = 5.0
+"""Metres of the median depth of a first image that only a relative depth network has seen; the unit of its world."""
 
 
 @struct.dataclass
@@ -48,7 +52,7 @@ class RolloutState:
 
 @struct.dataclass
 class Scene:
-    """What the heads say of latent frames, `[T, h, w]` each.
+    """What is seen in latent frames, `[T, h, w]` each.
 
     Attributes:
       depth: metres.
@@ -75,12 +79,12 @@ def init(
       config: the static sizes.
       params: of all parts of the model.
       image: uint8 `[H, W, 3]`.
-      depth: `[H, W]` metres, inf at the sky, 0 where unknown; None asks the model's depth head.
+      depth: `[H, W]` metres, inf at the sky, 0 where unknown; None asks the model (`WorldConfig.depth_source`).
       camera: one camera on the `H x W` grid.
       key: decides everything random that follows.
 
     Raises:
-      UserError: if the image, depth or camera has another size than the model.
+      UserError: if the image, depth or camera has another size than the model, or depth is None and nobody to ask.
     """
     cameras = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], camera)
     return observe(config, params, jnp.asarray(image)[None], None if depth is None else depth[None], cameras, key)
@@ -102,10 +106,10 @@ def observe(
       frames: uint8 `[T, H, W, 3]`, `T = r k + 1`.
       depth: `[T, H, W]` as in `init`, or None.
       cameras: `Camera[T]` on the `H x W` grid.
-      dynamic: bool `[T, H, W]`, what moves and is not to be remembered; None asks the keep head.
+      dynamic: bool `[T, H, W]`, what moves and is not to be remembered; None asks the keep head, if there is one.
 
     Raises:
-      UserError: if sizes differ from the model's, or `T` is not `r k + 1`.
+      UserError: if sizes differ from the model's, `T` is not `r k + 1`, or depth is None and cannot be found out.
     """
     model = config.model
     size = (model.height, model.width)
@@ -115,6 +119,10 @@ def observe(
         if tuple(shape) != size:
             raise UserError(f"{name} has size {tuple(shape)}, the model {model.name!r} works at {size}")
     model.vae.latent_frames(len(frames))
+    if depth is None and config.depth_from == "given":
+        raise UserError(f"model {model.name!r} does not guess depth here: the depth of the first view must be given")
+    if depth is None and config.depth_from == "pixels" and not model.depth.metric and len(frames) > 1:
+        raise UserError("a relative depth network cannot place several frames in one world: their depth must be given")
     depth = None if depth is None else jnp.asarray(depth, jnp.float32)
     return _observe(config, params, jnp.asarray(frames), depth, cameras, key, dynamic)
 
@@ -129,15 +137,13 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
     # A latent frame has the camera of its last pixel frame.
     pixels, shown = pixels[:: model.vae.stride_time], cameras[:: model.vae.stride_time]
     cells = shown.resized(*config.grid)
-    scene = look(config, params, latents, cells)
-    if depth is not None:
-        depth = depth[:: model.vae.stride_time]
-        known = resample.depth_to_grid(depth, *config.grid)
-        still = scene.keep | scene.sky
-        if dynamic is not None:
-            still = ~resample.mask_to_grid(dynamic[:: model.vae.stride_time], *config.grid, least=0.25)
-        sky = jnp.isinf(known) & still
-        scene = Scene(depth=known, keep=still & jnp.isfinite(known) & (known > 0), sky=sky)
+    depth, dynamic = (None if x is None else x[:: model.vae.stride_time] for x in (depth, dynamic))
+    asked = depth is None and config.depth_from == "pixels"
+    scene = look(config, params, latents, cells, pixels, depth, dynamic)
+    if asked and not model.depth.metric:
+        known = jnp.isfinite(scene.depth) & (scene.depth > 0)
+        median = jnp.nanmedian(jnp.where(known, scene.depth, jnp.nan))
+        scene = scene.replace(depth=scene.depth * jnp.where(known.any(), FIRST_DEPTH / median, 1.0))
 
     if config.memory == "rgb":
         dense = world_pixels.upsampled(scene.depth, *pixels.shape[1:3]) if depth is None else depth
@@ -167,18 +173,40 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
     )
 
 
-def look(config: WorldConfig, params: Any, latents: chex.Array, cameras: Camera) -> Scene:
-    """What the heads see in latent frames.
+def look(
+    config: WorldConfig,
+    params: Any,
+    latents: chex.Array,
+    cameras: Camera,
+    frames: chex.Array,
+    depth: chex.Array | None = None,
+    dynamic: chex.Array | None = None,
+) -> Scene:
+    """What is seen in latent frames; depth of a relative network is in units of its own.
 
     Args:
       config, params: of the world.
       latents: `[T, h, w, C]` normalised.
       cameras: `Camera[T]` on the latent grid.
+      frames: `[T, H, W, 3]` in [-1, 1], the pixel frames these cameras took.
+      depth: `[T, H, W]` from outside, inf at the sky, 0 where unknown; None for what the depth source says.
+      dynamic: bool `[T, H, W]`, what moves, to go with `depth`; None asks the keep head, if there is one.
     """
-    module = heads.LatentHeads(config.model.heads)
-    out = jax.vmap(lambda z, r: module.apply({"params": params["heads"]}, z, r))(latents, geometry.rays(cameras))
-    keep, sky = heads.decide(out, config.moving_threshold)
-    return Scene(depth=out["depth"], keep=keep, sky=sky)
+    model, still = config.model, True
+    if model.heads is not None:
+        module = heads.LatentHeads(model.heads)
+        out = jax.vmap(lambda z, r: module.apply({"params": params["heads"]}, z, r))(latents, geometry.rays(cameras))
+        keep, sky = heads.decide(out, config.moving_threshold)
+        if depth is None and config.depth_from == "heads":
+            return Scene(depth=out["depth"], keep=keep, sky=sky)
+        still = keep | sky
+    if depth is None:
+        images = (frames + 1.0) / 2.0
+        depth = jax.lax.map(lambda image: depth_anything.predict_depth(model.depth, params["depth"], image), images)
+    elif dynamic is not None:
+        still = ~resample.mask_to_grid(dynamic, *config.grid, least=0.25)
+    known = resample.depth_to_grid(depth, *config.grid)
+    return Scene(depth=known, keep=still & jnp.isfinite(known) & (known > 0), sky=jnp.isinf(known) & still)
 
 
 def memorable_depth(scene: Scene) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from commands import run
 
 from experiments import prompts
 from mirage_jax import weights
-from mirage_jax.data import text
+from mirage_jax.data import text, text_embeddings
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import umt5
@@ -98,14 +99,14 @@ def test_the_last_prompt_goes_on(folder, tmp_path):
 def test_saved_embeddings_take_the_place_of_the_encoder(folder, tmp_path, monkeypatch):
     given = ["a hall", "the camera moves"]
     values, file, model = prompts.embeddings(folder, None, given), tmp_path / "out" / "walk.safetensors", text_model()
-    prompts.save(file, model, given, values)
+    text_embeddings.save(file, model.name, given, values)
     found, again = prompts.load(file, model)
     assert found == given
     np.testing.assert_array_equal(again, values)
     assert file.stat().st_size < values.nbytes / 2  # what is zero after the prompts is not stored
     monkeypatch.setattr(weights, "load", None)
     np.testing.assert_array_equal(
-        prompts.for_segments(tmp_path, model, 3, text_embeddings=str(file)), values[[0, 1, 1]]
+        prompts.for_segments(tmp_path, model, 3, embeddings_file=str(file)), values[[0, 1, 1]]
     )
 
 
@@ -123,11 +124,25 @@ def test_the_empty_prompt_is_encoded_once_a_model(made, folder, tmp_path, monkey
     np.testing.assert_array_equal(prompts.for_segments(folder, dataclasses.replace(model, text=None), 2), first)
 
 
+def test_the_empty_prompt_is_encoded_anew_for_another_encoder(made, folder):
+    path, model, _ = made
+    first = prompts.for_segments(folder, model, 1)
+    text_embeddings.save(folder / prompts.EMPTY_PROMPT, model.name, [""], 2 * first)
+    np.testing.assert_array_equal(prompts.for_segments(folder, model, 1), 2 * first)
+    (path / "params").rename(path / "params.text")  # as a converter leaves it
+    try:
+        later = (folder / prompts.EMPTY_PROMPT).stat().st_mtime + 10
+        os.utime(path / "params.text", (later, later))
+        np.testing.assert_allclose(prompts.for_segments(folder, model, 1), first, rtol=1e-5, atol=1e-6)
+    finally:
+        (path / "params.text").rename(path / "params")
+
+
 def test_a_folder_that_cannot_be_written_only_loses_the_file(folder, monkeypatch, capsys):
     def refuse(*_):
         raise UserError("cannot write there")
 
-    monkeypatch.setattr(prompts, "save", refuse)
+    monkeypatch.setattr(text_embeddings, "save", refuse)
     assert prompts.for_segments(folder, text_model(), 1).shape == (1, TOKENS, DIM)
     assert "not kept for the next run: cannot write there" in capsys.readouterr().out
 
@@ -135,8 +150,8 @@ def test_a_folder_that_cannot_be_written_only_loses_the_file(folder, monkeypatch
 def test_a_model_without_text_takes_none(tmp_path):
     model = model_config.default()
     assert prompts.for_segments(tmp_path, model, 3) is None
-    for flag in ("prompt", "prompt_file", "text_embeddings"):
-        with pytest.raises(UserError, match=f"--{flag}: the model 'default' was trained without text"):
+    for flag, shown in (("prompt",) * 2, ("prompt_file",) * 2, ("embeddings_file", "text_embeddings")):
+        with pytest.raises(UserError, match=f"--{shown}: the model 'default' was trained without text"):
             prompts.for_segments(tmp_path, model, 3, **{flag: ""})
 
 
@@ -158,12 +173,12 @@ def stored(path, values=None, **changes):
 BAD_EMBEDDINGS = {
     "version": ({"version": "2"}, "not a file of text embeddings of version 1"),
     "format": ({"format": "mirage-jax world"}, "not a file of text embeddings of version 1"),
-    "dim": ({"dim": "7"}, f"{TOKENS} tokens of 7 numbers, from 'm'; expected {TOKENS} of {DIM}"),
+    "dim": ({"dim": "7"}, rf"embeddings of shape \[1, 2, {DIM}\] for 1 prompts, damaged"),
     "tokens": ({"tokens": "512"}, f"512 tokens of {DIM} numbers"),
     "header": ({"tokens": "many"}, "damaged header"),
     "prompts": ({"prompts": '["a", "b"]'}, "for 2 prompts"),
     "shape": ({"values": np.ones((1, TOKENS + 1, DIM), np.float32)}, "damaged"),
-    "none": ({"values": np.ones((0, 2, DIM), np.float32), "prompts": "[]"}, "are none"),
+    "none": ({"values": np.ones((0, 2, DIM), np.float32), "prompts": "[]"}, "holds no prompt"),
     "nan": ({"values": np.full((1, 2, DIM), np.nan, np.float32)}, "NaN"),
 }
 
@@ -198,7 +213,7 @@ def test_prompt_files_that_do_not_fit_are_refused(folder, tmp_path, data, messag
 
 def test_flags_that_exclude_each_other(folder):
     with pytest.raises(UserError, match="--prompt and --text_embeddings exclude each other"):
-        prompts.for_segments(folder, text_model(), 2, prompt="a", text_embeddings="b")
+        prompts.for_segments(folder, text_model(), 2, prompt="a", embeddings_file="b")
 
 
 def test_another_models_tokenizer_is_refused(folder, tmp_path):

@@ -1,9 +1,11 @@
 """Coded clips: written and read back bit for bit, in an order that the seed decides."""
 
+import shutil
+
 import numpy as np
 import pytest
 
-from mirage_jax.data import latents
+from mirage_jax.data import latents, text_embeddings
 from mirage_jax.errors import UserError
 
 
@@ -15,6 +17,7 @@ def _sample(seed):
         "dynamic": rng.integers(0, 2, (3, 2, 2), np.uint8),
         "intrinsics": rng.normal(size=(3, 3, 3)).astype(np.float32),
         "cam2world": rng.normal(size=(3, 4, 4)).astype(np.float32),
+        "caption": "a cave" if seed % 2 else "",
         "source": f"clip {seed}",
     }
 
@@ -32,8 +35,66 @@ def test_samples_come_back_as_they_were(folder):
     for seed in range(5):
         sample = _sample(seed)
         for name, value in sample.items():
-            if name != "source":
+            if name not in ("source", "caption"):
                 np.testing.assert_array_equal(found[sample["source"]][name], value)
+
+
+def _ordered(source, **options):
+    batches = iter(latents.clips(source, batch_size=2, seed=0, **options))
+    return [next(batches) for _ in range(5)]
+
+
+def test_shards_are_read_together_and_none_may_be_missing(tmp_path):
+    for shard in (1, 0, 2):
+        latents.write(tmp_path, "train", (3, 2, 2, 4), (_sample(i) for i in range(shard, 5, 3)), shard, 3)
+        if shard == 1:
+            with pytest.raises(UserError, match="2 of 3 shards are missing, the first is 0"):
+                latents.load_source(tmp_path, "train")
+    source = latents.load_source(tmp_path, "train")
+    assert {source[i]["source"].decode() for i in range(5)} == {f"clip {i}" for i in range(5)}
+    with pytest.raises(UserError, match="belongs to another number of shards than 2"):
+        latents.write(tmp_path, "train", (3, 2, 2, 4), iter([]), 0, 2)
+
+
+def test_split_of_the_first_version_is_read(folder, tmp_path):
+    old = tmp_path / "train" / "latents" / "1.0.0"
+    shutil.copytree(folder / "train" / "part-0000-of-0001" / "latents" / "1.1.0", old)
+    assert len(latents.load_source(tmp_path, "train")) == 5
+
+
+def test_shard_that_cannot_be_opened_is_named(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    next((tmp_path / "copy").rglob("dataset_info.json")).write_text("{")
+    with pytest.raises(UserError, match="copy/train: a shard cannot be opened"):
+        latents.load_source(tmp_path / "copy", "train")
+
+
+@pytest.fixture
+def texts(tmp_path):
+    values = np.zeros((2, 4, 3), np.float32)
+    values[0, 0], values[1, :2] = 1.0, 2.0
+    text_embeddings.save(tmp_path / "texts.safetensors", "tiny", ["", "a cave"], values)
+    return text_embeddings.TextEmbeddings(tmp_path / "texts.safetensors")
+
+
+def test_captions_become_embeddings_and_are_dropped_alike_for_any_number_of_shares(folder, texts):
+    source = latents.load_source(folder, "train")
+    whole = _ordered(source, texts=texts, text_dropout=0.5)
+    assert whole[0]["text"].shape == (2, 4, 3)
+    kinds = np.concatenate([batch["text"][:, 0, 0] for batch in whole])
+    captioned = np.concatenate([batch["text"][:, 0, 0] for batch in _ordered(source, texts=texts)])
+    assert set(captioned) == {1.0, 2.0} and (kinds <= captioned).all() and (kinds < captioned).any()
+    shares = [_ordered(source, texts=texts, text_dropout=0.5, share=i, shares=2) for i in (0, 1)]
+    for batch, a, b in zip(whole, *shares, strict=True):
+        for name, value in batch.items():
+            np.testing.assert_array_equal(value, np.concatenate([a[name], b[name]]))
+
+
+def test_caption_without_embedding_is_named(folder, tmp_path):
+    text_embeddings.save(tmp_path / "few.safetensors", "tiny", [""], np.ones((1, 4, 3), np.float32))
+    few = text_embeddings.TextEmbeddings(tmp_path / "few.safetensors")
+    with pytest.raises(UserError, match=r"few.safetensors: holds no embedding of the prompt 'a cave'"):
+        _ordered(latents.load_source(folder, "train"), texts=few)
 
 
 def test_order_follows_the_seed(folder):

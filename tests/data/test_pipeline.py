@@ -3,8 +3,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from mirage_jax.data import pipeline
+from mirage_jax.data import pipeline, tolerance
 from mirage_jax.errors import UserError
+from mirage_jax.training import position
 
 LENGTH = 13
 
@@ -58,9 +59,62 @@ def test_every_epoch_reads_every_clip_in_another_order():
     assert list(first) != list(second)
 
 
-def test_processes_share_the_clips():
-    a, b = (numbers(take(3, process_index=i, process_count=2)) for i in (0, 1))
-    assert set(a) == {0, 2, 4} and set(b) == {1, 3, 5}
+def test_shares_make_the_batch_of_one_process():
+    whole = take(5, batch_size=4, windows_per_clip=2)
+    shares = [take(5, batch_size=4, windows_per_clip=2, share=i, shares=2) for i in (0, 1)]
+    joined = [{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*shares, strict=True)]
+    assert same(whole, joined)
+
+
+class Broken(Counting):
+    """Some of the clips cannot be read."""
+
+    def __init__(self, count, bad):
+        super().__init__(count)
+        self.bad = bad
+
+    def __getitem__(self, index):
+        if index in self.bad:
+            raise OSError(f"clip {index} is damaged")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_clip_that_cannot_be_read_is_replaced_named_and_counted(workers):
+    skipped = tolerance.Skipped(limit=2)
+    found = take(6, Broken(6, {2, 3}), skipped=skipped, workers=workers)
+    expected = [x if x not in (2, 3) else 4 for x in numbers(take(6))]
+    assert list(numbers(found)) == expected
+    assert set(found[0]) == {"frames", "pose", "source"}
+    assert skipped.counters() == {"skipped_samples": 2.0}
+    assert sorted(skipped.reasons) == [
+        "sample 2 (OSError: clip 2 is damaged)",
+        "sample 3 (OSError: clip 3 is damaged)",
+    ]
+
+
+def test_more_bad_clips_than_the_limit_end_the_run():
+    with pytest.raises(UserError, match=r"2 bad samples, more than --config.bad_samples=1: sample \d .*is damaged"):
+        take(6, Broken(6, {2, 4}), skipped=tolerance.Skipped(limit=1))
+    with pytest.raises(UserError, match="6 samples in a row cannot be read"):
+        take(1, Broken(6, set(range(6))), skipped=tolerance.Skipped(limit=100))
+    with pytest.raises(OSError, match="clip 2 is damaged"):
+        take(6, Broken(6, {2}))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_position_is_found_from_the_step_also_with_skipping(workers):
+    def fresh():
+        skipped = tolerance.Skipped(limit=5)
+        options = {"batch_size": 2, "frames": 5, "seed": 3, "skipped": skipped, "workers": workers}
+        return pipeline.clips(Broken(6, {2}), **options)
+
+    batches = fresh()
+    for _ in range(4):
+        next(batches)
+    moved = fresh()
+    position.seek(moved, 4)
+    assert same([next(moved) for _ in range(3)], [next(batches) for _ in range(3)])
 
 
 def test_windows_of_one_clip_follow_each_other():
@@ -101,8 +155,8 @@ def test_position_is_saved_and_restored(tmp_path):
         ({"frames": 6}, "frames is 6, expected 4k"),
         ({"frames": 17}, "clips have 13 frames"),
         ({"windows_per_clip": 3}, "multiple of windows_per_clip"),
-        ({"process_index": 2, "process_count": 2}, "process_index is 2"),
-        ({"process_index": 7, "process_count": 8}, "no clip to read"),
+        ({"share": 2, "shares": 2}, "share is 2"),
+        ({"share": 0, "shares": 4}, "multiple of windows_per_clip"),
     ],
 )
 def test_bad_requests(options, message):

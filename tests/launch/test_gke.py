@@ -1,6 +1,6 @@
 """The manifests fit the published schemas, and the variables that they set lead to the right processes.
 
-JobSet's schema comes from the package kubeflow-trainer-api, that of the Jobs and Pods inside it from kubernetes-validate.
+JobSet's schema comes from the package kubeflow-trainer-api, that of Jobs and Pods inside it from kubernetes-validate.
 """
 
 import copy
@@ -39,8 +39,10 @@ def load(name):
 
 def validate(manifest):
     """Raises if a field is unknown, missing or of the wrong type, at any depth."""
-    models.JobsetV1alpha2JobSet.model_validate(manifest, extra="forbid")
-    for job in manifest["spec"]["replicatedJobs"]:
+    jobs = manifest["spec"]["replicatedJobs"]
+    outer = manifest | {"spec": manifest["spec"] | {"replicatedJobs": [job | {"template": {}} for job in jobs]}}
+    models.JobsetV1alpha2JobSet.model_validate(outer, extra="forbid")
+    for job in jobs:
         document = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job["name"]}, **job["template"]}
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
 

@@ -25,6 +25,7 @@ def make(folder):
             "dynamic": rng.integers(0, 2, (5, 4, 4), np.uint8),
             "intrinsics": np.tile(np.array([[3, 0, 2], [0, 3, 2], [0, 0, 1]], np.float32), (5, 1, 1)),
             "cam2world": np.tile(np.eye(4, dtype=np.float32), (5, 1, 1)),
+            "caption": "",
             "source": f"clip {i}",
         }
 

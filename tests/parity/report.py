@@ -68,10 +68,14 @@ def markdown(rows: list[dict]) -> str:
     lines = ["| what | oracle | error | bound | ok |", "|---|---|---|---|---|"]
     for row in rows:
         error = "not finite" if row["error"] is None else f"{row['error']:.1e}"
-        lines.append(
-            f"| {row['what']} | {row['oracle']} | {error} | {row['bound']:.0e} | {'yes' if row['ok'] else 'NO'} |"
-        )
+        cells = escaped(row["what"]), escaped(row["oracle"]), error, f"{row['bound']:.0e}", "yes" if row["ok"] else "NO"
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def escaped(text: str) -> str:
+    """Text for a cell of a table."""
+    return text.replace("|", "\\|")
 
 
 def fill(document: pathlib.Path, name: str, text: str) -> None:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 
@@ -20,7 +19,7 @@ STEPS, CHANNELS, CLIPS, FRAMES, SIZE = 50, 4, 24, 6, 4
 def prepare(folder):
     """Random coded clips in `folder/data`, and in `folder/model` a Wan in miniature: text, side branch, LoRA."""
     from mirage_jax import weights
-    from mirage_jax.data import latents
+    from mirage_jax.data import latents, text_embeddings
     from mirage_jax.models import config as model_config
     from mirage_jax.models import parameters, vae
     from mirage_jax.models.dit import DiTConfig
@@ -37,10 +36,14 @@ def prepare(folder):
             "dynamic": rng.integers(0, 2, (FRAMES, SIZE, 2 * SIZE), np.uint8),
             "intrinsics": np.tile(np.array([[4, 0, 4], [0, 4, 2], [0, 0, 1]], np.float32), (FRAMES, 1, 1)),
             "cam2world": pose,
+            "caption": "",
+            "caption": f"caption {i % 3}",
             "source": f"clip {i}",
         }
 
     latents.write(folder / "data", "train", (FRAMES, SIZE, 2 * SIZE, CHANNELS), (sample(i) for i in range(CLIPS)))
+    captions = [f"caption {i}" for i in range(3)]
+    text_embeddings.save(folder / "text.safetensors", "none", ["", *captions], rng.normal(size=(4, 4, 8)))
     segment = model_config.SegmentConfig(latents=2, preceding=1, reference=1)
     model = model_config.ModelConfig(
         name="miniature",
@@ -75,31 +78,18 @@ def config(folder, mesh, **changes):
 
     config = default_memory.get_config()
     config.update(dict(init_from=f"{folder}/model", data=f"{folder}/data", batch_size=8, learning_rate=3e-3))
-    config.update(dict(steps=STEPS, warmup_steps=5, rate_factors=()))
+    config.update(dict(steps=STEPS, warmup_steps=5, rate_factors=(), text_embeddings=f"{folder}/text.safetensors"))
     config.update(changes)
     config.mesh = mesh
     return config
 
 
-def stage(config):
-    """The generator's stage; its batches carry text, made of the latents they come with."""
-    from mirage_jax.training import stages
-
-    made = stages.make(config)
-
-    def with_text(batch):
-        first = batch["latents"].reshape(len(batch["latents"]), -1)[:, : 4 * 8]
-        return batch | {"text": np.tanh(first.astype(np.float32)).reshape(-1, 4, 8)}
-
-    return dataclasses.replace(made, batches=lambda: made.batches().map(with_text))
-
-
 def losses(config):
     """The loss of every step, through the same calls as the loop."""
     from mirage_jax.models import partition
-    from mirage_jax.training import optimizer, step
+    from mirage_jax.training import optimizer, stages, step
 
-    made, transform, key = stage(config), optimizer.make(config), jax.random.key(config.seed)
+    made, transform, key = stages.make(config), optimizer.make(config), jax.random.key(config.seed)
     mesh = partition.make_mesh(dict(config.mesh))
     layout, frozen_layout = step.shardings(made, config, transform, mesh)
     state = jax.jit(lambda key: step.create(made, transform, key), out_shardings=layout)(key)

@@ -64,7 +64,8 @@ def test_a_flipped_byte_anywhere_is_refused_by_name_and_the_one_before_is_used(t
         state, _ = _restored(folder)
         assert int(state["step"]) == 2, file
         said = capsys.readouterr().err
-        assert f"{folder / '5'} is refused: " in said and broken.name in said
+        assert f"{folder / '5'} is refused: " in said
+        assert broken.name in said or broken.name == manifest.NAME  # then it may name the file that it now misdescribes
         assert (folder / "refused_5").is_dir() and not (folder / "5").exists()
 
 
@@ -134,14 +135,21 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays(tmp_path, m
 
 
 def test_position_from_the_step_where_the_workers_changed(tmp_path, capsys):
-    _saved(tmp_path, 2, 7)
+    _saved(tmp_path, 2, 7, workers=1)
     straight = _batches()
     expected = [next(straight) for _ in range(11)][7:]
-    for workers in (1, 2):
-        batches = _batches(workers)
-        _restored(tmp_path, batches, workers=workers)
-        np.testing.assert_array_equal([next(batches) for _ in range(4)], expected)
-        assert f"now there are 1 with {workers}: data position derived from the step" in capsys.readouterr().out
+    _, batches = _restored(tmp_path, workers=0)
+    np.testing.assert_array_equal([next(batches) for _ in range(4)], expected)
+    assert "by 1 processes with 1 data workers each, now there are 1 with 0: data position" in capsys.readouterr().out
+
+
+def test_position_in_the_turns_of_several_workers():
+    """The state that Grain itself reports after three batches of two workers (tests/faults draws them for real)."""
+    batches = _batches(workers=2)
+    position.seek(batches, 3)
+    state = batches.get_state()
+    assert state["next_index_in_cycle"] == 1
+    assert state["iterators_in_use_states"] == [{"next_index": 2}, {"next_index": 1}]
 
 
 def test_position_by_drawing_where_the_data_cannot_jump():

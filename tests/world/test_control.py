@@ -1,4 +1,4 @@
-"""Control channels, depth alignment, and the choice of references."""
+"""Control channels, and the choice of references."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import numpy as np
 from mirage_jax.geometry import Camera
 from mirage_jax.memory.latent import Readout
 from mirage_jax.world import reference
-from mirage_jax.world.control import DEPTH_UNIT, align_depth, control_latents
+from mirage_jax.world.control import DEPTH_UNIT, control_latents
 
 
 def _readout(depth, visible):
@@ -25,34 +25,6 @@ def test_channels_are_stacked_in_order_and_zero_where_nothing_is_seen():
     control = control_latents(("readout", "visible", "depth", "offset"), readout)
     expected = [[0, 1, 1, 0.5, 0.25, 0.25], [2, 3, 1, 0.0, 0.25, 0.25], [0] * 6]
     np.testing.assert_allclose(control[0, 0], expected)
-
-
-def test_depth_is_brought_to_the_scale_of_the_memory():
-    rng = np.random.default_rng(0)
-    shown = rng.uniform(1, 10, (2, 8, 8))
-    visible = rng.random((2, 8, 8)) < 0.7
-    shown[0, 0] = np.inf
-    guess = np.where(np.isinf(shown), 4.0, shown) / 1.3
-    guess[1, 3, 3] *= 50  # an outlier moves a mean, not a median
-    depth, factor, residual = align_depth(jnp.asarray(guess), _readout(shown, visible))
-    np.testing.assert_allclose(factor, 1.3, rtol=1e-5)
-    np.testing.assert_allclose(residual, 0.0, atol=1e-5)
-    np.testing.assert_allclose(depth, guess * 1.3, rtol=1e-5)
-
-
-def test_depth_is_left_alone_where_little_can_be_compared():
-    shown, visible = np.full((1, 8, 8), 2.0), np.zeros((1, 8, 8), bool)
-    visible[0, 0, :3] = True
-    depth, factor, _ = align_depth(jnp.ones((1, 8, 8)), _readout(shown, visible))
-    assert float(factor) == 1.0
-    np.testing.assert_array_equal(depth, 1.0)
-
-
-def test_scale_stays_within_a_factor_of_two():
-    shown = np.full((1, 8, 8), 100.0)
-    _, factor, residual = align_depth(jnp.ones((1, 8, 8)), _readout(shown, np.ones((1, 8, 8), bool)))
-    np.testing.assert_allclose(factor, 2.0, rtol=1e-6)
-    np.testing.assert_allclose(residual, np.log(50.0), rtol=1e-5)
 
 
 def _cameras(*yaws):

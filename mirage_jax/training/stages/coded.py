@@ -5,11 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from mirage_jax.data import latents
+from mirage_jax.data.text_embeddings import TextEmbeddings
+from mirage_jax.data.tolerance import Skipped
+from mirage_jax.errors import UserError
 from mirage_jax.models import partition
+from mirage_jax.models.dit import DiTConfig
 
 
-def batches(config: Any) -> Any:
-    """The batches of `config.data`, `config.split` for this process."""
+def batches(config: Any, skipped: Skipped, dit: DiTConfig | None = None) -> Any:
+    """The batches of `config.data`, `config.split` for this process.
+
+    Args:
+      config: of the run.
+      skipped: counts the samples that cannot be read.
+      dit: where it reads text, the batches have that of `config.text_embeddings`.
+
+    Raises:
+      UserError: if a model with text has no such file, or it does not fit.
+    """
     share, shares = partition.batch_share(partition.make_mesh(dict(config.mesh)), config.batch_size)
     return latents.clips(
         latents.load_source(config.data, config.split),
@@ -18,4 +31,19 @@ def batches(config: Any) -> Any:
         share=share,
         shares=shares,
         workers=config.workers,
+        skipped=skipped,
+        texts=_texts(config, dit),
+        text_dropout=config.text_dropout,
     )
+
+
+def _texts(config: Any, dit: DiTConfig | None) -> TextEmbeddings | None:
+    if dit is None or not dit.text_dim:
+        return None
+    if not config.text_embeddings:
+        raise UserError(
+            "--config.text_embeddings: a model with text needs the file that experiments.encode_text writes"
+        )
+    texts = TextEmbeddings(config.text_embeddings)
+    texts.require(dit.text_tokens, dit.text_dim)
+    return texts

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mirage_jax import weights
+from mirage_jax.data.tolerance import Skipped
 from mirage_jax.diffusion import flow
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
@@ -44,7 +45,11 @@ def make(config: Any) -> Stage:
         segment=loaded.segment if loaded.side else wanted.segment,
         lora=(loaded.lora or wanted.lora) if "lora" in trainable else loaded.lora,
     )
+    computed = model
+    if config.remat:
+        computed = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat=config.remat))
     augment = posed.Augmentation(**config.augmentation)
+    skipped = Skipped(config.bad_samples)
     frozen = {part: value for part, value in params.items() if part not in (*trainable, "text", "depth")}
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
@@ -52,19 +57,6 @@ def make(config: Any) -> Stage:
     def init(key):
         fresh = parameters.init(key, model, params)
         return {part: fresh[part] for part in trainable}
-
-    def loss(moving, frozen, batch, keys):
-        parts = {**frozen, **moving}
-
-        def one(sample, key):
-            start_key, example_key, noise_key = jax.random.split(key, 3)
-            clip = posed.from_batch(sample)
-            start = posed.random_start(start_key, model, len(clip.latents))
-            example = posed.example(example_key, model, clip, start, augment, parts.get("ones"))
-            return example_loss(model, parts, example, noise_key, with_memory, sample.get("text"))
-
-        errors, seen = partition.over_batch(one)(dict(batch), keys)
-        return errors.mean(), {"visible": seen.mean()}
 
     @jax.jit
     def guess(moving, frozen, sample):
@@ -85,11 +77,31 @@ def make(config: Any) -> Stage:
     return Stage(
         init=init,
         frozen=frozen,
-        loss=loss,
-        batches=lambda: coded.batches(config),
+        loss=batch_loss(computed, augment, with_memory),
+        batches=lambda: coded.batches(config, skipped, model.dit),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k != "ones"} | moving),
+        counters=skipped.counters,
     )
+
+
+def batch_loss(model: ModelConfig, augment: posed.Augmentation, with_memory: bool):
+    """The loss of a stage (see `Stage`): memory and example of every clip are made on the way."""
+
+    def loss(moving, frozen, batch, keys):
+        parts = {**frozen, **moving}
+
+        def one(sample, key):
+            start_key, example_key, noise_key = jax.random.split(key, 3)
+            clip = posed.from_batch(sample)
+            start = posed.random_start(start_key, model, len(clip.latents))
+            example = posed.example(example_key, model, clip, start, augment, parts.get("ones"))
+            return example_loss(model, parts, example, noise_key, with_memory, sample.get("text"))
+
+        errors, seen = partition.over_batch(one)(dict(batch), keys)
+        return errors.mean(), {"visible": seen.mean()}
+
+    return loss
 
 
 def example_loss(

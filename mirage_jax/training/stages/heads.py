@@ -16,6 +16,7 @@ import optax
 from matplotlib import colormaps
 
 from mirage_jax import geometry, weights
+from mirage_jax.data.tolerance import Skipped
 from mirage_jax.models import config as model_config
 from mirage_jax.models import partition, vae
 from mirage_jax.models.heads import LatentHeads
@@ -30,6 +31,7 @@ def make(config: Any) -> Stage:
     wanted = model_config.from_json(config.model.to_json(), "--config.model")
     model = dataclasses.replace(loaded, heads=wanted.heads)
     module = LatentHeads(model.heads)
+    skipped = Skipped(config.bad_samples)
 
     def loss(moving, _frozen, batch, keys):
         def one(sample, key):
@@ -76,9 +78,10 @@ def make(config: Any) -> Stage:
         init=init,
         frozen=params,
         loss=loss,
-        batches=lambda: coded.batches(config),
+        batches=lambda: coded.batches(config, skipped),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {**frozen, "heads": moving}),
+        counters=skipped.counters,
     )
 
 

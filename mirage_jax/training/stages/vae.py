@@ -15,6 +15,7 @@ import numpy as np
 
 from mirage_jax import data, weights
 from mirage_jax.data import pipeline
+from mirage_jax.data.tolerance import Skipped
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import partition, vae
@@ -28,6 +29,7 @@ def make(config: Any) -> Stage:
     model = model_config.from_json(config.model.to_json(), "--config.model")
     coder = model.vae
     earlier = _earlier(config.init_from, coder) if config.init_from else None
+    skipped = Skipped(config.bad_samples)
 
     def loss(params, _frozen, batch, keys):
         def one(frames, key):
@@ -45,17 +47,18 @@ def make(config: Any) -> Stage:
         return total, {"squared_error": squared, "absolute_error": absolute, "kl": kl}
 
     def batches():
-        index, count = partition.batch_share(partition.make_mesh(dict(config.mesh)), config.batch_size)
+        share, shares = partition.batch_share(partition.make_mesh(dict(config.mesh)), config.batch_size)
         source = data.load_source(config.data, config.split, fields=("frames",))
         return pipeline.clips(
             source,
-            batch_size=config.batch_size // count,
+            batch_size=config.batch_size,
             frames=config.frames,
             seed=config.seed,
-            process_index=index,
-            process_count=count,
+            share=share,
+            shares=shares,
             workers=config.workers,
             windows_per_clip=config.windows_per_clip,
+            skipped=skipped,
         )
 
     @jax.jit
@@ -92,7 +95,15 @@ def make(config: Any) -> Stage:
         params["encoder"]["moments"]["bias"] = narrow
         return params
 
-    return Stage(init=init, frozen={}, loss=loss, batches=batches, preview=preview, finish=finish)
+    return Stage(
+        init=init,
+        frozen={},
+        loss=loss,
+        batches=batches,
+        preview=preview,
+        finish=finish,
+        counters=skipped.counters,
+    )
 
 
 def _random_crop(key: jax.Array, frames: jax.Array, size: int) -> jax.Array:

@@ -1,0 +1,58 @@
+"""Names of Depth Anything in public checkpoints, as data (`layout`)."""
+
+from __future__ import annotations
+
+from mirage_jax.weights.layout import Rule
+
+
+def _weights(theirs: str, ours: str, storage: str = "conv") -> tuple[Rule, Rule]:
+    kernel = "scale" if storage == "same" else "kernel"
+    return Rule(f"{theirs}.weight", f"depth/{ours}/{kernel}", storage), Rule(f"{theirs}.bias", f"depth/{ours}/bias")
+
+
+_EMBEDDINGS, _LAYER, _BLOCK = "backbone.embeddings", "backbone.encoder.layer.{i}", "backbone/blocks_{i}"
+
+# As published, and as the library has renamed them in memory since version 5, which it also writes.
+_PUBLISHED = (("query", "q"), ("key", "k"), ("value", "v"))
+_ATTENTION = (
+    *(r for a, b in _PUBLISHED for r in _weights(f"{_LAYER}.attention.attention.{a}", f"{_BLOCK}/{b}", "linear")),
+    *_weights(f"{_LAYER}.attention.output.dense", f"{_BLOCK}/o", "linear"),
+)
+_RENAMED = tuple(r for x in "qkvo" for r in _weights(f"{_LAYER}.attention.{x}_proj", f"{_BLOCK}/{x}", "linear"))
+
+_REST = (
+    Rule(f"{_EMBEDDINGS}.cls_token", "depth/backbone/class_token", "table"),
+    Rule(f"{_EMBEDDINGS}.mask_token", "depth/backbone/mask_token"),
+    Rule(f"{_EMBEDDINGS}.position_embeddings", "depth/backbone/positions", "table"),
+    *_weights(f"{_EMBEDDINGS}.patch_embeddings.projection", "backbone/patch_embedding"),
+    *_weights(f"{_LAYER}.norm1", f"{_BLOCK}/norm1", "same"),
+    Rule(f"{_LAYER}.layer_scale1.lambda1", f"depth/{_BLOCK}/scale1"),
+    *_weights(f"{_LAYER}.norm2", f"{_BLOCK}/norm2", "same"),
+    *_weights(f"{_LAYER}.mlp.fc1", f"{_BLOCK}/up", "linear"),
+    *_weights(f"{_LAYER}.mlp.fc2", f"{_BLOCK}/down", "linear"),
+    Rule(f"{_LAYER}.layer_scale2.lambda1", f"depth/{_BLOCK}/scale2"),
+    *_weights("backbone.layernorm", "backbone/norm", "same"),
+    *_weights("neck.reassemble_stage.layers.{i}.projection", "neck/project_{i}"),
+    *(
+        rule
+        for level, storage in ((0, "conv_transpose"), (1, "conv_transpose"), (3, "conv"))
+        for rule in _weights(f"neck.reassemble_stage.layers.{level}.resize", f"neck/resize_{level}", storage)
+    ),
+    Rule("neck.convs.{i}.weight", "depth/neck/level_{i}/kernel", "conv"),
+    *_weights("neck.fusion_stage.layers.{i}.projection", "neck/fuse_{i}_project"),
+    *(
+        rule
+        for unit, ours in ((1, "skip"), (2, "out"))
+        for step, name in ((1, "first"), (2, "second"))
+        for rule in _weights(
+            f"neck.fusion_stage.layers.{{i}}.residual_layer{unit}.convolution{step}", f"neck/fuse_{{i}}_{ours}/{name}"
+        )
+    ),
+    *_weights("head.conv1", "head_in"),
+    *_weights("head.conv2", "head_hidden"),
+    *_weights("head.conv3", "head_out"),
+)
+
+# Both are read by either; the first names of a table are the ones it writes.
+TRANSFORMERS_DEPTH = (*_ATTENTION, *_RENAMED, *_REST)
+TRANSFORMERS_DEPTH_V5 = (*_RENAMED, *_ATTENTION, *_REST)

@@ -1,0 +1,127 @@
+"""One pass through a converted part on a fixed input, a block at a time: a few numbers that any wrong weight changes.
+
+Deep parts run as models one block deep, with each of their blocks in turn, so that one block is in memory at a time and
+the numbers say which block is wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax.models import rope, side_branch
+from mirage_jax.models.config import ModelConfig
+from mirage_jax.models.generator import Generator
+from mirage_jax.models.side_branch import SideBranch
+from mirage_jax.models.umt5 import UMT5Encoder
+from mirage_jax.models.vae import VAE
+
+Reader = Callable[[Callable[[str], bool]], Any]
+"""From a choice of paths inside the part to the tree of these parameters, float32."""
+
+FRAMES = 2
+CELLS = 2  # tokens of a side of a latent frame
+
+
+def statistics(model: ModelConfig, part: str, read: Reader) -> dict[str, list[float]]:
+    """Mean, standard deviation, least and greatest element of what a part gives, by depth.
+
+    Args:
+      model: the config.
+      part: of the model.
+      read: reads parameters of the part.
+    """
+    passes = {"dit": _dit, "side": _side, "lora": _lora, "vae": _vae, "text": _text}
+    found = {}
+    for name, output in passes[part](model, read):
+        x = np.asarray(output, np.float64)
+        found[name] = [float(f(x)) for f in (np.mean, np.std, np.min, np.max)]
+    return found
+
+
+def first_difference(found: dict[str, list[float]], expected: dict[str, list[float]]) -> str | None:
+    """The first depth whose numbers differ by more than another machine's rounding would explain, or None."""
+    for name in sorted({*found, *expected}):
+        a, b = np.array(found.get(name, [np.nan])), np.array(expected.get(name, [np.nan]))
+        if a.shape != b.shape or not np.all(np.abs(a - b) <= 1e-3 * (abs(b[1]) + 1e-6)):
+            return f"{name}: (mean, std, min, max) is {found.get(name)}, at conversion it was {expected.get(name)}"
+    return None
+
+
+def _fixed(*shape: int) -> np.ndarray:
+    """Numbers of about unit size that need no random generator."""
+    return (1.4 * np.sin(1.0 + 1.7 * np.arange(np.prod(shape)))).astype(np.float32).reshape(shape)
+
+
+def _blocks(read: Reader, count: int) -> Iterator[tuple[str, Any]]:
+    """Everything outside the blocks with each block in turn, as a tree with the one block `blocks_0`."""
+    shared = read(lambda path: not path.startswith("blocks_"))
+    for index in range(count):
+        own = read(lambda path, name=f"blocks_{index}/": path.startswith(name))
+        yield f"block {index}", {**shared, "blocks_0": own[f"blocks_{index}"]}
+
+
+def _shallow(model: ModelConfig) -> Any:
+    return dataclasses.replace(model.dit, layers=1, dtype="float32", remat=False)
+
+
+def _dit(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
+    dit = _shallow(model)
+    latents = _fixed(FRAMES, CELLS * dit.patch[1], CELLS * dit.patch[2], dit.in_channels)
+    text = _fixed(dit.text_tokens, dit.text_dim) if dit.text_dim else None
+    apply = jax.jit(functools.partial(Generator(dit).apply, text=text))
+    for name, params in _blocks(read, model.dit.layers):
+        yield name, apply({"params": {"dit": params}}, latents, np.linspace(0, 500, FRAMES, dtype=np.float32))
+
+
+def _side(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
+    dit = _shallow(model)
+    apply = jax.jit(SideBranch(dit, model.side).apply)
+    arguments = (
+        _fixed(FRAMES, CELLS * dit.patch[1], CELLS * dit.patch[2], model.side.control_channels),
+        _fixed(FRAMES, CELLS * CELLS, dit.dim),
+        _fixed(FRAMES, 6, dit.dim),
+        rope.segment_rotary(0, FRAMES, 0, CELLS, CELLS, dit.head_dim),
+        None,
+        _fixed(dit.text_tokens, dit.dim) if dit.text_dim else None,
+    )
+    join = None
+    for name, params in _blocks(read, len(side_branch.hinted_blocks(model.dit))):
+        # Only the first block has a join; it serves all, to give each of them the control stream.
+        join = params["blocks_0"].get("join", join)
+        params["blocks_0"]["join"] = join
+        hints, output = apply({"params": params}, *arguments)
+        yield name, hints[0]
+        if output is not None:
+            yield f"{name} output", output
+
+
+def _lora(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
+    for index in range(model.dit.layers):
+        tree = read(lambda path, name=f"blocks_{index}/": path.startswith(name))
+        pairs = jax.tree.leaves(tree, is_leaf=lambda node: "A" in node)
+        yield f"block {index}", jnp.concatenate([_fixed(2, len(p["A"])) @ p["A"] @ p["B"] for p in pairs], axis=1)
+
+
+def _vae(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
+    side = model.vae.stride_space
+    frames = np.tanh(_fixed(1 + model.vae.stride_time, side, side, 3))
+    yield "frames", jax.jit(VAE(model.vae).apply)({"params": read(lambda path: True)}, frames)
+
+
+def _text(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
+    tokens = 8
+    config = dataclasses.replace(model.text, layers=1, vocabulary=tokens, dtype="float32")
+    apply = jax.jit(UMT5Encoder(config).apply)
+    rows = np.linspace(0, model.text.vocabulary - 1, tokens).astype(int)
+    table = None
+    for name, params in _blocks(read, model.text.layers):
+        table = jnp.asarray(np.asarray(params["token_embedding"])[rows]) if table is None else table
+        params["token_embedding"] = table
+        yield name, apply({"params": params}, np.arange(tokens), np.ones(tokens, bool))

@@ -1,0 +1,129 @@
+"""New depth brought to the scale of what the memory shows in the same places, and whether it may be trusted there.
+
+Metric depth is off by a factor, inverse depth of a relative network by a factor and a shift. Both are estimated robustly
+(half of the cells may disagree), by a fixed number of steps, in one estimate for all frames of a segment.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mirage_jax.memory.latent import Readout
+
+LEAST_SHARE = 1.0 / 16.0
+"""Share of cells that must be comparable for an estimate to count."""
+
+LARGEST_RESIDUAL = 0.25
+"""Median absolute log-ratio above which aligned depth does not describe what the memory holds."""
+
+LARGEST_FACTOR = 2.0
+"""A metric scale is held within this factor."""
+
+STEPS = 40
+"""Of iteratively reweighted least squares."""
+
+
+@struct.dataclass
+class Alignment:
+    """Aligned depth, and how it was found.
+
+    Attributes:
+      depth: `[T, h, w]` metres; inf where the given depth is, 0 where there is none.
+      scale: `[]` factor on depth (`align_scale`) or on inverse depth (`align_inverse`).
+      shift: `[]` 1 / metres added to inverse depth; 0 for a metric one.
+      residual: `[]` median absolute log-ratio to the memory's depth that remains; 0 where nothing can be compared.
+      compared: int32 `[]` cells that could be compared.
+      enough: bool `[]` whether these are `LEAST_SHARE` of all; if not, scale is 1 and shift 0.
+      ok: bool `[]` whether they are, and the residual is at most `LARGEST_RESIDUAL`.
+    """
+
+    depth: chex.Array
+    scale: chex.Array
+    shift: chex.Array
+    residual: chex.Array
+    compared: chex.Array
+    enough: chex.Array
+    ok: chex.Array
+
+
+def align_scale(depth: chex.Array, readout: Readout) -> Alignment:
+    """One factor for all frames: the exponential of the median log-ratio, within `LARGEST_FACTOR`.
+
+    Args:
+      depth: `[T, h, w]` metres; inf (sky), 0 and NaN are compared with nothing.
+      readout: of the same cameras.
+    """
+    comparable, enough, guess, shown = _compared(depth, readout)
+    ratio = jnp.where(comparable, jnp.log(shown) - jnp.log(guess), jnp.nan)
+    limit = jnp.log(LARGEST_FACTOR)
+    shift = jnp.where(enough, jnp.clip(jnp.nan_to_num(jnp.nanmedian(ratio)), -limit, limit), 0.0)
+    scaled = jnp.where(jnp.isfinite(depth), depth * jnp.exp(shift), depth)
+    return _alignment(scaled, jnp.exp(shift), jnp.zeros(()), jnp.abs(ratio - shift), comparable, enough, True)
+
+
+def align_inverse(depth: chex.Array, readout: Readout) -> Alignment:
+    """Scale and shift of inverse depth, `1 / aligned = scale / depth + shift`, of least absolute relative deviation.
+
+    Iteratively reweighted least squares on a convex objective, so that no start can mislead it. Where all depth is
+    nearly the same the shift is left at 0.
+
+    Args:
+      depth: `[T, h, w]` one over the network's inverse depth, in any units; inf (sky) and 0 are compared with nothing.
+      readout: of the same cameras.
+    """
+    comparable, enough, guess, shown = _compared(depth, readout)
+    # In units of the medians, so that sums are of order one.
+    unit = jnp.where(enough, jnp.nanmedian(jnp.where(comparable, 1.0 / guess, jnp.nan)), 1.0)
+    unit_shown = jnp.where(enough, jnp.nanmedian(jnp.where(comparable, 1.0 / shown, jnp.nan)), 1.0)
+    x, y = 1.0 / (guess * unit), 1.0 / (shown * unit_shown)
+
+    def step(_, found):
+        deviation = jnp.abs((found[0] * x + found[1]) / y - 1.0)
+        return _least_squares(x, y, comparable / (jnp.maximum(deviation, 1e-4) * y * y))
+
+    scale, shift = jax.lax.fori_loop(0, STEPS, step, (jnp.ones(()), jnp.zeros(())))
+    sound = scale > 0  # nearer stays nearer
+    scale = jnp.where(enough & sound, scale * unit_shown / unit, 1.0)
+    shift = jnp.where(enough & sound, shift * unit_shown, 0.0)
+    valid = jnp.isfinite(depth) & (depth > 0)
+    inverse = scale / jnp.where(valid, depth, 1.0) + shift
+    # What a shift moves behind infinity is not known.
+    aligned = jnp.where(valid, jnp.where(inverse > 0, 1.0 / jnp.where(inverse > 0, inverse, 1.0), 0.0), depth)
+    known = jnp.where(aligned > 0, jnp.where(jnp.isfinite(aligned), aligned, 1.0), 1e-6)
+    deviation = jnp.where(comparable, jnp.abs(jnp.log(shown) - jnp.log(known)), jnp.nan)
+    return _alignment(aligned, scale, shift, deviation, comparable, enough, sound)
+
+
+def _compared(depth: chex.Array, readout: Readout) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Which cells compare `[T, h, w]`, whether they are enough `[]`, and both depths, 1 elsewhere."""
+    shown = readout.depth
+    comparable = readout.visible & jnp.isfinite(shown) & (shown > 0) & jnp.isfinite(depth) & (depth > 0)
+    enough = jnp.mean(comparable) >= LEAST_SHARE
+    return comparable, enough, jnp.where(comparable, depth, 1.0), jnp.where(comparable, shown, 1.0)
+
+
+def _least_squares(x: jax.Array, y: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Scale and shift of the weighted line from `x` to `y`, the shift held at 0 where `x` does not vary."""
+    weight = weight / jnp.maximum(jnp.sum(weight), 1e-30)
+    mean_x, mean_y = jnp.sum(weight * x), jnp.sum(weight * y)
+    variance = jnp.sum(weight * (x - mean_x) ** 2)
+    covariance = jnp.sum(weight * (x - mean_x) * (y - mean_y))
+    square = jnp.maximum(variance + mean_x**2, 1e-30)
+    shift = (mean_y * variance - mean_x * covariance) / (variance + 1e-6 * square)
+    return (covariance + mean_x * mean_y - shift * mean_x) / square, shift
+
+
+def _alignment(depth, scale, shift, deviation, comparable, enough, sound) -> Alignment:
+    residual = jnp.nan_to_num(jnp.nanmedian(deviation))
+    return Alignment(
+        depth=depth,
+        scale=scale,
+        shift=shift,
+        residual=residual,
+        compared=jnp.sum(comparable, dtype=jnp.int32),
+        enough=enough,
+        ok=enough & sound & (residual <= LARGEST_RESIDUAL),
+    )

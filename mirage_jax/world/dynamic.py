@@ -1,0 +1,88 @@
+"""What moves, told without a network: by disagreement between new content and the memory.
+
+Two cases. Something stands in front of what the memory shows there and looks different: it is not written. Something the
+memory holds is seen through, with all that is around its place clearly behind it: it has gone, and is retired.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from mirage_jax import geometry
+from mirage_jax.geometry import Camera
+from mirage_jax.memory.latent import LatentMemory, Readout
+
+DEPTH_TOLERANCE = 0.15
+"""Log-ratio of depths below which two of them may be the same surface: several times the noise of aligned depth."""
+
+FEATURE_TOLERANCE = 0.5
+"""Root mean square difference of tokens above which they look different; tokens have unit variance, so two unrelated
+ones differ by 1.4."""
+
+SIZES = 2.0
+"""A point is seen through only by depth at least this many sizes of its source cell behind it (slanted surfaces)."""
+
+
+def intruding(features: chex.Array, depth: chex.Array, readout: Readout) -> jax.Array:
+    """New cells in front of what the memory shows there, by depth and by look; both must disagree.
+
+    Depth alone may be a bad guess, features alone light or a blurred token.
+
+    Args:
+      features: `[T, h, w, C]` new tokens.
+      depth: `[T, h, w]` aligned depth; inf the sky, 0 unknown.
+      readout: of the same cameras, before anything new is written.
+
+    Returns:
+      bool `[T, h, w]`, False where the memory shows nothing.
+    """
+    known = readout.visible & (depth > 0) & jnp.isfinite(depth)
+    near = jnp.log(jnp.where(known, depth, 1.0)) + DEPTH_TOLERANCE < jnp.log(jnp.where(known, readout.depth, 1.0))
+    difference = features.astype(jnp.float32) - readout.features.astype(jnp.float32)
+    return known & near & (jnp.sqrt(jnp.mean(difference**2, axis=-1)) > FEATURE_TOLERANCE)
+
+
+def seen_through(memory: LatentMemory, depth: chex.Array, cameras: Camera, *, near: float) -> jax.Array:
+    """Points of the memory that new depth shows to be gone.
+
+    A point is seen through in a frame where the depth at the cell it projects to and at all eight around it is clearly
+    behind it (`DEPTH_TOLERANCE`, `SIZES`); cells off the grid or of unknown depth are not. It has gone if it is seen
+    through in a frame, and found at its depth in none. Directions (sky) are never seen through.
+
+    Args:
+      memory: what is held.
+      depth: `[T, h, w]` aligned depth; inf the sky, 0 unknown.
+      cameras: `Camera[T]` on the `h x w` grid.
+      near: metres.
+
+    Returns:
+      bool `[N]`, False for empty slots.
+    """
+    height, width = cameras.height, cameras.width
+    held = (jnp.arange(memory.capacity) < memory.size) & (memory.points[:, 3] != 0)
+    known = jnp.where(depth > 0, depth, 0.0)  # NaN is unknown too
+
+    def one(frame: tuple[jax.Array, Camera]) -> tuple[jax.Array, jax.Array]:
+        shown, camera = frame
+        padded = jnp.pad(shown, 1)
+        shifted = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
+        least = jnp.min(jnp.stack(shifted), axis=0)
+        uv, z = geometry.project(camera, memory.points)
+        cell = jnp.floor(uv)
+        inside = held & (z > near) & (cell >= 0).all(-1) & (cell < jnp.array([width, height])).all(-1)
+        column, row = jnp.where(inside[:, None], cell, 0).astype(jnp.int32).T
+        z = jnp.where(inside, z, 1.0)
+        beyond = jnp.maximum(z * jnp.exp(DEPTH_TOLERANCE), z + SIZES * memory.cell_size)
+        at = shown[row, column]
+        there = inside & (at > 0) & (jnp.abs(jnp.log(jnp.where(at > 0, at, 1.0) / z)) <= DEPTH_TOLERANCE)
+        return inside & (least[row, column] > beyond), there
+
+    def add(found, frame):
+        gone, there = one(frame)
+        return (found[0] | gone, found[1] | there), None
+
+    nothing = jnp.zeros(memory.capacity, bool)
+    (gone, there), _ = jax.lax.scan(add, (nothing, nothing), (known, cameras))
+    return gone & ~there

@@ -1,0 +1,131 @@
+"""The launchers that are shell scripts: their syntax, and what tpu_vm.sh does on the workers."""
+
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch"), *ROOT.glob("tests/launch/*.sh")])
+TPU_VM = ROOT / "launch/tpu_vm.sh"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_syntax(script):
+    subprocess.run(["bash", "-n", script], check=True)
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", script], check=True)
+
+
+@pytest.mark.parametrize("script", [TPU_VM, ROOT / "launch/slurm.sbatch"], ids=lambda path: path.name)
+def test_without_arguments_the_header_is_printed_whole(script):
+    header = []
+    for line in script.read_text().splitlines()[1:]:
+        if not line.startswith("#") or line.startswith("#SBATCH"):
+            break
+        header.append(line[2:])
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    done = subprocess.run([script], capture_output=True, text=True, env=variables)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "\n".join(header).strip()
+
+
+def printed(*arguments, **variables):
+    """The commands of a dry run, as lists of words."""
+    done = subprocess.run(
+        [TPU_VM, "--dry_run", *arguments], capture_output=True, text=True, check=True, env=os.environ | variables
+    )
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+SSH = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "pod", "--worker=all"]
+
+
+def test_commands_of_a_dry_run():
+    pack, copy, install = printed("setup", "pod", ZONE="zone", PROJECT="project")
+    assert pack[:3] == ["tar", "--create", "--gzip"]
+    assert all((ROOT / name).exists() for name in pack[4:])
+    scp = ["gcloud", "compute", "tpus", "tpu-vm", "scp", "CHECKOUT.tar.gz", "pod:mirage.tar.gz"]
+    assert copy == [*scp, "--zone", "zone", "--project", "project", "--worker=all"]
+    assert install[-1] == (
+        "--command=mkdir -p mirage && tar -xzf mirage.tar.gz -C mirage && cd mirage && launch/create_venv.sh .venv "
+        "&& .venv/bin/pip install -q -c constraints.txt -e '.[data,tpu]'"
+    )
+    [start] = printed("start", "pod", "--config", "c.py", "--workdir", "/bucket/a b", RESTARTS="7")
+    assert start[:-1] == SSH
+    assert start[-1] == (
+        "--command=cd mirage || exit 2; if kill -0 $(cat ~/mirage.pid 2>/dev/null) 2>/dev/null; "
+        "then echo 'already running: stop it first' >&2; exit 2; fi; "
+        "MIRAGE_PROCESSES=tpu setsid nohup .venv/bin/python launch/local.py --restarts 7 --pause 10 -- "
+        ".venv/bin/python -m experiments.train --config c.py --workdir /bucket/a\\ b >>~/mirage.log 2>&1 </dev/null "
+        "& echo $! >~/mirage.pid"
+    )
+    [logs] = printed("logs", "pod", "3")
+    assert logs[-2:] == ["--worker=3", "--command=tail -n 100 -f ~/mirage.log"]
+
+
+# Runs the command of `gcloud ... ssh` here, once for every worker, each with a home of its own.
+GCLOUD = """#!/usr/bin/env bash
+for word in "$@"; do
+    case $word in --command=*) command=${word#--command=} ;; esac
+done
+for home in "$WORKERS"/*; do (cd "$home" && HOME=$home bash -c "$command") || code=$?; done
+exit ${code:-0}
+"""
+# Stands for .venv/bin/python on a worker: the launcher is the real one, the training a shell.
+PYTHON = """#!/usr/bin/env bash
+if [[ $1 == launch/local.py ]]; then exec "$REAL" "$@"; fi
+echo "start $MIRAGE_PROCESSES $*" >>"$HOME/said"
+trap 'echo saved >>"$HOME/said"; exit 75' TERM
+[[ $(wc -l <"$HOME/said") == 1 ]] && kill -9 $$
+while :; do sleep 0.1; done
+"""
+
+
+def test_workers_start_again_when_killed_and_stop_when_told(tmp_path):
+    (tmp_path / "bin").mkdir()
+    fake(tmp_path / "bin/gcloud", GCLOUD)
+    homes = [tmp_path / "workers" / name for name in ("0", "1")]
+    for home in homes:
+        (home / "mirage/.venv/bin").mkdir(parents=True)
+        (home / "mirage/launch").symlink_to(ROOT / "launch")
+        fake(home / "mirage/.venv/bin/python", PYTHON)
+    variables = os.environ | {"WORKERS": str(tmp_path / "workers"), "REAL": sys.executable}
+    variables["PATH"] = f"{tmp_path}/bin:{variables['PATH']}"
+
+    def call(*arguments):
+        return subprocess.run([TPU_VM, *arguments], env=variables, capture_output=True, text=True, timeout=60)
+
+    try:
+        assert call("start", "pod", "--workdir", "a b").returncode == 0
+        wait_for(lambda: all((home / "said").exists() and said(home).count("start") == 2 for home in homes))
+        again = call("start", "pod", "--workdir", "a b")
+        assert again.returncode == 2 and "already running" in again.stderr
+    finally:
+        stopped = call("stop", "pod")
+    assert stopped.returncode == 0, stopped.stderr
+    for home in homes:
+        assert said(home) == "start tpu -m experiments.train --workdir a b\n" * 2 + "saved\n"
+        assert "stopped by SIGTERM" in (home / "mirage.log").read_text()
+    assert call("stop", "pod").returncode == 0
+
+
+def said(home):
+    return (home / "said").read_text()
+
+
+def fake(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def wait_for(condition):
+    end = time.monotonic() + 40
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

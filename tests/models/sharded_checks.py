@@ -1,0 +1,141 @@
+"""What `test_sequence_parallel` checks on 8 virtual devices, as a program: prints a JSON object of figures."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from mirage_jax.errors import UserError
+from mirage_jax.evaluation import collectives
+from mirage_jax.geometry import Camera
+from mirage_jax.memory import latent
+from mirage_jax.models import partition, sequence_parallel
+from mirage_jax.models.attention import xla
+
+F, N, HEADS, WIDTH, TEXT, BATCH = 3, 8, 8, 4, 5, 4
+MESHES = {
+    "sequence": {"sequence": 8},
+    "tensor": {"tensor": 8},
+    "mixed": {"data": 2, "tensor": 2, "sequence": 2},
+    "data": {"data": 2, "sequence": 4},
+}
+
+
+def attention():
+    """Largest errors of outputs and gradients against whole attention in plain XLA, and the exchanges compiled."""
+    keys = iter(jax.random.split(jax.random.key(0), 8))
+    shape = (BATCH, F, N, HEADS, WIDTH)
+    q, k, v, weight = (jax.random.normal(next(keys), shape) for _ in range(4))
+    text = jax.random.normal(next(keys), (2, TEXT, HEADS, WIDTH))  # the same for the whole batch
+    mask = jax.random.bernoulli(next(keys), 0.6, (BATCH, F * N)).at[:, 0].set(True)
+
+    def both(self_attention, cross_attention):
+        def one(q, k, v, mask, weight, text):
+            x = self_attention(q, k, v, mask)
+            return jnp.sum(weight * x * cross_attention(x, *text)), x
+
+        def total(q, k, v, text):
+            sums, x = partition.over_batch(lambda *a: one(*a, text))(q, k, v, mask, weight)
+            return sums.sum(), x
+
+        return jax.value_and_grad(total, argnums=(0, 1, 2, 3), has_aux=True)
+
+    def flat(q, k, v, mask=None):
+        return xla(*(x.reshape(-1, HEADS, WIDTH) for x in (q, k, v)), mask).reshape(q.shape)
+
+    expected = jax.jit(both(flat, flat))(q, k, v, text)
+    results = {}
+    for name, axes in MESHES.items():
+        mesh = partition.make_mesh(axes)
+        batch = partition.batch_sharding(mesh)
+        with partition.activated(mesh):
+            split = [jax.device_put(x, batch) for x in (q, k, v)]
+            function = jax.jit(both(sequence_parallel.self_attention, sequence_parallel.cross_attention))
+            compiled = function.lower(*split, text).compile()
+            found = compiled(*split, text)
+        errors = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max() / jnp.abs(b).max()), found, expected)
+        text_of = compiled.as_text()
+        results[name] = {"error": max(jax.tree.leaves(errors)), "all_to_all": text_of.count(" all-to-all(")}
+    return results
+
+
+def refusals():
+    """Messages for heads and tokens that do not divide."""
+    messages = {}
+    for name, shape in {"heads": (F, N, 6, WIDTH), "tokens": (F, 6, HEADS, WIDTH)}.items():
+        with partition.activated(partition.make_mesh({"sequence": 8})):
+            try:
+                jax.jit(sequence_parallel.self_attention)(*(jnp.ones(shape),) * 3)
+            except UserError as error:
+                messages[name] = str(error)
+    return messages
+
+
+def memory():
+    """Whether a memory whose points are split over 8 devices reads to the same bits, ties and all."""
+    rng = np.random.default_rng(0)
+    frames, size, channels = 8, 8, 3
+    pose = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
+    pose[:, 0, 3] = 0.1 * (np.arange(frames) // 2)  # every view twice: equal depths in equal cells
+    k = np.tile(np.array([[size, 0, size / 2], [0, size, size / 2], [0, 0, 1]], np.float32), (frames, 1, 1))
+    cameras = Camera(intrinsics=jnp.asarray(k), cam2world=jnp.asarray(pose), height=size, width=size)
+    depth = jnp.asarray(np.repeat(rng.uniform(1, 4, (frames // 2, size, size)), 2, 0), jnp.float32)
+    features = jnp.asarray(rng.normal(size=(frames, size, size, channels)), jnp.float32)
+    sky = jnp.asarray(rng.random((frames, size, size)) < 0.1)
+    held = jax.jit(latent.write)(
+        latent.create(frames * size * size, channels), features, depth, cameras, ~sky, sky
+    )
+    mesh = partition.make_mesh({"fsdp": 2, "sequence": 4})
+    layout = partition.tree_shardings(partition.rules_for("memory"), {"memory": held}, mesh)["memory"]
+    split = jax.device_put(held, layout)
+    again = jax.jit(latent.write, out_shardings=layout)(
+        jax.device_put(latent.create(frames * size * size, channels), layout), features, depth, cameras, ~sky, sky
+    )
+    read = jax.jit(latent.read, static_argnames="max_footprint")
+    same = {"write": _same(again, held), "parts": len({s.index[0].start for s in split.points.addressable_shards})}
+    for footprint in (1, 3):
+        whole = read(held, cameras, max_footprint=footprint)
+        same[f"read_{footprint}"] = _same(read(split, cameras, max_footprint=footprint), whole)
+        later = np.asarray(whole.index) // (size * size) % 2 == 1
+        same[f"later_{footprint}"] = float(later[np.asarray(whole.visible)].mean())
+    return same
+
+
+def _same(a, b):
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(np.asarray(x), np.asarray(y)), a, b)))
+
+
+def constrained():
+    """Shardings that `constrain` gives tokens, by default and by a rule."""
+    mesh = partition.make_mesh({"data": 2, "sequence": 4})
+    x = jnp.zeros((BATCH, F, N, 16))
+
+    def spec(rules):
+        with partition.activated(mesh, rules):
+            y = jax.jit(partition.over_batch(lambda x: partition.constrain(x + 1, "tokens")))(x)
+        return y.sharding.is_equivalent_to(NamedSharding(mesh, PartitionSpec("data", None, "sequence")), 4)
+
+    return {"default": spec(()), "rule": spec([("activations/tokens", (None, None, "sequence"))])}
+
+
+def exchanges():
+    """What `collectives` reads from a program of known exchanges: a sum in a loop of 5, one gathering, one swap."""
+    mesh = partition.make_mesh({"data": 2, "tensor": 4})
+
+    def local(x):
+        x = jax.lax.fori_loop(0, 5, lambda _, x: jax.lax.psum(jnp.sin(x), "data"), x)
+        x = jax.lax.all_gather(x, "tensor", tiled=True)
+        return jax.lax.all_to_all(x, "tensor", split_axis=1, concat_axis=0, tiled=True)
+
+    spec = PartitionSpec("tensor")
+    function = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
+    found = collectives.of_program(function.lower(jnp.ones((32, 16))).compile().as_text())
+    return sorted([x.kind, x.result_bytes, list(x.members), x.times, x.wire_bytes] for x in found)
+
+
+if __name__ == "__main__":
+    checks = {name: globals()[name] for name in ("attention", "refusals", "memory", "constrained", "exchanges")}
+    print("RESULT " + json.dumps({name: check() for name, check in checks.items()}), file=sys.stdout)

@@ -1,0 +1,103 @@
+"""Rules as data: every part of the Wan family is covered, and a rule that cannot be right is refused by name."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from absl import logging
+from jax.sharding import AbstractMesh, PartitionSpec
+
+from mirage_jax.errors import UserError
+from mirage_jax.models import config as model_config
+from mirage_jax.models import parameters, partition
+
+MESH = AbstractMesh((2, 2, 2, 2), partition.AXES)
+
+
+@pytest.fixture(scope="module")
+def wan():
+    """All parts of the 5B model as shapes, with two blocks."""
+    model = model_config.wan22_ti2v_5b()
+    model = dataclasses.replace(model, dit=dataclasses.replace(model.dit, layers=2))
+    return jax.eval_shape(lambda key: parameters.init(key, model), jax.random.key(0))
+
+
+def _specs(rules, tree):
+    shardings = partition.tree_shardings(rules, tree, MESH)
+    leaves = jax.tree_util.tree_flatten_with_path(shardings)[0]
+    return {partition.path_name(path): sharding.spec for path, sharding in leaves}
+
+
+def test_every_large_matrix_of_the_family_is_split(wan):
+    """At 2 x 2 over fsdp and tensor, what stays whole is under one in two hundred of each part."""
+    parts = ("dit", "side", "lora", "vae")
+    specs = _specs(partition.rules_for(*parts), {part: wan[part] for part in parts})
+    sizes = {partition.path_name(p): x.size for p, x in jax.tree_util.tree_flatten_with_path(wan)[0]}
+    for part in parts:
+        mine = {name: spec for name, spec in specs.items() if name.startswith(part)}
+        whole = sum(sizes[name] for name, spec in mine.items() if not any(spec))
+        assert whole < 0.005 * sum(sizes[name] for name in mine), part
+    assert specs["dit/blocks_1/ffn/up/kernel"] == PartitionSpec(("fsdp",), ("tensor",))
+    assert specs["side/blocks_0/block/self_attention/o/kernel"] == PartitionSpec(("tensor",), ("fsdp",))
+    assert specs["lora/blocks_0/ffn/down/kernel/A"] == PartitionSpec(("tensor",), None)
+    assert specs["vae/decoder/conv_in/kernel"] == PartitionSpec(None, None, None, None, ("fsdp",))
+
+
+def test_optimizer_state_and_average_follow_their_parameter(wan):
+    side = {"side": wan["side"]}
+    state = {"params": side, "average": side, "optimizer": jax.eval_shape(optax.adamw(1e-3).init, side)}
+    specs = _specs(partition.rules_for("side"), state)
+    kernels = {name: spec for name, spec in specs.items() if name.endswith("side/blocks_0/block/ffn/down/kernel")}
+    assert len(kernels) == 4 and set(kernels.values()) == {PartitionSpec(("tensor",), ("fsdp",))}
+
+
+def test_axes_that_do_not_divide_are_reported_once(monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda message, *values: said.append(message % values))
+    tree = {"a": jnp.zeros((3, 4)), "b": jnp.zeros((5, 4)), "c": jnp.zeros((6, 4))}
+    specs = _specs([("^[abc]$", ("fsdp", ("data", "tensor")))], tree)
+    assert specs["a"] == PartitionSpec(None, ("data", "tensor")) and specs["c"] == PartitionSpec(
+        ("fsdp",), ("data", "tensor")
+    )
+    assert len(said) == 1 and "a [3, 4] by fsdp=2" in said[0] and "b [5, 4] by fsdp=2" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ((r"kernal$", ("fsdp",)), r"'kernal\$' matches nothing"),
+        (("kernel$", ("fdsp",)), "unknown axis fdsp"),
+        (("kernel$", ("fsdp", ("data", "fsdp"))), "names an axis twice"),
+        (("kernel$", (None, None, "fsdp")), r"has 3 axes, ffn/kernel is of shape \[4, 4\]"),
+        (("activations/token_$", (None,)), "matches nothing: activations are tokens, latents, memory"),
+    ],
+)
+def test_a_rule_that_cannot_be_right_is_refused(rule, message):
+    with pytest.raises(UserError, match=message):
+        partition.tree_shardings([rule], {"ffn": {"kernel": jnp.zeros((4, 4))}}, MESH)
+
+
+def test_rules_for_an_unknown_part():
+    with pytest.raises(UserError, match="no sharding rules for tail"):
+        partition.rules_for("dit", "tail")
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"model": 1}, "unknown axis model"),
+        ({"data": 3}, "does not fit the 1 devices"),
+        ({"data": -1, "fsdp": -1}, "or one -1"),
+        ({"data": 0}, "sizes of at least 1"),
+        ({}, "sizes of at least 1"),
+    ],
+)
+def test_a_mesh_that_cannot_be(axes, message):
+    with pytest.raises(UserError, match=message):
+        partition.make_mesh(axes, jax.devices()[:1])
+
+
+def test_the_rest_goes_to_the_axis_of_minus_one():
+    assert dict(partition.make_mesh({"fsdp": 1, "data": -1}, jax.devices()[:1]).shape) == {"fsdp": 1, "data": 1}

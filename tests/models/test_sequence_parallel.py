@@ -1,0 +1,68 @@
+"""Split attention, split memory and constraints on 8 virtual devices, against the same on one."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mirage_jax.models import sequence_parallel
+from mirage_jax.models.attention import xla
+
+PROGRAM = pathlib.Path(__file__).with_name("sharded_checks.py")
+
+
+@pytest.fixture(scope="module")
+def found():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = str(PROGRAM.parent.parent.parent)
+    run = subprocess.run([sys.executable, PROGRAM], env=environment, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.split("RESULT ")[1])
+
+
+@pytest.mark.parametrize("mesh", ["sequence", "tensor", "mixed", "data"])
+def test_split_attention_equals_whole_attention(found, mesh):
+    """Outputs, and gradients of queries, keys, values and of a text shared by the batch; key masks differ by example."""
+    result = found["attention"][mesh]
+    assert result["error"] < 1e-5
+    assert (result["all_to_all"] > 0) == (mesh != "tensor")  # it is split, not gathered
+
+
+def test_without_a_mesh_it_is_whole_attention():
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 3, 4, 2))
+    mask = jnp.array([True, False, True, True, False, True])
+    out = sequence_parallel.self_attention(q, k, v, mask)
+    flat = (x.reshape(6, 4, 2) for x in (q, k, v))
+    assert jnp.abs(out - xla(*flat, mask).reshape(q.shape)).max() < 1e-6
+
+
+def test_what_does_not_divide_is_refused(found):
+    assert found["refusals"]["heads"] == "6 attention heads cannot be split over tensor=1 x sequence=8 devices"
+    assert found["refusals"]["tokens"] == "6 tokens of a latent frame cannot be split over sequence=8 devices"
+
+
+def test_a_split_memory_is_the_same_to_the_bit(found):
+    """Views written twice: in most cells two points tie, and the later one must win on every number of devices."""
+    result = found["memory"]
+    assert result["parts"] == 8
+    assert result["write"] and result["read_1"] and result["read_3"]
+    assert result["later_1"] > 0.8 and result["later_3"] > 0.8
+
+
+def test_tokens_are_split_as_the_rule_says(found):
+    assert found["constrained"] == {"default": True, "rule": False}
+
+
+def test_collectives_of_a_known_program(found):
+    """All-reduce of 8x16 floats among 2, five times; gathering of 32x16 among 4; swap of the same size among 4."""
+    block, whole = 8 * 16 * 4, 32 * 16 * 4
+    assert found["exchanges"] == [
+        ["all-gather", whole, [0, 1, 2, 3], 1, whole * 3 / 4],
+        ["all-reduce", block, [0, 4], 5, 5 * block],
+        ["all-to-all", whole, [0, 1, 2, 3], 1, whole * 3 / 4],
+    ]
