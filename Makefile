@@ -1,4 +1,6 @@
 # make demo   the main job with the shipped model      make test   every check, as CI runs it
+# make test-faults  two connected processes, killed and stopped at bad moments, end as if nothing had happened
+# make test-slurm   launch/slurm.sbatch on a SLURM cluster of two node daemons here (installs Debian's slurm packages)
 # make setup  everything pinned, in .venv/             make parity  against the public PyTorch implementations
 # make evaluation  the tables of the model card: renders held-out clips and scores the shipped model on them
 # make clean setup PYTHON=/path/to/python3.12          another interpreter
@@ -9,7 +11,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTEST_FLAGS ?= -q -n auto
 export PYTHON
 
-.PHONY: setup demo test parity evaluation clean test-scale
+.PHONY: setup demo test test-faults test-slurm parity evaluation clean test-scale test-conversion
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.complete
@@ -23,9 +25,17 @@ test: $(VENV)/.complete
 	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
 
+# SLURM for real: a job is preempted, requeued and finishes. Some minutes; as root, or with SLURM installed.
+test-slurm: $(VENV)/.complete
+	tests/launch/slurm_cluster.sh install
+	$(VENV)/bin/python -m pytest tests/launch/slurm_check.py -q -n 0
+
 # The same losses on every mesh of 8 virtual devices; `make test` has two of them.
 test-scale: $(VENV)/.complete
 	$(VENV)/bin/python -m pytest tests/training/test_mesh.py -q -m scale
+
+test-faults: $(VENV)/.complete
+	$(VENV)/bin/python -m pytest tests/faults/faults.py -q -s -p no:xdist
 
 parity: $(PARITY)/.complete
 	$(PARITY)/bin/python tests/parity/report.py $(PYTEST_FLAGS)
@@ -43,6 +53,10 @@ evaluation: data/doom/test/part-0000 data/doom/test/part-0001
 	$(EVALUATE)/heads --protocol heads
 	$(EVALUATE)/returns --protocol returns
 	$(EVALUATE)/rollout --protocol rollout --methods latent,none,readout,flat
+
+# A checkpoint of the size of the 5B DiT: converted, killed half way, resumed, verified, its memory bounded (30 GB of disk).
+test-conversion: $(VENV)/.complete
+	$(VENV)/bin/python -m tests.weights.full_size_conversion
 
 clean:
 	rm -rf $(VENV) $(PARITY) .jax_cache

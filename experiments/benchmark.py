@@ -8,6 +8,7 @@ that `measure` takes as arguments.
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from absl import flags
 
@@ -20,11 +21,17 @@ SUITES = {
     "compile": "mirage_jax.evaluation.full_size_compile",
     "dit_ratio": "mirage_jax.evaluation.full_size_ratio",
     "full_size": "mirage_jax.evaluation.full_size",
+    "input": "mirage_jax.evaluation.input_speed",
+    "train_scale": "mirage_jax.evaluation.train_scale",
 }
 
 _SUITE = flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.")
-_OUT = flags.DEFINE_string("out", None, "Folder for the results; suite compile goes on from what is there.")
+_OUT = flags.DEFINE_string(
+    "out", None, "Folder for the results; suites compile and train_scale go on from what is there."
+)
 _SCALE = flags.DEFINE_enum("scale", "full", ["full", "tiny"], "For suite full_size: the 5B model, or one for a CPU.")
+_CLIPS = flags.DEFINE_string("clips", "data/doom", "For suite input: the data set of clips.")
+_LATENTS = flags.DEFINE_string("latents", "data/latents", "For suite input: the data set of coded clips.")
 
 
 def main(_) -> None:
@@ -32,13 +39,24 @@ def main(_) -> None:
     out = cli.prepare_output(_OUT.value)
     name = _SUITE.value
     suite = importlib.import_module(SUITES[name])
-    options = {"out": out, "scale": _SCALE.value}
+    options = {
+        "out": out,
+        "scale": _SCALE.value,
+        "clips": _CLIPS.value,
+        "latents": _LATENTS.value,
+        "stage_config": _stage_config,
+    }
     record = suite.measure(**{option: options[option] for option in getattr(suite, "OPTIONS", ())})
     table = suite.markdown(record)
     cli.write_run_config(out, cli.flag_values())
     write_json(out / f"{name}.json", record)
     write_text(out / f"{name}.md", table)
     print(table)
+
+
+def _stage_config(name: str) -> Any:
+    """The config of a training stage by the name of its file."""
+    return importlib.import_module(f"experiments.configs.{name}").get_config()
 
 
 if __name__ == "__main__":

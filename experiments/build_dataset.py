@@ -1,14 +1,16 @@
-"""Builds a data set: rendered clips, or rendered clips coded by a trained VAE.
+"""Builds a data set: rendered clips, clips of one's own posed video, or clips of either coded by a trained VAE.
 
     python -m experiments.build_dataset --dataset doom --out data/doom --split train --clips 450
+    python -m experiments.build_dataset --dataset posed --source my_scenes --out data/mine --split train --stride 2
     python -m experiments.build_dataset --dataset latents --source data/doom --checkpoint runs/vae/model \\
         --out data/latents --split train --mirrored
 
-Each call for `doom` adds one part, named by its seed, to a split; parts are read together.
+Each call for `doom` or `posed` adds one part, named by its seed, to a split; parts are read together.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
 import sys
@@ -20,23 +22,36 @@ from absl import flags
 
 from experiments import cli
 from mirage_jax import data, weights
-from mirage_jax.data import builder, latents
+from mirage_jax.data import builder, latents, posed_folder, verify
 from mirage_jax.data.doom import paths
 from mirage_jax.errors import UserError
 from mirage_jax.training import encode
 
-_DATASET = flags.DEFINE_enum("dataset", "doom", ["doom", "latents"], "Which data set to build.")
+_DATASET = flags.DEFINE_enum("dataset", "doom", ["doom", "posed", "latents"], "Which data set to build.")
 _OUT = flags.DEFINE_string("out", None, "Folder of the data set; splits and parts are made below it.", required=True)
-_SPLIT = flags.DEFINE_string("split", "train", "train, validation or test: splits differ in their maps.")
-_CLIPS = flags.DEFINE_integer("clips", 100, "How many clips to render in this part.")
+_SPLIT = flags.DEFINE_string(
+    "split", "train", "train, validation or test (not for posed): splits differ in their scenes."
+)
+_CLIPS = flags.DEFINE_integer("clips", 100, "For doom: how many clips to render in this part.")
 _FRAMES = flags.DEFINE_integer("frames", 65, "Frames of a clip, 4k + 1.")
-_SIZE = flags.DEFINE_integer("size", 128, "Side of the square frames in pixels.")
-_SEED = flags.DEFINE_integer("seed", 0, "Decides everything random, and names the part.")
-_KINDS = flags.DEFINE_list("kinds", list(paths.KINDS), "Kinds of camera path, spread evenly over the clips.")
-_WORKERS = flags.DEFINE_integer("workers", 2, "Processes that render; the result does not depend on it.")
+_SIZE = flags.DEFINE_integer("size", 128, "Side of square frames in pixels.")
+_HEIGHT = flags.DEFINE_integer("height", None, "For posed: rows of a frame; default: --size.")
+_WIDTH = flags.DEFINE_integer("width", None, "For posed: columns of a frame; default: --size.")
+_SEED = flags.DEFINE_integer("seed", 0, "For doom, decides everything random; it numbers the part.")
+_KINDS = flags.DEFINE_list("kinds", list(paths.KINDS), "For doom: kinds of camera path, spread evenly.")
+_WORKERS = flags.DEFINE_integer("workers", 2, "For doom: processes that render; the result is the same.")
 
-
-_SOURCE = flags.DEFINE_string("source", "data/doom", "For latents: the rendered data set to code.")
+_SOURCE = flags.DEFINE_string(
+    "source", None, "For posed: folder of scenes. For latents: data set of clips to code; default: data/doom."
+)
+_STRIDE = flags.DEFINE_integer("stride", 1, "For posed: from one frame of a clip to the next, in frames of the scene.")
+_BAD_SCENES = flags.DEFINE_integer("bad_scenes", 10, "For posed: so many that cannot be used are skipped and named.")
+_VALIDATION_SHARE = flags.DEFINE_float("validation_share", 0.05, "For posed: share of the scenes, by hash of the name.")
+_BOUNDS = flags.DEFINE_list(
+    "bounds",
+    [f"{name}={value:g}" for name, value in dataclasses.asdict(posed_folder.BOUNDS).items()],
+    "For posed, where there is depth: largest residuals of a clip, and the least overlap of frames that are compared.",
+)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "For latents: model folder with the VAE; default: the shipped one."
 )
@@ -52,7 +67,42 @@ def main(_) -> None:
         for folder in _code():
             print(f"wrote {folder}")
     else:
-        print(f"wrote {_render()}")
+        print(f"wrote {_cut() if _DATASET.value == 'posed' else _render()}")
+
+
+def _cut() -> pathlib.Path:
+    """Cuts one part from the scenes in `--source`."""
+    if _SOURCE.value is None:
+        raise UserError("--source: --dataset posed needs the folder that holds the scenes")
+    return posed_folder.build_posed(
+        _SOURCE.value,
+        _OUT.value,
+        _SPLIT.value,
+        frames=_FRAMES.value,
+        height=_SIZE.value if _HEIGHT.value is None else _HEIGHT.value,
+        width=_SIZE.value if _WIDTH.value is None else _WIDTH.value,
+        stride=_STRIDE.value,
+        part=_SEED.value,
+        bad_scenes=_BAD_SCENES.value,
+        validation_share=_VALIDATION_SHARE.value,
+        bounds=_bounds(),
+        progress=lambda scenes: tqdm.tqdm(scenes, "scenes", unit="scene", mininterval=5, dynamic_ncols=True),
+    )
+
+
+def _bounds() -> verify.Bounds:
+    """The values of `--bounds` in place of the usual ones."""
+    known = dataclasses.asdict(posed_folder.BOUNDS)
+    for word in _BOUNDS.value:
+        name, _, value = word.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if name not in known or not number >= 0:
+            raise UserError(f"--bounds: found {word!r}, expected NAME=NUMBER with a name of {', '.join(known)}")
+        known[name] = number
+    return verify.Bounds(**known)
 
 
 def _code() -> Iterator[pathlib.Path]:
@@ -67,9 +117,10 @@ def _code() -> Iterator[pathlib.Path]:
     if not left:
         return
     model, params = weights.load(_CHECKPOINT.value)
-    source = data.load_source(_SOURCE.value, _SPLIT.value)
+    path = _SOURCE.value or "data/doom"
+    source = data.load_source(path, _SPLIT.value)
     if len(source) < count:
-        raise UserError(f"--shards {count}: {_SOURCE.value} has only {len(source)} clips in split {_SPLIT.value!r}")
+        raise UserError(f"--shards {count}: {path} has only {len(source)} clips in split {_SPLIT.value!r}")
     for shard in left:
         samples = encode.coded_clips(model, params, source, mirrored=_MIRRORED.value, shard=shard, shards=count)
         first = next(samples)

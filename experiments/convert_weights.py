@@ -14,6 +14,7 @@ from absl import flags
 
 from experiments import cli
 from mirage_jax.errors import UserError
+from mirage_jax.models import depth_anything
 from mirage_jax.models.config import PRESETS
 from mirage_jax.weights import convert, export
 from mirage_jax.weights.formats import FORMATS
@@ -26,6 +27,7 @@ _OUT = flags.DEFINE_string("out", None, "Model folder to add the part to; with -
 _MODEL = flags.DEFINE_enum("model", None, tuple(PRESETS), "Default: that of --out, or wan22_ti2v_5b for a new folder.")
 _DTYPE = flags.DEFINE_enum("dtype", None, tuple(convert.DTYPES), "To store in; default: as in the checkpoint.")
 _ALPHA = flags.DEFINE_float("alpha", None, "Of a LoRA, which its file does not tell; default: its rank.")
+_DEPTH = flags.DEFINE_enum("depth", None, tuple(depth_anything.PRESETS), "Which depth network --source is.")
 _VERIFY = flags.DEFINE_bool("verify", False, "Compare --out with --source, and its outputs with those at conversion.")
 _REVERSE = flags.DEFINE_bool("reverse", False, "Write the part of the model folder --source as the file --out.")
 
@@ -35,6 +37,8 @@ def main(_) -> None:
     form = FORMATS[_LAYOUT.value]
     if _ALPHA.value is not None and form.part != "lora":
         raise UserError(f"--alpha: is of a LoRA, --layout {_LAYOUT.value} has none")
+    if _DEPTH.value and (form.part != "depth" or _REVERSE.value or _VERIFY.value):
+        raise UserError("--depth: goes with the conversion of --layout depth_anything alone")
     if _REVERSE.value:
         if _VERIFY.value or _DTYPE.value or _MODEL.value or _ALPHA.value is not None:
             raise UserError("--reverse: goes with --source, --layout and --out alone")
@@ -50,7 +54,13 @@ def main(_) -> None:
         )
     else:
         record = convert.convert(
-            _SOURCE.value, _LAYOUT.value, _OUT.value, _MODEL.value, dtype=_DTYPE.value, alpha=_ALPHA.value
+            _SOURCE.value,
+            _LAYOUT.value,
+            _OUT.value,
+            _MODEL.value,
+            dtype=_DTYPE.value,
+            alpha=_ALPHA.value,
+            depth=_DEPTH.value,
         )
         left = f"; {record['left_alone']} tensors of other parts were left alone" if record["left_alone"] else ""
         print(f"wrote {_OUT.value}: {form.part}, {record['tensors']} tensors, {', '.join(record['dtypes'])}{left}")

@@ -8,6 +8,7 @@ A path is words (see mirage_jax/geometry/trajectory.py) or a camera file. `--dry
 from __future__ import annotations
 
 import dataclasses
+import operator
 import time
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import cli, inputs, outputs, prompts
+from experiments import cli, depths, inputs, outputs, prompts
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import trajectory
@@ -30,6 +31,11 @@ _FRAMES = flags.DEFINE_integer("frames", None, "Frames of the video, 4k + 1; def
 _INTRINSICS = flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy in pixels of the picture as it is in the file.")
 _FOV = flags.DEFINE_float("fov", None, f"Degrees across the picture; default {inputs.ASSUMED_FOV:g}.")
 _DEPTH = flags.DEFINE_string("depth", None, ".npy [H, W], metres on the picture's grid; default: the model's guess.")
+_DEPTHS = flags.DEFINE_string("depths", None, ".npz with depth [T, H, W] of the whole path, and keep [T, H, W] masks.")
+_DEPTH_SOURCE = flags.DEFINE_enum(
+    "depth_source", None, world.DEPTH_SOURCES, "Where depth comes from; default: given with --depths, else the model."
+)
+_DYNAMIC_FILTER = flags.DEFINE_bool("dynamic_filter", False, "Leave out, and forget, what disagrees with the memory.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
 _MEMORY = flags.DEFINE_enum("memory", "latent", world.MEMORIES, "What is remembered.")
 _CAPACITY = flags.DEFINE_integer("capacity", None, "Points the memory can hold; default: all that the path can write.")
@@ -85,6 +91,15 @@ def main(_) -> None:
         return
 
     config = world_config(model, len(segments))
+    given = None
+    if (config.depth_from == "given") != (_DEPTHS.value is not None):
+        raise UserError(
+            f"depth comes from {config.depth_from!r}: --depths goes with --depth_source=given, and only with it"
+        )
+    if _DEPTHS.value is not None:
+        first_depth, given = depths.load(_DEPTHS.value, model, len(path), len(segments))
+        if view is not None and view.depth is None:
+            view = dataclasses.replace(view, depth=first_depth)
     text = prompts.for_segments(
         _CHECKPOINT.value or weights.DEFAULT,
         model,
@@ -100,7 +115,9 @@ def main(_) -> None:
     else:
         blank = np.zeros((model.height, model.width, 3), np.uint8)
         like = jax.eval_shape(
-            lambda p, k: world.init(config, p, jnp.asarray(blank), None, start, k), params, jax.random.key(0)
+            lambda p, k: world.init(config, p, jnp.asarray(blank), jnp.zeros(blank.shape[:2]), start, k),
+            params,
+            jax.random.key(0),
         )
         state = world_files.load(_LOAD_WORLD.value, config, like)
         room = _CAPACITY.value or int(state.memory.size) + world.full_capacity(model, config.memory, len(segments))
@@ -110,7 +127,7 @@ def main(_) -> None:
     prepared = time.time()
 
     print(f"generating {wanted} frames in {len(segments)} segments", flush=True)
-    state, output = _rollout_with_progress(config, params, state, segments, text)
+    state, output = _rollout_with_progress(config, params, state, segments, text, given)
     generated = time.time()
 
     frames = np.asarray(output.frames).reshape(-1, model.height, model.width, 3)[:wanted]
@@ -135,23 +152,26 @@ def main(_) -> None:
     print(f"wrote {out}/video.mp4 ({len(frames)} frames); the memory holds {held} points, {lost} found no room")
 
 
-def _rollout_with_progress(config, params, state, segments, text):
+def _rollout_with_progress(config, params, state, segments, text, given):
     """`world.rollout`, one segment a call: a scan cannot say how far it is."""
     outputs = []
     for index in tqdm.trange(len(segments), unit="segment", disable=len(segments) == 1):
         prompt = None if text is None else text[index]
-        state, output = world.segment(config, params, state, segments[index], prompt)
+        known = None if given is None else jax.tree.map(operator.itemgetter(index), given)
+        state, output = world.segment(config, params, state, segments[index], prompt, known)
         outputs.append(jax.device_get(output))
     return state, jax.tree.map(lambda *parts: np.stack(parts), *outputs)
 
 
 def world_config(model, segments: int) -> world.WorldConfig:
     """The static sizes: from the flags, or from the world that is loaded."""
+    source = _DEPTH_SOURCE.value or ("given" if _DEPTHS.value is not None else "")
+    seen = {"depth_source": source, "dynamic_filter": _DYNAMIC_FILTER.value}
     if _LOAD_WORLD.value is not None:
         sizes = world_files.memory_size(_LOAD_WORLD.value)
         if flags.FLAGS["memory"].present and sizes["memory"] != _MEMORY.value:
             raise UserError(f"--memory={_MEMORY.value}: the world in {_LOAD_WORLD.value} has memory {sizes['memory']}")
-        return world.WorldConfig(model=model, steps=_STEPS.value, **sizes)  # pyright: ignore
+        return world.WorldConfig(model=model, steps=_STEPS.value, **sizes, **seen)  # pyright: ignore
     needed = world.full_capacity(model, _MEMORY.value, segments)
     config = world.WorldConfig(
         model=model,
@@ -159,6 +179,7 @@ def world_config(model, segments: int) -> world.WorldConfig:
         memory=_MEMORY.value,
         capacity=_CAPACITY.value or needed,
         bank=max(32, 1 + segments * model.segment.latents),
+        **seen,
     )
     if config.capacity < needed:
         print(f"note: --capacity={config.capacity} may be too small, the path can write {needed} points")

@@ -94,8 +94,13 @@ def diagnostics(output: SegmentOutput) -> list[dict[str, Any]]:
             "points_added": int(d.points[s]),
             "overflow": int(d.overflow[s]),
             "depth_scale": round(float(d.depth_scale[s]), 4),
+            "depth_shift": round(float(d.depth_shift[s]), 5),
             "depth_residual": round(float(d.depth_residual[s]), 4),
+            "depth_compared": int(d.compared[s]),
+            "frames_refused": round(float(d.refused[s]), 4),
             "kept": round(float(d.kept[s]), 4),
+            "moving": round(float(d.moving[s]), 4),
+            "points_retired": int(d.retired[s]),
             "references": int(d.references[s]),
         }
         for s in range(len(d.points))

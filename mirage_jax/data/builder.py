@@ -1,22 +1,23 @@
-"""The `doom` data set as a TFDS builder that writes ArrayRecord and never loads TensorFlow.
+"""Data sets of posed clips as a TFDS builder that writes ArrayRecord and never loads TensorFlow.
 
-A data set on disk is a folder of splits, each a folder of parts; a part is one TFDS
-data set with its report. Parts can be added at any time.
+A data set on disk is a folder of splits, each a folder of parts; a part is one TFDS data set with its report. Parts can
+be added at any time.
 
-    data/doom/train/part-0000/doom/1.0.0/...      records of one build
-    data/doom/train/part-0000/report.json         what was built, rejected, with which versions
+    data/doom/train/part-0000/clips/doom/1.0.0/...    records of one build
+    data/doom/train/part-0000/report.json             what was built, rejected, with which versions
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import importlib.metadata
 import pathlib
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,26 +29,12 @@ from mirage_jax.data.doom import batch, paths
 from mirage_jax.errors import UserError
 from mirage_jax.io import write_json
 
-LICENCE = (
+DOOM_LICENCE = (
     "Frames are rendered from Freedoom (https://freedoom.github.io), copyright the Freedoom contributors, under the "
     "3-clause BSD licence; the engine is ViZDoom (MIT)."
 )
-_VERSIONS = ("vizdoom", "tensorflow-datasets", "array-record", "numpy", "pillow")
-_CONFIG_FIELDS = ("split", "clips", "frames", "size", "seed", "kinds", "workers")
+_VERSIONS = ("vizdoom", "tensorflow-datasets", "array-record", "av", "numpy", "pillow")
 _UNUSABLE_SHARE = 0.1  # a build that loses more of its clips than this fails
-
-
-@dataclasses.dataclass
-class DoomConfig(tfds.core.BuilderConfig):
-    """What to render."""
-
-    split: str = "train"
-    clips: int = 1
-    frames: int = 65
-    size: int = 128
-    seed: int = 0
-    kinds: tuple[str, ...] = paths.KINDS
-    workers: int = 1
 
 
 def features(frames: int, height: int, width: int) -> tfds.features.FeaturesDict:
@@ -71,9 +58,11 @@ def features(frames: int, height: int, width: int) -> tfds.features.FeaturesDict
 
 def encode(clip: PosedClip) -> dict[str, Any]:
     """A clip as the values that `features` stores."""
+    with np.errstate(over="ignore"):  # what float16 cannot hold is as far as the sky
+        depth = clip.depth.astype(np.float16)
     return {
         "frames": clip.frames,
-        "depth": clip.depth.astype(np.float16),
+        "depth": depth,
         "dynamic": np.packbits(clip.dynamic, axis=-1),
         "intrinsics": clip.intrinsics,
         "cam2world": clip.cam2world,
@@ -82,45 +71,123 @@ def encode(clip: PosedClip) -> dict[str, Any]:
     }
 
 
-class Doom(tfds.core.GeneratorBasedBuilder):
-    """Posed video of Freedoom maps with exact depth, one split a build."""
+class Clips(tfds.core.GeneratorBasedBuilder):
+    """Whatever posed clips it is given, as one split."""
 
     VERSION = tfds.core.Version("1.0.0")
-    name = "doom"
+    name = "clips"
     url_infos: ClassVar[dict] = {}  # nothing is downloaded; TFDS would look for a checksum file with a package we lack
 
-    def __init__(self, config: DoomConfig, *, data_dir: str, on_clip: Callable[[batch.Rendered], None]):
-        """Args: what to render, where to write, and what to call with the outcome of each clip."""
-        self._on_clip = on_clip
+    def __init__(
+        self,
+        *,
+        data_dir: str,
+        dataset: str,
+        split: str,
+        shape: tuple[int, int, int],
+        clips: Iterable[tuple[str, PosedClip]],
+        description: str,
+        licence: str,
+    ):
+        """Args: where to write, names of data set and split, `(T, H, W)`, the clips with keys, and what to say."""
+        self._split, self._shape, self._clips = split, shape, clips
+        self._description, self._licence = description, licence
+        config = tfds.core.BuilderConfig(name=dataset, description=description)
         super().__init__(config=config, data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        config = self.builder_config
         return tfds.core.DatasetInfo(
-            builder=self,
-            description="Posed video of Freedoom maps with exact depth.",
-            features=features(config.frames, config.size, config.size),
-            license=LICENCE,
+            builder=self, description=self._description, features=features(*self._shape), license=self._licence
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterable]:
         del dl_manager
-        return {self.builder_config.split: self._generate_examples()}
+        return {self._split: self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        config = self.builder_config
-        listed = batch.jobs(
-            config.split,
-            config.clips,
-            seed=config.seed,
-            frames=config.frames,
-            size=config.size,
-            kinds=config.kinds,
-        )
-        for rendered in batch.render_all(listed, workers=config.workers):
-            self._on_clip(rendered)
-            if rendered.clip is not None:
-                yield f"{rendered.job.index:06d}", encode(rendered.clip)
+        for key, clip in self._clips:
+            yield key, encode(clip)
+
+
+def write_part(
+    out: str | pathlib.Path,
+    split: str,
+    number: int,
+    dataset: str,
+    shape: tuple[int, int, int],
+    clips: Callable[[pathlib.Path], Iterable[tuple[str, PosedClip]]],
+    report: Callable[[float], dict[str, Any]],
+    licence: str,
+    description: str,
+) -> pathlib.Path:
+    """Writes one part of a split; it appears under its name only when it is whole, and else leaves nothing.
+
+    Args:
+      out: folder of the data set.
+      split: name of the split.
+      number: of the part.
+      dataset: name of the data set.
+      shape: `(T, H, W)` of all clips.
+      clips: gives keys, which decide the order, and clips; it is called with a folder for what it must set aside, which
+        is removed at the end.
+      report: gives what to write into `report.json`, from the seconds that it took; it may raise to undo the build.
+      licence, description: of the data.
+
+    Returns:
+      The folder of the part.
+
+    Raises:
+      UserError: if the part exists; and whatever `clips` and `report` raise.
+    """
+    part = pathlib.Path(out) / split / f"part-{number:04d}"
+    if part.exists():
+        raise UserError(f"{part} exists already; give another --seed to add a part, or remove it")
+    unfinished = part.with_name(f".{part.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a build that was killed
+    scratch, begin = unfinished / "scratch", time.time()
+    try:
+        scratch.mkdir(parents=True)
+        Clips(
+            data_dir=str(unfinished),
+            dataset=dataset,
+            split=split,
+            shape=shape,
+            clips=clips(scratch),
+            description=description,
+            licence=licence,
+        ).download_and_prepare()
+        shutil.rmtree(scratch)
+        write_json(unfinished / "report.json", report(time.time() - begin) | {"versions": _versions()})
+        unfinished.rename(part)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        with contextlib.suppress(OSError):  # other parts are there
+            part.parent.rmdir()
+    return part
+
+
+def set_aside(path: pathlib.Path, clip: PosedClip) -> None:
+    """Keeps a clip in a file until it is known whether it will be used, in the precision in which it is stored."""
+    np.savez(path, **encode(clip))
+
+
+def taken_back(path: pathlib.Path) -> PosedClip:
+    """The clip that was set aside there; the file goes."""
+    with np.load(path, allow_pickle=False) as stored:
+        values = {name: stored[name] for name in stored.files}
+    path.unlink()
+    width = values["frames"].shape[2]
+    values["depth"] = values["depth"].astype(np.float32)
+    values["dynamic"] = np.unpackbits(values["dynamic"], axis=-1, count=width).astype(bool)
+    return PosedClip(**(values | {name: str(values[name]) for name in ("caption", "source")}))
+
+
+def percentiles(residuals: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The 50th, 90th and 100th percentile of every residual, over clips."""
+    return {
+        name: {str(q): round(float(np.percentile([row[name] for row in residuals], q)), 6) for q in (50, 90, 100)}
+        for name in (residuals[0] if residuals else ())
+    }
 
 
 def build_doom(
@@ -135,7 +202,7 @@ def build_doom(
     workers: int = 1,
     progress: Callable[[batch.Rendered], None] = lambda rendered: None,
 ) -> pathlib.Path:
-    """Renders one part of one split; the part appears under its name only when it is whole.
+    """Renders one part of one split of Freedoom maps.
 
     Returns:
       The folder of the part.
@@ -147,40 +214,34 @@ def build_doom(
         raise UserError(f"--frames is {frames}, expected 4k + 1 and at least 9 (for example 65)")
     if clips < 1 or workers < 1 or size < 16 or seed < 0:
         raise UserError(f"--clips {clips}, --workers {workers}, --size {size}, --seed {seed}: too small")
-    batch.jobs(split, 1, seed=seed, frames=frames, size=size, kinds=kinds)  # what is unknown fails before any writing
-    part = pathlib.Path(out) / split / f"part-{seed:04d}"
-    if part.exists():
-        raise UserError(f"{part} exists already; give another --seed to add a part, or remove it")
-    unfinished = part.with_name(f".{part.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a build that was killed
+    jobs = batch.jobs(split, clips, seed=seed, frames=frames, size=size, kinds=kinds)
     outcomes: list[batch.Rendered] = []
 
-    def record(rendered: batch.Rendered) -> None:
-        outcomes.append(_without_pixels(rendered))
-        progress(rendered)
+    def rendered_clips(_scratch: pathlib.Path) -> Iterator[tuple[str, PosedClip]]:
+        for rendered in batch.render_all(jobs, workers=workers):
+            outcomes.append(_without_pixels(rendered))
+            progress(rendered)
+            if rendered.clip is not None:
+                yield f"{rendered.job.index:06d}", rendered.clip
+        failed = sum(outcome.clip is None for outcome in outcomes)
+        if failed > _UNUSABLE_SHARE * clips:
+            counted = sum((collections.Counter(o.rejected) for o in outcomes), collections.Counter())
+            reasons = ", ".join(f"{count} x {reason}" for reason, count in counted.most_common())
+            raise UserError(f"{failed} of {clips} clips failed every try: {reasons}")
 
-    begin = time.time()
-    config = DoomConfig(
-        name="freedoom",
-        split=split,
-        clips=clips,
-        frames=frames,
-        size=size,
-        seed=seed,
-        kinds=tuple(kinds),
-        workers=workers,
+    config = {"split": split, "clips": clips, "frames": frames, "size": size, "seed": seed}
+    config |= {"kinds": list(kinds), "workers": workers}
+    return write_part(
+        out,
+        split,
+        seed,
+        "doom",
+        (frames, size, size),
+        rendered_clips,
+        lambda seconds: _doom_report(config, outcomes, seconds),
+        DOOM_LICENCE,
+        "Posed video of Freedoom maps with exact depth.",
     )
-    try:
-        Doom(config, data_dir=str(unfinished), on_clip=record).download_and_prepare()
-        report = _report(config, outcomes, time.time() - begin)
-        if report["clips"]["failed"] > _UNUSABLE_SHARE * clips:
-            reasons = ", ".join(f"{count} x {reason}" for reason, count in report["rejected"].items())
-            raise UserError(f"{report['clips']['failed']} of {clips} clips failed every try: {reasons}")
-        write_json(unfinished / "report.json", report)
-        unfinished.rename(part)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return part
 
 
 def _without_pixels(rendered: batch.Rendered) -> batch.Rendered:
@@ -188,18 +249,13 @@ def _without_pixels(rendered: batch.Rendered) -> batch.Rendered:
     return dataclasses.replace(rendered, clip=None if rendered.clip is None else rendered.clip[:0])
 
 
-def _report(config: DoomConfig, outcomes: list[batch.Rendered], seconds: float) -> dict[str, Any]:
+def _doom_report(config: dict[str, Any], outcomes: list[batch.Rendered], seconds: float) -> dict[str, Any]:
     """What a build did, as JSON."""
     good = [o for o in outcomes if o.clip is not None]
     rejected = sum((collections.Counter(o.rejected) for o in outcomes), collections.Counter())
     tries = len(good) + rejected.total()
-    fields = [field.name for field in dataclasses.fields(DoomConfig)]
-    residuals = {
-        name: {str(q): round(float(np.percentile([o.residuals[name] for o in good], q)), 6) for q in (50, 90, 100)}
-        for name in (good[0].residuals if good else ())
-    }
     return {
-        "config": {name: getattr(config, name) for name in fields if name in _CONFIG_FIELDS},
+        "config": config,
         "clips": {
             "written": len(good),
             "failed": len(outcomes) - len(good),
@@ -210,13 +266,16 @@ def _report(config: DoomConfig, outcomes: list[batch.Rendered], seconds: float) 
         },
         "rejected": dict(rejected.most_common()),
         "rejected_share": round(rejected.total() / max(tries, 1), 4),
-        "residual_percentiles": residuals,
+        "residual_percentiles": percentiles([o.residuals for o in good]),
         "bounds": dataclasses.asdict(verify.Bounds()),
         "seconds": round(seconds, 1),
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in _VERSIONS},
-        "licence": LICENCE,
+        "licence": DOOM_LICENCE,
     }
 
 
 def _count(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(collections.Counter(values).items()))
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in _VERSIONS}

@@ -81,8 +81,8 @@ def load_source(path: str | pathlib.Path, split: str, fields: Sequence[str] | No
     parts = sorted(file.parent for file in pathlib.Path(path).glob(f"{split}/part-*/*/*/*/dataset_info.json"))
     if not parts:
         raise UserError(
-            f"no data of split {split!r} in {path}; build it with: "
-            f"python -m experiments.build_dataset --dataset doom --out {path} --split {split}"
+            f"no data of split {split!r} in {path}; build it with: python -m experiments.build_dataset "
+            f"--dataset doom --out {path} --split {split} (or --dataset posed for videos of your own)"
         )
     return Source(parts, split, fields)
 

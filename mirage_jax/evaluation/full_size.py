@@ -188,7 +188,7 @@ def _random(shapes: Any, dtype: jnp.dtype | None) -> Any:
         return (0.02 * jax.random.normal(key, shape.shape)).astype(kind)
 
     filled = jax.jit(make, static_argnums=1)
-    return jax.tree.unflatten(treedef, [filled(jax.random.key(i), shape) for i, shape in enumerate(leaves)])
+    return jax.tree.unflatten(treedef, [filled(jax.random.key(i, impl="rbg"), shape) for i, shape in enumerate(leaves)])
 
 
 def _memory(model: ModelConfig) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""The three programs of a full-size model, ready to be compiled without weights: what `full_size_compile` measures.
+"""The programs of a full-size model, ready to be compiled without weights: what `full_size_compile` measures.
 
 Run as a module, it compiles one program in this process and prints a line of JSON:
 
@@ -22,11 +22,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mirage_jax.diffusion import flow
 from mirage_jax.errors import UserError
+from mirage_jax.evaluation import train_program
 from mirage_jax.models import config as model_config
 from mirage_jax.models import partition, quantize, vae, vae_tiling
 from mirage_jax.models.config import ModelConfig
@@ -120,44 +119,6 @@ def denoise(model: ModelConfig, mesh: Mesh, int8: bool = False):
     return jax.jit(step), (_placed(params, shardings), inputs)
 
 
-def train(model: ModelConfig, mesh: Mesh, batch: int):
-    """One step of the side-branch stage: DiT frozen, side branch and AdamW in float32, moving average, remat.
-
-    Returns:
-      The function and its arguments as shapes.
-    """
-    rules = partition.rules_for("dit", "side")
-    params = generator_shapes(model)
-    params = {"dit": _cast(params["dit"], model.dit.dtype), "side": params["side"]}
-    layout = partition.tree_shardings(rules, params, mesh)
-    transform = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-5))
-    state = {"side": params["side"], "average": params["side"], "adamw": jax.eval_shape(transform.init, params["side"])}
-    # Moments and average are sharded as the parameters whose copies they are.
-    state_layout = partition.tree_shardings(partition.rules_for("side"), {"side": state}, mesh)["side"]
-    inputs = _batched(segment_inputs(model), batch, mesh)
-    noise, sigmas = inputs["target"], inputs["timesteps"]
-
-    def loss(side, dit, inputs, noise, sigmas):
-        def one(inputs, noise, sigmas):
-            clean = jnp.arange(len(noise)) == 0
-            noisy = flow.add_noise(inputs["target"], noise, sigmas)
-            given = {**inputs, "target": noisy, "timesteps": flow.timesteps_from_sigmas(sigmas)}
-            output = apply_generator(model, {"dit": dit, "side": side}, given)
-            return flow.loss(output, flow.training_target(inputs["target"], noise, model.dit.prediction), clean)
-
-        return partition.over_batch(one)(inputs, noise, sigmas).mean()
-
-    def step(state, dit, inputs, noise, sigmas):
-        value, gradients = jax.value_and_grad(loss)(state["side"], dit, inputs, noise, sigmas)
-        updates, moments = transform.update(gradients, state["adamw"], state["side"])
-        side = optax.apply_updates(state["side"], updates)
-        average = jax.tree.map(lambda a, p: 0.999 * a + 0.001 * p, state["average"], side)
-        return {"side": side, "average": average, "adamw": moments}, value
-
-    arguments = (_placed(state, state_layout), _placed(params["dit"], layout["dit"]), inputs, noise, sigmas)
-    return jax.jit(step, donate_argnums=0), arguments
-
-
 def decode(model: ModelConfig, mesh: Mesh, tile: int = 0):
     """The decoder: one latent frame in the middle of a stream, or with `tile` (of `vae_tiling`) a whole segment.
 
@@ -187,13 +148,13 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
     """Compiles what a row of the table asks for; bytes per device as the compiler reports them.
 
     Args:
-      spec: `program` ('denoise', 'train', 'decode'), `mesh` {axis: size}, and `topology`, `int8`, `tile`, `batch`.
+      spec: `program` ('denoise', 'decode', or 'train', the step of `train_program`), `mesh` {axis: size}, and `topology`, `int8`, `tile`, `batch`.
       model: whose programs.
     """
     mesh = partition.make_mesh(spec["mesh"], _devices(math.prod(spec["mesh"].values()), spec.get("topology")))
     build = {
         "denoise": lambda: denoise(model, mesh, spec.get("int8", False)),
-        "train": lambda: train(model, mesh, spec["batch"]),
+        "train": lambda: train_program.train_step(model, mesh, spec["batch"]),
         "decode": lambda: decode(model, mesh, spec.get("tile", 0)),
     }[spec["program"]]
     started = time.perf_counter()
@@ -277,5 +238,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # libtpu only compiles here: it need not look for devices, nor keep others from them.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     main()

@@ -95,8 +95,8 @@ def markdown(record: dict[str, Any]) -> str:
     """The record as a table."""
     lines = [
         f"{record['work']}; {record['threads']} threads; PyTorch {record['torch']}, diffusers {record['diffusers']}, "
-        f"JAX {record['jax']}; {REPEATS} pairs in turn after warm-up, milliseconds as median [10th, 90th percentile], load "
-        f"{record['load']:.1f} at the end",
+        f"JAX {record['jax']}; {REPEATS} pairs in turn after warm-up, milliseconds as median [10th, 90th percentile], "
+        f"load {record['load']:.1f} at the end",
         "",
         "| | PyTorch | ours | ratio of medians | ratio of minima | ratio pair by pair | relative difference |",
         "|---|---|---|---|---|---|---|",

@@ -70,12 +70,14 @@ def abstract_stage(model: ModelConfig) -> Stage:
         control = jnp.zeros((2, *grid, model.side.control_channels))
         return inner.init(key, jnp.zeros((2, *grid, channels)), jnp.zeros(2), control=control, text=text)["params"]
 
-    frozen = {"dit": jax.tree.map(lambda x: Shape(x.shape, jnp.bfloat16), jax.eval_shape(init, jax.random.key(0))["dit"])}
+    frozen = {
+        "dit": jax.tree.map(lambda x: Shape(x.shape, jnp.bfloat16), jax.eval_shape(init, jax.random.key(0))["dit"])
+    }
     if "ones" in model.segment.control:
         size = model.height // model.vae.stride_space, model.width // model.vae.stride_space
         frozen["ones"] = Shape((1 + model.segment.latents + model.segment.preceding, *size, channels), jnp.float32)
     return Stage(
-        init=lambda key: {"side": init(key)["side"]},
+        init=lambda key, *_: {"side": init(key)["side"]},
         frozen=frozen,
         loss=generator.batch_loss(model, posed.Augmentation(), with_memory=True),
         batches=lambda: iter(()),
@@ -115,8 +117,8 @@ def train_step(model: ModelConfig, mesh: Mesh, batch: int, accumulate: int = 1):
     partition.batch_share(mesh, batch // accumulate)
     config, stage = settings(batch, accumulate), abstract_stage(model)
     transform = optimizer.make(config)
-    state = jax.eval_shape(lambda key: step.create(stage, transform, key), jax.random.key(0))
-    layout, frozen_layout = step.shardings(stage, config, transform, mesh)
+    state = jax.eval_shape(lambda key: step.create(stage, transform, key, stage.frozen, {}), jax.random.key(0))
+    layout, frozen_layout, _ = step.shardings(stage, config, transform, mesh)
 
     def placed(tree, shardings):
         return jax.tree.map(lambda x, s: Shape(x.shape, x.dtype, sharding=s), tree, shardings)

@@ -257,7 +257,7 @@ def _norm(name: str) -> nn.LayerNorm:
 
 
 def resize_cubic(grid: chex.Array, rows: int, columns: int) -> jax.Array:
-    """Bicubic with the kernel of PyTorch (a = -0.75, edges repeated, no low-pass): `[h, w, C]` -> `[rows, columns, C]`."""
+    """Bicubic with the kernel of PyTorch (a = -0.75, edges repeated), `[h, w, C]` -> `[rows, columns, C]`."""
     return _separable(grid, _cubic(grid.shape[0], rows), _cubic(grid.shape[1], columns))
 
 

@@ -7,6 +7,7 @@ alone, so a run that was killed and resumed gives the losses of one that was not
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import pathlib
 import time
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from mirage_jax import io, weights
 from mirage_jax.errors import LostPeer, Stopped, UserError
@@ -27,6 +29,8 @@ from mirage_jax.training import step as stepping
 from mirage_jax.training.profiling import Profiler
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stopping import StopRequests
+
+_MEET_WITHIN = 600  # seconds
 
 
 def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
@@ -56,14 +60,19 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
 
     with StopRequests() as stop, _lost_peers_named(workdir):
         # ---- build
+        # Processes must first meet by a barrier that waits long, then connect for collectives, which waits 30 seconds:
+        # otherwise one that compiles for longer than its peers would pass for lost.
+        multihost.sync_global_processes("start", timeout=_MEET_WITHIN)
+        multihost_utils.sync_global_devices("start")
         mesh = partition.make_mesh(dict(config.mesh))
         over_batch = partition.batch_sharding(mesh)
         transform = optimizer.make(config)
         key = jax.random.key(config.seed)
 
-        layout, frozen_layout = stepping.shardings(stage, config, transform, mesh)
-        state = jax.jit(lambda key: stepping.create(stage, transform, key), out_shardings=layout)(key)
+        layout, frozen_layout, start_layout = stepping.shardings(stage, config, transform, mesh)
         frozen = partition.put(_cast(stage.frozen, config.frozen_dtype), frozen_layout)
+        create = jax.jit(functools.partial(stepping.create, stage, transform), out_shardings=layout)
+        state = create(key, frozen, partition.put(stage.start, start_layout))
         batches = iter(stage.batches())
         step_fn = stepping.make_step(stage, config, transform, mesh)
         parameters = sum(x.size for x in jax.tree.leaves(state.params))

@@ -64,8 +64,10 @@ def make(config: Any) -> optax.GradientTransformation:
 
 def rates(config: Any, params: Any) -> dict[str, float]:
     """Factors on the learning rate, by part of the parameters (the first word of a path), and `part:pattern` where some
-    of a part have another than the rest.
+    of a part have another than the rest. Empty where all have the same rate.
     """
+    if not config.rate_factors:
+        return {}
     found = {}
     for path, _ in jax.tree_util.tree_leaves_with_path(params):
         name = "/".join(str(key.key) for key in path)

@@ -20,7 +20,9 @@ class Stage:
     """One stage of training, as the loop sees it.
 
     Attributes:
-      init: `key -> trainable` parameters.
+      init: `(key, frozen, start) -> trainable` parameters, float32.
+      start: what is known of the trainable parameters already, `{}` where nothing is (an argument of `init`, so that a
+        large model is not a constant of the compiled program).
       frozen: parameters that the loss reads and nobody changes (a jit argument, never a constant).
       loss: `(trainable, frozen, batch, keys) -> (loss [], metrics)`, pure, means over the examples of the batch; each
         example has a random key of its own.
@@ -30,10 +32,11 @@ class Stage:
       counters: what this process has counted so far, such as skipped samples, by name; always the same names.
     """
 
-    init: Callable[[chex.PRNGKey], Params]
+    init: Callable[[chex.PRNGKey, Params, Params], Params]
     frozen: Params
     loss: Callable[[Params, Params, Batch, chex.PRNGKey], tuple[chex.Array, dict[str, chex.Array]]]
     batches: Callable[[], Any]
     preview: Callable[[Params, Params, Batch], dict[str, np.ndarray]]
     finish: Callable[[Params, Params, Any], tuple[ModelConfig, Params]]
     counters: Callable[[], Mapping[str, float]] = dict
+    start: Params = dataclasses.field(default_factory=dict)

@@ -27,25 +27,29 @@ class TrainState:
     optimizer: Any
 
 
-def create(stage: Stage, transform: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """The state before the first step."""
-    params = stage.init(key)
+def create(
+    stage: Stage, transform: optax.GradientTransformation, key: jax.Array, frozen: Any, start: Any
+) -> TrainState:
+    """The state before the first step, from `stage.frozen` and `stage.start` as they lie on the devices."""
+    params = stage.init(key, frozen, start)
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, average=params, optimizer=transform.init(params))
 
 
-def shardings(stage: Stage, config: Any, transform: optax.GradientTransformation, mesh: Mesh) -> tuple[Any, Any]:
-    """How state and frozen parameters lie on a mesh, by `config.sharding_rules`.
+def shardings(stage: Stage, config: Any, transform: optax.GradientTransformation, mesh: Mesh) -> tuple[Any, Any, Any]:
+    """How state, frozen parameters and those to start from lie on a mesh, by `config.sharding_rules`.
 
     Where there are none, by those of `partition.WAN_RULES` for the parts that the stage has.
 
     Raises:
       UserError: if a rule matches nothing or does not fit.
     """
-    state = jax.eval_shape(lambda key: create(stage, transform, key), jax.random.key(0))
+    make = functools.partial(create, stage, transform)
+    state = jax.eval_shape(make, jax.random.key(0), stage.frozen, stage.start)
     parts = [name for name in (*state.params, *stage.frozen) if name in partition.WAN_RULES]
     rules = config.sharding_rules or partition.rules_for(*parts)
-    both = partition.tree_shardings(rules, {"state": state, "frozen": stage.frozen}, mesh)
-    return both["state"], both["frozen"]
+    trees = {"state": state, "frozen": stage.frozen, "start": stage.start}
+    found = partition.tree_shardings(rules, trees, mesh)
+    return found["state"], found["frozen"], found["start"]
 
 
 def make_step(stage: Stage, config: Any, transform: optax.GradientTransformation, mesh: Mesh):
@@ -103,7 +107,9 @@ def _gradients(stage: Stage, parts: int, params: Any, frozen: Any, batch: Any, k
     split = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(size // parts, parts, *x.shape[1:]), 0, 1), (batch, keys))
 
     def add(total, part):
-        return jax.tree.map(jnp.add, total, gradient_of(params, frozen, *part)), None
+        # The barrier keeps the gathering of split weights in the loop: before it, all would be held at once.
+        weights, part = jax.lax.optimization_barrier(((params, frozen), part))
+        return jax.tree.map(jnp.add, total, gradient_of(*weights, *part)), None
 
     first = jax.tree.map(lambda x: x[0], split)
     shapes = jax.eval_shape(gradient_of, params, frozen, *first)

@@ -24,6 +24,7 @@ from orbax.checkpoint.experimental import v1 as ocp
 from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
+from mirage_jax.models import depth_anything
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.weights import formats, forward, model_files
 from mirage_jax.weights.formats import FORMATS, Match
@@ -31,10 +32,6 @@ from mirage_jax.weights.sources import Source, not_finite
 
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 GROUP_BYTES = 1 << 28
-# Chunks, so that each device of a mesh reads its share; weights hardly compress, and trying takes most of the time.
-_SAVING = ocp.options.ArrayOptions.Saving(
-    use_compression=False, storage_options=ocp.options.ArrayOptions.Saving.StorageOptions(chunk_byte_size=1 << 25)
-)
 _COMMITTED = "commit_success.txt"  # Orbax writes it last
 
 
@@ -46,6 +43,7 @@ def convert(
     *,
     dtype: str | None = None,
     alpha: float | None = None,
+    depth: str | None = None,
     group_bytes: int = GROUP_BYTES,
 ) -> dict[str, Any]:
     """Adds a part to a model folder, which is made if there is none.
@@ -57,6 +55,7 @@ def convert(
       preset: name of the model; None is that of the folder, or wan22_ti2v_5b for a new one.
       dtype: to store tensors in; None keeps those of the source.
       alpha: of a LoRA, which its file does not tell; None is its rank.
+      depth: for a depth network, which of `depth_anything.PRESETS` it is; None if the model says.
       group_bytes: what is converted and written at a time.
 
     Returns:
@@ -74,6 +73,8 @@ def convert(
     opened = Source(source)
     if form.part == "lora":
         model = formats.lora_config(opened, model, alpha)
+    if depth is not None:
+        model = dataclasses.replace(model, depth=depth_anything.PRESETS[depth])
     matches, left = formats.match(opened, form, model)
     made = not out.exists()
     work = _Work(out, form.part, _fingerprint(opened, layout, dtype, model))
@@ -188,7 +189,11 @@ class _Work:
     def add(self, arrays: dict[str, np.ndarray]) -> None:
         self.checksums |= {path: checksum(array) for path, array in arrays.items()}
         self._note(finalizing=False)
-        with ocp.Context(array_options=ocp.options.ArrayOptions(saving=_SAVING)):
+        context = ocp.Context()
+        # Weights hardly compress, and trying takes most of the time. Chunks let each device of a mesh read its share.
+        context.array.saving.use_compression = False
+        context.array.saving.storage_options.chunk_byte_size = 1 << 25
+        with context:
             ocp.partial.save(self.path, traverse_util.unflatten_dict(arrays, sep="/"))
 
     def finalize(self) -> pathlib.Path:
@@ -276,8 +281,8 @@ def _model_of(out: pathlib.Path, preset: str | None) -> ModelConfig:
         return model_config.PRESETS[preset or "wan22_ti2v_5b"]()
     found = model_files.read_config(out)
     if preset is not None:
-        wanted = dataclasses.replace(model_config.PRESETS[preset](), lora=None)
-        if mismatch := model_config.first_mismatch(dataclasses.replace(found, lora=None), wanted):
+        wanted = dataclasses.replace(model_config.PRESETS[preset](), lora=None, depth=None)
+        if mismatch := model_config.first_mismatch(dataclasses.replace(found, lora=None, depth=None), wanted):
             raise UserError(f"{out}/model.json: is not of model {preset}: {mismatch}")
     return found
 

@@ -11,8 +11,8 @@ import numpy as np
 from mirage_jax.errors import UserError
 from mirage_jax.models import parameters
 from mirage_jax.models.config import LoRAConfig, ModelConfig
+from mirage_jax.weights import depth_layouts, umt5_layouts, vae_layouts, wan_layouts
 from mirage_jax.weights import layout as layouts
-from mirage_jax.weights import umt5_layouts, vae_layouts, wan_layouts
 from mirage_jax.weights.layout import Layout
 from mirage_jax.weights.sources import Source
 
@@ -65,6 +65,7 @@ FORMATS: Mapping[str, Format] = {
     "vae_diffusers": Format("vae", lambda model: vae_layouts.diffusers_vae(len(model.vae.multipliers))),
     "umt5_original": Format("text", _fixed(umt5_layouts.ORIGINAL_UMT5)),
     "umt5_transformers": Format("text", _fixed(umt5_layouts.TRANSFORMERS_UMT5)),
+    "depth_anything": Format("depth", _fixed(depth_layouts.TRANSFORMERS_DEPTH)),
 }
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from mirage_jax.models import rope, side_branch
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.models.depth_anything import DepthAnything
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.side_branch import SideBranch
 from mirage_jax.models.umt5 import UMT5Encoder
@@ -37,7 +38,7 @@ def statistics(model: ModelConfig, part: str, read: Reader) -> dict[str, list[fl
       part: of the model.
       read: reads parameters of the part.
     """
-    passes = {"dit": _dit, "side": _side, "lora": _lora, "vae": _vae, "text": _text}
+    passes = {"dit": _dit, "side": _side, "lora": _lora, "vae": _vae, "text": _text, "depth": _depth}
     found = {}
     for name, output in passes[part](model, read):
         x = np.asarray(output, np.float64)
@@ -125,3 +126,9 @@ def _text(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
         table = jnp.asarray(np.asarray(params["token_embedding"])[rows]) if table is None else table
         params["token_embedding"] = table
         yield name, apply({"params": params}, np.arange(tokens), np.ones(tokens, bool))
+
+
+def _depth(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
+    side = CELLS * model.depth.patch
+    image = 0.5 + 0.5 * np.tanh(_fixed(side, side, 3))
+    yield "depth", jax.jit(DepthAnything(model.depth).apply)({"params": read(lambda path: True)}, image)

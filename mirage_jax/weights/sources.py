@@ -72,9 +72,10 @@ class Source:
         """
         file, dtype, _ = self.entries[name]
         if self._torch is not None:
-            tensor = self._torch[name].detach().contiguous()
-            integers = tensor.view(getattr(__import__("torch"), f"int{8 * dtype.itemsize}"))
-            array = integers.numpy().view(dtype)
+            import torch  # pyright: ignore
+
+            integers = {2: torch.int16, 4: torch.int32}[dtype.itemsize]  # numpy knows no bfloat16 of torch
+            array = self._torch[name].detach().contiguous().view(integers).numpy().view(dtype)
         else:
             # Opened anew each time: closing it returns the pages of the file that were touched.
             with _opened(file) as tensors:
@@ -163,7 +164,7 @@ def _opened(file: pathlib.Path) -> Iterator[Any]:
 
 def _load_torch(path: pathlib.Path) -> dict[str, Any]:
     try:
-        import torch
+        import torch  # pyright: ignore
     except ImportError as error:
         raise UserError(f"{path}: torch files need PyTorch: pip install 'mirage-jax[convert]'") from error
     try:

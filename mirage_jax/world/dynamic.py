@@ -1,7 +1,7 @@
 """What moves, told without a network: by disagreement between new content and the memory.
 
-Two cases. Something stands in front of what the memory shows there and looks different: it is not written. Something the
-memory holds is seen through, with all that is around its place clearly behind it: it has gone, and is retired.
+Two cases. Something stands in front of what the memory shows there and looks different: it is not written. Something
+the memory holds is seen through, with all that is around its place clearly behind it: it has gone, and is retired.
 """
 
 from __future__ import annotations

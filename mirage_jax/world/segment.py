@@ -161,12 +161,12 @@ def rollout(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compiled_segment(config, params, state, cameras, text, given):
+def _compiled_segment(config, params, state, cameras, text=None, given=None):
     return _segment(config, params, state, cameras, text, given)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compiled_rollout(config, params, state, cameras, text, given):
+def _compiled_rollout(config, params, state, cameras, text=None, given=None):
     return jax.lax.scan(lambda state, xs: _segment(config, params, state, *xs), state, (cameras, text, given))
 
 

@@ -20,7 +20,6 @@ from mirage_jax.world import pixels as world_pixels
 from mirage_jax.world import reference
 from mirage_jax.world.config import WorldConfig
 
-
 FIRST_DEPTH = 5.0
 """Metres of the median depth of a first image that only a relative depth network has seen; the unit of its world."""
 

@@ -22,6 +22,12 @@ mkdir -p "$folder"
 folder=$(realpath "$folder")
 
 if [[ $verb == stop ]]; then
+    export SLURM_CONF="$folder/slurm.conf"
+    scancel --user="$(id -un)" 2>/dev/null || true # jobs outlive the daemons
+    for ((i = 0; i < 600; i++)); do
+        [[ -n $(squeue --noheader 2>/dev/null) ]] || break
+        sleep 0.1
+    done
     for file in "$folder"/*.pid; do
         if [[ -e $file ]]; then kill "$(<"$file")" 2>/dev/null || true; fi
     done

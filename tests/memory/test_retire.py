@@ -16,7 +16,10 @@ def world(seed, capacity=40):
     rng = np.random.default_rng(seed)
     k = np.array([[4, 0, 2.5], [0, 4, 2], [0, 0, 1]], np.float32)
     cameras = Camera(np.tile(k, (2, 1, 1)), np.tile(np.eye(4, dtype=np.float32), (2, 1, 1)), 4, 5)
-    features, depth = rng.normal(size=(2, 4, 5, 3)).astype(np.float32), rng.uniform(0.5, 3, (2, 4, 5)).astype(np.float32)
+    features, depth = (
+        rng.normal(size=(2, 4, 5, 3)).astype(np.float32),
+        rng.uniform(0.5, 3, (2, 4, 5)).astype(np.float32),
+    )
     keep, sky = rng.random((2, 4, 5)) < 0.8, rng.random((2, 4, 5)) < 0.1
     views = [memory_twin.View(k, np.eye(4, dtype=np.float32), 4, 5)] * 2
     twin = memory_twin.Memory(capacity)

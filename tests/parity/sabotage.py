@@ -212,9 +212,9 @@ BREAKS = (
     ),
     Break(
         "layout of the VAE",
-        "first blocks of the two coarsest decoder levels exchanged",
+        "residual blocks of the two coarsest decoder levels exchanged",
         DECODE,
-        ((vae_layouts, "DIFFUSERS_VAE", renamed("level3_block0", "level2_block0")),),
+        ((vae_layouts, "DIFFUSERS_VAE", renamed("level3_block{j}", "level2_block{j}")),),
     ),
     Break(
         "umT5",

@@ -1,4 +1,4 @@
-"""Depth Anything against the public implementation: outputs, the gradient by the picture, sizes, and names of tensors."""
+"""Depth Anything against the public implementation: outputs, gradient by the picture, sizes, names of tensors."""
 
 import dataclasses
 import math

@@ -36,7 +36,6 @@ def prepare(folder):
             "dynamic": rng.integers(0, 2, (FRAMES, SIZE, 2 * SIZE), np.uint8),
             "intrinsics": np.tile(np.array([[4, 0, 4], [0, 4, 2], [0, 0, 1]], np.float32), (FRAMES, 1, 1)),
             "cam2world": pose,
-            "caption": "",
             "caption": f"caption {i % 3}",
             "source": f"clip {i}",
         }
@@ -91,8 +90,8 @@ def losses(config):
 
     made, transform, key = stages.make(config), optimizer.make(config), jax.random.key(config.seed)
     mesh = partition.make_mesh(dict(config.mesh))
-    layout, frozen_layout = step.shardings(made, config, transform, mesh)
-    state = jax.jit(lambda key: step.create(made, transform, key), out_shardings=layout)(key)
+    layout, frozen_layout, _ = step.shardings(made, config, transform, mesh)
+    state = jax.jit(lambda key: step.create(made, transform, key, made.frozen, made.start), out_shardings=layout)(key)
     frozen = partition.put(made.frozen, frozen_layout)
     run = step.make_step(made, config, transform, mesh)
     batches, history = iter(made.batches()), []

@@ -1,4 +1,4 @@
-"""Checkpoints: refused if a single byte differs, kept by policy, their errors clear, and the data position with them."""
+"""Checkpoints: a wrong byte is refused, kept by policy, errors are clear, and the data position comes with them."""
 
 import errno
 import json

@@ -1,4 +1,7 @@
-"""A training run that is killed with no warning, at random moments, goes on as if nothing had happened."""
+"""A training run that is killed with no warning, and one that is told to stop, go on as if nothing had happened.
+
+`make test-faults` does more of this, with several processes.
+"""
 
 import json
 import os
@@ -19,7 +22,7 @@ from mirage_jax.models import config as model_config
 from mirage_jax.models import vae
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-CHANNELS, STEPS, KILLS = 24, 60, 3
+CHANNELS, STEPS = 24, 40
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def _start(prepared, workdir):
         *(f"--config.steps={STEPS}", "--config.batch_size=2", "--config.log_every=1", "--config.checkpoint_every=5"),
         "--config.preview_every=0",
     ]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _losses(workdir):
@@ -73,22 +76,28 @@ def _losses(workdir):
     return {row["step"]: row["loss"] for row in rows}
 
 
-def test_killed_three_times_ends_with_the_same_curve_and_the_same_weights(prepared, tmp_path):
+def test_killed_and_told_to_stop_ends_with_the_same_curve_and_the_same_weights(prepared, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run = _start(prepared, whole)
     assert run.wait(timeout=600) == 0, run.stderr.read()
 
-    moments = sorted(random.Random(0).sample(range(6, STEPS - 4), KILLS))
-    for moment in moments:
+    moments = sorted(random.Random(0).sample(range(6, STEPS - 10), 2))
+    for moment, number in zip(moments, (signal.SIGKILL, signal.SIGTERM), strict=True):
         run = _start(prepared, broken)
         while max(_losses(broken), default=0) < moment:
             assert run.poll() is None, run.stderr.read()
             time.sleep(0.01)
-        os.kill(run.pid, signal.SIGKILL)
-        run.wait()
+        os.kill(run.pid, number)
+        said, _ = run.communicate(timeout=60)
         assert not (broken / "model").exists()
+        if number == signal.SIGTERM:
+            last = max(_losses(broken))
+            assert run.returncode == 75
+            assert f"{broken}: told to stop, saved step {last}; the same command goes on from there" in said
+            assert (broken / "checkpoints" / str(last)).is_dir()
     run = _start(prepared, broken)
     assert run.wait(timeout=600) == 0, run.stderr.read()
+    assert f"resumed at step {last}\n" in run.stdout.read()
 
     assert _losses(broken) == _losses(whole)
     assert sorted(_losses(broken)) == list(range(1, STEPS + 1))

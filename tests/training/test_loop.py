@@ -59,7 +59,7 @@ def _stage(poison_from=None):
         return TINY, {"vae": coder}
 
     return Stage(
-        init=lambda key: {"w": jnp.zeros(3)},
+        init=lambda *_: {"w": jnp.zeros(3)},
         frozen={},
         loss=loss,
         batches=batches,

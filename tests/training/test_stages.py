@@ -48,14 +48,16 @@ def _config(module, model, folder):
 @pytest.mark.parametrize(("module", "part"), [(default_vae, "vae"), (default_heads, "heads")])
 def test_a_part_that_is_there_is_where_training_starts(model, folder, module, part):
     config = _config(module, model, folder)
-    start = stages.make(config).init(jax.random.key(0))
+    stage = stages.make(config)
+    start = stage.init(jax.random.key(0), stage.frozen, stage.start)
     jax.tree.map(np.testing.assert_array_equal, start, weights.load(folder)[1][part])
 
 
 def test_heads_of_other_sizes_start_afresh(model, folder):
     config = _config(default_heads, model, folder)
     config.model.heads.widths = (4, 4, 6)
-    start = stages.make(config).init(jax.random.key(0))
+    stage = stages.make(config)
+    start = stage.init(jax.random.key(0), stage.frozen, stage.start)
     assert start["out"]["kernel"].shape == (4, 3) and not np.asarray(start["out"]["kernel"]).any()
 
 

@@ -21,7 +21,8 @@ def _one_step(folder, **changes):
     chosen = config(folder, {"data": 1}, **changes)
     made, transform = stages.make(chosen), optimizer.make(chosen)
     mesh = partition.make_mesh({"data": 1}, jax.devices()[:1])
-    state = step.create(made, transform, jax.random.key(0)).replace(step=np.int32(9))  # past the zero learning rate
+    state = jax.jit(lambda key: step.create(made, transform, key, made.frozen, made.start))(jax.random.key(0))
+    state = state.replace(step=jax.numpy.int32(9))  # past the zero learning rate
     batch = {name: np.asarray(value) for name, value in next(iter(made.batches())).items()}
     return step.make_step(made, chosen, transform, mesh)(state, made.frozen, batch, jax.random.key(3))
 
@@ -48,7 +49,7 @@ def test_what_is_computed_again_is_the_same(folder, whole, remat):
 def test_state_holds_only_what_is_trained(folder):
     chosen = config(folder, {"data": 1}, trainable=("side",))
     made, transform = stages.make(chosen), optimizer.make(chosen)
-    state = jax.eval_shape(lambda key: step.create(made, transform, key), jax.random.key(0))
+    state = jax.eval_shape(lambda key: step.create(made, transform, key, made.frozen, made.start), jax.random.key(0))
     size = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in made.frozen.items()}
     size["side"] = sum(x.size for x in jax.tree.leaves(state.params["side"]))
     assert set(state.params) == {"side"} and {"dit", "vae", "lora"} <= set(made.frozen)

@@ -21,7 +21,7 @@ from mirage_jax.weights import convert, export, formats, model_files
 from tests.weights.tiny_wan import tensors_of, tiny_wan
 
 MODEL = tiny_wan()
-LAYOUTS = sorted(set(formats.FORMATS) - {"depth_anything"})
+LAYOUTS = sorted(formats.FORMATS)
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 

@@ -11,6 +11,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.models.dit import DiTConfig
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.side_branch import SideBranchConfig
+from mirage_jax.weights import layout as layouts
 from mirage_jax.weights import wan_layouts
 
 LAYERS, SIDE_BLOCKS = 3, 2
@@ -61,7 +62,7 @@ def our_shapes():
 
 def test_original_names_are_our_parameters_one_to_one():
     layout = wan_layouts.ORIGINAL_DIT + wan_layouts.ORIGINAL_SIDE
-    paths = [wan_layouts.our_path(name, layout)[0] for name in ORIGINAL]
+    paths = [layouts.to_ours(name, layout)[0] for name in ORIGINAL]
     assert len(set(paths)) == len(paths)
     assert set(paths) == set(our_shapes())
 
@@ -81,12 +82,12 @@ def test_original_names_are_our_parameters_one_to_one():
 )
 def test_diffusers_names(name, path, storage):
     layout = wan_layouts.DIFFUSERS_DIT + wan_layouts.DIFFUSERS_SIDE
-    assert wan_layouts.our_path(name, layout) == (path, storage)
+    assert layouts.to_ours(name, layout) == (path, storage)
 
 
 def test_arrays_arrive_in_our_order():
     convolution = np.arange(5 * 3 * 1 * 2 * 2, dtype=np.float32).reshape(5, 3, 1, 2, 2)
-    params = wan_layouts.params_from_public(
+    params = layouts.params_from_public(
         {
             "patch_embedding.weight": convolution,
             "head.head.weight": np.arange(6.0).reshape(2, 3),
@@ -103,4 +104,4 @@ def test_arrays_arrive_in_our_order():
 
 def test_unknown_names_are_named():
     with pytest.raises(UserError, match=r"tensor blocks\.0\.norm9\.weight is not part"):
-        wan_layouts.our_path("blocks.0.norm9.weight", wan_layouts.ORIGINAL_DIT)
+        layouts.to_ours("blocks.0.norm9.weight", wan_layouts.ORIGINAL_DIT)

@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 
 from mirage_jax.models import config, parameters
+from mirage_jax.models.depth_anything import DepthAnythingConfig
 from mirage_jax.models.umt5 import UMT5Config
 from mirage_jax.weights import formats, layout
 
@@ -32,6 +33,7 @@ def tiny_wan():
         ),
         side=dataclasses.replace(wan.side, control_channels=8),
         lora=config.LoRAConfig(2, 2.0, cross_attention=True),
+        depth=DepthAnythingConfig(8, 4, 2, (1, 2, 3, 4), (4, 4, 4, 4), 4),
         text=UMT5Config(vocabulary=16, dim=8, ffn_dim=16, heads=2, head_dim=4, layers=2),
     )
 

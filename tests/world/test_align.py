@@ -1,4 +1,4 @@
-"""Alignment of new depth to the memory: the true scale and shift come back through outliers, and misfits are refused."""
+"""Alignment of new depth to the memory: the true scale and shift come back through outliers, misfits are not ok."""
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +78,8 @@ def test_depth_that_has_nothing_to_do_with_the_memory_is_not_ok():
     shown, guess = np.exp(rng.normal(0, 1, SHAPE)), np.exp(rng.normal(0, 1, SHAPE))
     assert not align.align_scale(jnp.asarray(guess), readout(shown)).ok
     assert not align.align_inverse(jnp.asarray(guess), readout(shown)).ok
-    upside_down = align.align_inverse(jnp.asarray(1 / (1.1 - 1 / np.linspace(1, 10, 128).reshape(SHAPE))), readout(
-        np.linspace(1, 10, 128).reshape(SHAPE)))
+    upside_down = align.align_inverse(
+        jnp.asarray(1 / (1.1 - 1 / np.linspace(1, 10, 128).reshape(SHAPE))),
+        readout(np.linspace(1, 10, 128).reshape(SHAPE)),
+    )
     assert not upside_down.ok

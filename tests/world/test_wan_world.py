@@ -1,4 +1,4 @@
-"""Worlds laid out as the released Wan weights want them: text, an all-ones control, segments that start at a re-encoded frame."""
+"""Worlds laid out as the released Wan weights want them: text, an all-ones control, re-encoded overlaps."""
 
 import dataclasses
 import pathlib

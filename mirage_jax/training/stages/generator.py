@@ -54,9 +54,9 @@ def make(config: Any) -> Stage:
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
 
-    def init(key):
-        fresh = parameters.init(key, model, params)
-        return {part: fresh[part] for part in trainable}
+    def init(key, frozen, start):
+        fresh = parameters.init(key, model, {**frozen, **start})
+        return jax.tree.map(lambda x: x.astype(jnp.float32), {part: fresh[part] for part in trainable})
 
     @jax.jit
     def guess(moving, frozen, sample):
@@ -82,6 +82,7 @@ def make(config: Any) -> Stage:
         preview=preview,
         finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k != "ones"} | moving),
         counters=skipped.counters,
+        start={part: params[part] for part in trainable if part in params},
     )
 
 

@@ -67,21 +67,22 @@ def make(config: Any) -> Stage:
         rows = [np.kron(row, np.ones((1, size // row.shape[1], size // row.shape[2], 1), np.uint8)) for row in rows]
         return {"frames_depth_keep": np.concatenate([np.concatenate(list(row[::4]), axis=1) for row in rows])}
 
-    def init(key):
-        if loaded.heads == model.heads:
-            return params["heads"]
+    def init(key, _frozen, start):
+        if start:
+            return start
         grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
         rays = jnp.stack([*jnp.meshgrid(jnp.arange(grid[1]) / 8.0, jnp.arange(grid[0]) / 8.0), jnp.ones(grid)], axis=-1)
         return module.init(key, jnp.zeros((*grid, model.vae.latent_channels)), rays)["params"]
 
     return Stage(
         init=init,
-        frozen=params,
+        frozen={part: value for part, value in params.items() if part != "heads"},
         loss=loss,
         batches=lambda: coded.batches(config, skipped),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {**frozen, "heads": moving}),
         counters=skipped.counters,
+        start=params["heads"] if loaded.heads == model.heads else {},
     )
 
 

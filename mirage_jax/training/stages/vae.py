@@ -28,7 +28,7 @@ def make(config: Any) -> Stage:
     """The VAE stage of `experiments/configs/default_vae.py`; goes on from the model in `config.init_from`, if given."""
     model = model_config.from_json(config.model.to_json(), "--config.model")
     coder = model.vae
-    earlier = _earlier(config.init_from, coder) if config.init_from else None
+    earlier = _earlier(config.init_from, coder) if config.init_from else {}
     skipped = Skipped(config.bad_samples)
 
     def loss(params, _frozen, batch, keys):
@@ -86,9 +86,9 @@ def make(config: Any) -> Stage:
         trained = dataclasses.replace(coder, latent_mean=_numbers(mean), latent_std=_numbers(std))
         return dataclasses.replace(model, vae=trained, dit=None, side=None, heads=None, lora=None), {"vae": params}
 
-    def init(key):
-        if earlier is not None:
-            return earlier
+    def init(key, _frozen, start):
+        if start:
+            return start
         params = vae.init(coder, key)
         # A posterior as wide as the prior drowns what the first codes say, and the decoder learns to ignore them.
         narrow = params["encoder"]["moments"]["bias"].at[coder.latent_channels :].set(_FIRST_LOG_VARIANCE)
@@ -103,6 +103,7 @@ def make(config: Any) -> Stage:
         preview=preview,
         finish=finish,
         counters=skipped.counters,
+        start=earlier,
     )
 
 

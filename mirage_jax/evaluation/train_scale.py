@@ -1,0 +1,213 @@
+"""Benchmark suite `train_scale`: the full-size train step on 8, 32 and 256 devices, compiled and never run.
+
+The step is that of stage 1 (side branch trained, DiT frozen in bfloat16, everything rematerialised, global batch 64),
+memory and example built on the way. It is compiled for virtual CPU devices with two and with four DiT blocks; every
+figure for all blocks follows in a straight line, since blocks are alike. Rows in the record of an earlier run are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+from collections import defaultdict
+from typing import Any
+
+import jax
+import tqdm
+
+from mirage_jax.errors import UserError
+from mirage_jax.evaluation import train_program
+from mirage_jax.evaluation.collectives import Collective
+from mirage_jax.io import write_json
+from mirage_jax.models import config as model_config
+
+OPTIONS = ("out",)
+"""What the command hands to `measure`."""
+
+MODEL, BATCH = "wan22_ti2v_5b", 64
+MESHES = {
+    8: ({"fsdp": 8}, 8),
+    32: ({"data": 4, "fsdp": 8}, 2),
+    256: ({"data": 8, "fsdp": 8, "sequence": 4}, 1),
+}
+"""Mesh and accumulation by number of devices: one clip at a time on each device, at 256 on four of them together."""
+LAYERS = (2, 4)
+NODE = 8
+"""Neighbouring devices that share the fast links of a GPU node."""
+
+CHIPS = {
+    "H100, NVLink and InfiniBand": (989e12, 450e9, 50e9, 80),
+    "TPU v5p": (459e12, 200e9, 200e9, 95),
+    "TPU v6e": (918e12, 224e9, 224e9, 32),
+}
+"""By chip: peak FLOP/s in bfloat16, bytes/s one device sends within and between nodes, GB of memory.
+
+Data sheets: NVLink 4 is 900 GB/s both ways together, an NDR adapter per GPU 400 Gb/s; v5p has 4,800 Gb/s over six links
+and v6e 3,584 Gb/s over four, of which a ring along one axis of the torus uses two.
+"""
+SHARE = 0.4
+"""Share of the peak that matrix products and attention reach together: an assumption, not a measurement."""
+
+
+def rows() -> list[dict[str, Any]]:
+    """What is compiled, in order."""
+    return [
+        {"mesh": mesh, "layers": layers, "batch": BATCH, "accumulate": accumulate}
+        for mesh, accumulate in MESHES.values()
+        for layers in LAYERS
+    ]
+
+
+def measure(out: pathlib.Path) -> dict[str, Any]:
+    """Compiles the rows that `out/train_scale.json` does not have yet, one process at a time."""
+    target = pathlib.Path(out) / "train_scale.json"
+    layers = model_config.PRESETS[MODEL]().dit.layers
+    record = json.loads(target.read_text()) if target.exists() else {"rows": []}
+    record |= {"model": MODEL, "layers": layers, "jax": jax.__version__}
+    done = [row["spec"] for row in record["rows"]]
+    for spec in tqdm.tqdm([spec for spec in rows() if spec not in done], unit="program", dynamic_ncols=True):
+        record["rows"].append({"spec": spec, **summary(_compile_elsewhere(spec))})
+        write_json(target, record)
+    return record
+
+
+def summary(compiled: dict[str, Any]) -> dict[str, Any]:
+    """What `train_program` gives, with the collectives summed by kind, group size, and whether they leave a node."""
+    traffic: dict[tuple[str, int, bool], list[float]] = defaultdict(lambda: [0, 0.0])
+    for fields in compiled["collectives"]:
+        exchange = Collective(**fields)
+        leaves = len({member // NODE for member in exchange.members}) > 1
+        entry = traffic[exchange.kind, len(exchange.members), leaves]
+        entry[0] += exchange.times
+        entry[1] += exchange.wire_bytes
+    summed = [
+        {"kind": kind, "group": group, "between_nodes": leaves, "times": times, "bytes": sent}
+        for (kind, group, leaves), (times, sent) in sorted(traffic.items())
+    ]
+    return {name: value for name, value in compiled.items() if name != "collectives"} | {"traffic": summed}
+
+
+def whole(record: dict[str, Any], devices: int) -> dict[str, Any]:
+    """The figures of one mesh for all blocks, on the line through those of two and four."""
+    found = {row["spec"]["layers"]: row for row in record["rows"] if _devices(row["spec"]) == devices}
+    few, more = (found[layers] for layers in LAYERS)
+    blocks = (record["layers"] - LAYERS[0]) / (LAYERS[1] - LAYERS[0])
+
+    def line(a: float, b: float) -> float:
+        return a + (b - a) * blocks
+
+    keys = {(x["kind"], x["group"], x["between_nodes"]) for row in (few, more) for x in row["traffic"]}
+    traffic = []
+    for key in sorted(keys):
+        ends = [_traffic(row, key) for row in (few, more)]
+        times, sent = (max(0.0, line(ends[0][i], ends[1][i])) for i in range(2))
+        traffic.append({**dict(zip(("kind", "group", "between_nodes"), key, strict=True)), "times": times, "bytes": sent})
+    sizes = {name: line(few[name], more[name]) for name in ("arguments", "temporaries", "flops")}
+    return sizes | {"traffic": traffic, "mesh": few["spec"]["mesh"], "accumulate": few["spec"]["accumulate"]}
+
+
+def step_time(figures: dict[str, Any], devices: int, chip: str) -> tuple[float, float]:
+    """Seconds of computing and of exchanging, by the cost model."""
+    peak, inside, between, _ = CHIPS[chip]
+    sent = sum(x["bytes"] / (between if x["between_nodes"] else inside) for x in figures["traffic"])
+    return figures["flops"] / devices / (peak * SHARE), sent
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """Tables: memory, exchanges, expected time, and what grows too large first."""
+    compiled = {devices: whole(record, devices) for devices in MESHES}
+    lines = [
+        f"{record['model']}, stage 1 (side branch trained in float32, DiT frozen in bfloat16, full rematerialisation), "
+        f"global batch {BATCH}, clips of {train_program.CLIP_LATENTS} latent frames, JAX {record['jax']}.",
+        "",
+        f"Compiled ahead of time for virtual CPU devices with {LAYERS[0]} and {LAYERS[1]} DiT blocks; figures for "
+        f"{record['layers']} blocks are on the straight line through the two. The CPU compiler adds to temporaries what "
+        "a GPU or TPU has not: attention maps of one head in float32 and float32 copies of bfloat16 operands. It also "
+        "sums gradients with all-reduce where a GPU or TPU uses reduce-scatter, half the bytes.",
+        "",
+        "| devices | mesh | parts of the batch, one after the other | arguments GB | temporaries GB | PFLOP per device |",
+        "|---|---|---|---|---|---|",
+    ]
+    for devices, x in compiled.items():
+        mesh = " x ".join(f"{axis} {size}" for axis, size in x["mesh"].items())
+        numbers = f"{x['arguments'] / 1e9:.1f} | {x['temporaries'] / 1e9:.1f} | {x['flops'] / devices / 1e15:.2f}"
+        lines.append(f"| {devices} | {mesh} | {x['accumulate']} | {numbers} |")
+    lines += [
+        "",
+        f"What one device sends in a step, by ring algorithms; groups within {NODE} neighbours are within a node.",
+        "",
+        "| devices | collective | among | where | times | GB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for devices, x in compiled.items():
+        for t in x["traffic"]:
+            if t["bytes"] >= 1e6:
+                where = "between nodes" if t["between_nodes"] else "within a node"
+                numbers = f"{t['times']:.0f} | {t['bytes'] / 1e9:.3f}"
+                lines.append(f"| {devices} | {t['kind']} | {t['group']} | {where} | {numbers} |")
+    lines += [
+        "",
+        f"Expected seconds of a step. Computing: FLOP / (peak x {SHARE:g}). Exchanging: bytes / link. The step lies "
+        "between the larger of the two (all exchanges hidden) and their sum (none hidden). Efficiency is against 8 "
+        "devices, from the sums.",
+        "",
+        "| chip | devices | computing | exchanging | step, from | to | efficiency |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for chip in CHIPS:
+        base = sum(step_time(compiled[8], 8, chip)) * 8
+        for devices, x in compiled.items():
+            compute, exchange = step_time(x, devices, chip)
+            total = compute + exchange
+            numbers = f"{compute:.2f} | {exchange:.2f} | {max(compute, exchange):.2f} | {total:.2f}"
+            lines.append(f"| {chip} | {devices} | {numbers} | {base / (devices * total):.0%} |")
+    return "\n".join([*lines, "", *_first_to_break(compiled), ""])
+
+
+def _first_to_break(compiled: dict[int, dict[str, Any]]) -> list[str]:
+    """What stands in the way at the largest mesh, by chip, in words and the record's numbers."""
+    devices = max(compiled)
+    largest = compiled[devices]
+    lines = [f"What breaks first on the way to {devices} devices:", ""]
+    for chip, (_, inside, between, _) in CHIPS.items():
+        compute, exchange = step_time(largest, devices, chip)
+        slowest = max(largest["traffic"], key=lambda x: x["bytes"] / (between if x["between_nodes"] else inside))
+        seconds = slowest["bytes"] / (between if slowest["between_nodes"] else inside)
+        what = f"{slowest['kind']} among {slowest['group']} devices ({slowest['bytes'] / 1e9:.1f} GB, {seconds:.2f} s)"
+        verdict = "more than" if exchange > compute else "less than"
+        lines.append(f"- {chip}: exchanging takes {verdict} computing ({exchange:.2f} s and {compute:.2f} s); most of it {what}.")
+    lines += [
+        f"- The batch: {BATCH} clips are {BATCH} shares of `data` x `fsdp`; beyond that only `sequence` and `tensor` "
+        "grow, whose exchanges are in every block and cannot be put off.",
+    ]
+    return lines
+
+
+def _traffic(row: dict[str, Any], key: tuple[str, int, bool]) -> tuple[float, float]:
+    for x in row["traffic"]:
+        if (x["kind"], x["group"], x["between_nodes"]) == key:
+            return x["times"], x["bytes"]
+    return 0.0, 0.0
+
+
+def _devices(spec: dict[str, Any]) -> int:
+    return math.prod(spec["mesh"].values())
+
+
+def _compile_elsewhere(spec: dict[str, Any]) -> dict[str, Any]:
+    """One row in a process of its own, which starts with as many virtual devices as it needs."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={_devices(spec)}",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    command = [sys.executable, "-m", train_program.__name__, json.dumps(spec)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise UserError(f"compiling {spec} failed: {run.stderr.strip().splitlines()[-1:]}")
+    return json.loads(run.stdout.strip().splitlines()[-1])

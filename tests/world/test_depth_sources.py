@@ -1,0 +1,71 @@
+"""Depth from pixels and from outside in a running world."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_world
+
+from mirage_jax import world
+from mirage_jax.errors import UserError
+from mirage_jax.models.depth_anything import DepthAnything, DepthAnythingConfig
+
+DEPTH = DepthAnythingConfig(16, 4, 2, (1, 2, 3, 4), (4, 4, 4, 4), 8, max_depth=10.0, short_side=28, positions=2)
+
+
+def setting(source, **changes):
+    base = tiny_world.config()
+    model = dataclasses.replace(base.model, heads=None, depth=DEPTH if source == "pixels" else None)
+    config = dataclasses.replace(base, model=model, depth_source=source, **changes)
+    params = tiny_world.parameters(base.model)
+    params = {name: value for name, value in params.items() if name != "heads"}
+    if source == "pixels":
+        params["depth"] = DepthAnything(DEPTH).init(jax.random.key(1), jnp.zeros((28, 28, 3)))["params"]
+    return config, params
+
+
+def start(config, params, depth=None):
+    return world.init(config, params, tiny_world.image(), depth, tiny_world.camera(), jax.random.key(0))
+
+
+def given(depth, keep=None):
+    size = (8, tiny_world.SIZE, tiny_world.SIZE)
+    return world.Given(depth=jnp.broadcast_to(jnp.float32(depth), size), keep=keep)
+
+
+def test_pixels_write_depth_of_the_network_and_heads_are_not_needed():
+    config, params = setting("pixels", dynamic_filter=True)
+    state = start(config, params)
+    held = np.asarray(state.memory.points)[: int(state.memory.size), 2]
+    assert len(held) == 16 and held.min() > 0 and held.max() < 10
+    params["depth"]["head_out"]["bias"] = params["depth"]["head_out"]["bias"] - 2.0
+    nearer = start(config, params)
+    assert float(jnp.median(nearer.memory.points[:16, 2])) < 0.8 * float(np.median(held))
+    _, output = world.segment(config, params, state, tiny_world.path("forward 0.1", 1)[0])
+    assert np.isfinite(float(output.diagnostics.depth_scale)) and int(output.diagnostics.compared) > 0
+
+
+def test_given_depth_and_masks_decide_what_is_written():
+    config, params = setting("given")
+    size = (tiny_world.SIZE, tiny_world.SIZE)
+    state, cameras = start(config, params, jnp.full(size, 4.0)), tiny_world.path("pause", 1)[0]
+    keep = jnp.ones((8, *size), bool).at[:, :, :16].set(False)
+    after, output = world.segment(config, params, state, cameras, None, given(4.0, keep))
+    assert int(output.diagnostics.points) == 16 and float(output.diagnostics.refused) == 0.0
+    np.testing.assert_allclose(after.memory.points[16:32, 2], 4.0, rtol=1e-5)
+    refused, output = world.segment(config, params, state, cameras, None, given(40.0))
+    assert float(output.diagnostics.refused) == 1.0 and int(output.diagnostics.points) == 0
+    assert int(refused.memory.size) == 16 and float(output.diagnostics.depth_residual) > 1.0
+
+
+def test_what_does_not_fit_is_said():
+    config, params = setting("given")
+    with pytest.raises(UserError, match="must be given"):
+        start(config, params)
+    state = start(config, params, jnp.full((tiny_world.SIZE, tiny_world.SIZE), 4.0))
+    with pytest.raises(UserError, match="no depth was given"):
+        world.segment(config, params, state, tiny_world.path("pause", 1)[0])
+    with pytest.raises(UserError, match="no depth"):
+        dataclasses.replace(config, depth_source="pixels")
