@@ -74,7 +74,7 @@ $(VENV)/.core: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.complete: $(VENV)/.core
 	@echo "Installing the data pipeline and developers' tools into $(VENV)"
-	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[data,dev,text]'
+	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[data,dev,int8,text]'
 	@touch $@
 
 $(PARITY)/.complete: launch/create_venv.sh pyproject.toml constraints.txt

@@ -116,7 +116,7 @@ def _code() -> Iterator[pathlib.Path]:
         print(f"shard {shard} of {count} is there already")
     if not left:
         return
-    model, params = weights.load(_CHECKPOINT.value)
+    model, params = weights.load(_CHECKPOINT.value, ("vae",))
     path = _SOURCE.value or "data/doom"
     source = data.load_source(path, _SPLIT.value)
     if len(source) < count:

@@ -30,7 +30,8 @@ def main(_) -> None:
     started = time.time()
     out = cli.prepare_output(_OUT.value)
     cli.keep_compiled_programs()
-    model, params = weights.load(_CHECKPOINT.value)
+    folder = _CHECKPOINT.value or weights.DEFAULT
+    model, params = weights.load(folder, [part for part in weights.parts_of(folder) if part != "text"])
     clip = clip_files.load_demo()
     cameras = compare.camera_of(clip)
     frames = len(clip) - 1

@@ -49,7 +49,8 @@ def main(_) -> None:
     cli.keep_compiled_programs()
     if unknown := set(_METHODS.value) - set(compare.METHODS):
         raise UserError(f"--methods: unknown {sorted(unknown)}, expected some of {', '.join(compare.METHODS)}")
-    model, params = weights.load(_CHECKPOINT.value)
+    folder = _CHECKPOINT.value or weights.DEFAULT
+    model, params = weights.load(folder, [part for part in weights.parts_of(folder) if part != "text"])
     source = data.load_source(_DATA.value, _SPLIT.value)
     count = len(source) if _CLIPS.value is None else min(_CLIPS.value, len(source))
     cli.write_run_config(out, cli.flag_values())

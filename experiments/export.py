@@ -18,7 +18,7 @@ _OUT = flags.DEFINE_string("out", None, "Model folder to write.", required=True)
 
 def main(_) -> None:
     """Exports."""
-    config, params = weights.load(_MODEL.value)
+    config, params = weights.load(_MODEL.value, weights.parts_of(_MODEL.value))
     # float16 keeps three decimals where bfloat16 keeps two; nothing here comes near its range.
     largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(params))
     assert largest < 1e4, f"weights up to {largest} do not fit float16"

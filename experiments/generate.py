@@ -17,7 +17,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import cli, depths, inputs, outputs, prompts
+from experiments import cli, depths, inputs, loading, outputs, prompts
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import trajectory
@@ -45,6 +45,11 @@ _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "tokenizer.json, spiece.model or their folder; default: the model's."
 )
 _TEXT_EMBEDDINGS = flags.DEFINE_string("text_embeddings", None, "File of experiments.encode_text, in place of prompts.")
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", None, loading.WEIGHTS, "Type of the transformer's weights; default: the one the model computes in."
+)
+_MESH = flags.DEFINE_list("mesh", None, "Split the model over devices: AXIS=SIZE,.. with fsdp, tensor, sequence.")
+_DECODE_TILE = flags.DEFINE_integer("decode_tile", 0, "Decode in tiles of so many latent cells a side; 0: whole.")
 _STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: as the model was made for.")
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
 _SAVE_WORLD = flags.DEFINE_string("save_world", None, "File to save the world in at the end.")
@@ -59,11 +64,12 @@ def main(_) -> None:
     cli.keep_compiled_programs()
     if (_IMAGE.value is None) == (_LOAD_WORLD.value is None):
         raise UserError("give either --image, to start a world, or --load_world, to go on in one")
-    model, params = weights.load(_CHECKPOINT.value)
+    folder = _CHECKPOINT.value or weights.DEFAULT
+    model = weights.read_config(folder)
+    mesh = loading.parse_mesh(_MESH.value)
     stride = model.vae.stride_time
     if _FRAMES.value is not None and (_FRAMES.value <= stride or _FRAMES.value % stride != 1):
         raise UserError(f"--frames is {_FRAMES.value}, the model makes {stride}k + 1 frames ({stride + 1}, ...)")
-    loaded = time.time()
 
     if _IMAGE.value is not None:
         view = inputs.load_view(
@@ -101,7 +107,7 @@ def main(_) -> None:
         if view is not None and view.depth is None:
             view = dataclasses.replace(view, depth=first_depth)
     text = prompts.for_segments(
-        _CHECKPOINT.value or weights.DEFAULT,
+        folder,
         model,
         len(segments),
         prompt=_PROMPT.value,
@@ -109,26 +115,15 @@ def main(_) -> None:
         embeddings_file=_TEXT_EMBEDDINGS.value,
         tokenizer=_TOKENIZER.value,
     )
-    params = world.prepare(config, params)
-    if view is not None:
-        state = world.init(config, params, view.image, view.depth, start, jax.random.key(_SEED.value))
-    else:
-        blank = np.zeros((model.height, model.width, 3), np.uint8)
-        like = jax.eval_shape(
-            lambda p, k: world.init(config, p, jnp.asarray(blank), jnp.zeros(blank.shape[:2]), start, k),
-            params,
-            jax.random.key(0),
-        )
-        state = world_files.load(_LOAD_WORLD.value, config, like)
-        room = _CAPACITY.value or int(state.memory.size) + world.full_capacity(model, config.memory, len(segments))
-        config = dataclasses.replace(config, capacity=max(config.capacity, room))
-        state = state.replace(memory=latent.grown(state.memory, config.capacity))
-    jax.block_until_ready(state)
-    prepared = time.time()
-
-    print(f"generating {wanted} frames in {len(segments)} segments", flush=True)
-    state, output = _rollout_with_progress(config, params, state, segments, text, given)
-    generated = time.time()
+    params = loading.prepared(config, folder, _WEIGHTS.value, mesh)
+    loaded = time.time()
+    with loading.on_mesh(mesh):
+        config, state = start_world(config, params, view, start, len(segments))
+        jax.block_until_ready(state)
+        prepared = time.time()
+        print(f"generating {wanted} frames in {len(segments)} segments", flush=True)
+        state, output = _rollout_with_progress(config, params, state, segments, text, given)
+        generated = time.time()
 
     frames = np.asarray(output.frames).reshape(-1, model.height, model.width, 3)[:wanted]
     cameras = path[1:]
@@ -152,6 +147,22 @@ def main(_) -> None:
     print(f"wrote {out}/video.mp4 ({len(frames)} frames); the memory holds {held} points, {lost} found no room")
 
 
+def start_world(config, params, view, start, segments: int):
+    """The world of the picture, or the one that is loaded, with room for `segments`; and its config."""
+    if view is not None:
+        return config, world.init(config, params, view.image, view.depth, start, jax.random.key(_SEED.value))
+    blank = np.zeros((config.model.height, config.model.width, 3), np.uint8)
+    like = jax.eval_shape(
+        lambda p, k: world.init(config, p, jnp.asarray(blank), jnp.zeros(blank.shape[:2]), start, k),
+        params,
+        jax.random.key(0),
+    )
+    state = world_files.load(_LOAD_WORLD.value, config, like)
+    room = _CAPACITY.value or int(state.memory.size) + world.full_capacity(config.model, config.memory, segments)
+    config = dataclasses.replace(config, capacity=max(config.capacity, room))
+    return config, state.replace(memory=latent.grown(state.memory, config.capacity))
+
+
 def _rollout_with_progress(config, params, state, segments, text, given):
     """`world.rollout`, one segment a call: a scan cannot say how far it is."""
     outputs = []
@@ -166,7 +177,11 @@ def _rollout_with_progress(config, params, state, segments, text, given):
 def world_config(model, segments: int) -> world.WorldConfig:
     """The static sizes: from the flags, or from the world that is loaded."""
     source = _DEPTH_SOURCE.value or ("given" if _DEPTHS.value is not None else "")
-    seen = {"depth_source": source, "dynamic_filter": _DYNAMIC_FILTER.value}
+    seen = {
+        "depth_source": source,
+        "dynamic_filter": _DYNAMIC_FILTER.value,
+        "decode_tile": _DECODE_TILE.value,
+    }
     if _LOAD_WORLD.value is not None:
         sizes = world_files.memory_size(_LOAD_WORLD.value)
         if flags.FLAGS["memory"].present and sizes["memory"] != _MEMORY.value:

@@ -38,7 +38,7 @@ def base(stage: str) -> ml_collections.ConfigDict:
     # `mirage_jax.models.partition.WAN_RULES`; what no rule matches is replicated.
     config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1})
     config.sharding_rules = ()
-    config.frozen_dtype = ""  # "bfloat16" halves the memory of what is not trained; "" keeps it as it was loaded
+    config.frozen_dtype = ""  # of the matrices of parts that are not trained: "bfloat16" halves them; "" is float32
     config.remat = ""  # what the generator computes again going back (`dit.REMAT`); "" as its own config says
     config.accumulate = 1  # parts of a batch that go one after the other
 

@@ -52,15 +52,19 @@ class Collective:
         return self.times * self.result_bytes * factor
 
 
-def of_program(text: str) -> list[Collective]:
+def of_program(text: str, unknown_trips: int | None = None) -> list[Collective]:
     """Every collective of an optimised HLO module, those in loops with the number of iterations.
 
+    Args:
+      text: of the module.
+      unknown_trips: iterations to take for a loop whose number depends on data.
+
     Raises:
-      ValueError: if a collective is in a loop whose number of iterations the compiler does not state.
+      ValueError: if a collective is in such a loop and `unknown_trips` is None.
     """
     computations = _computations(text)
     entry = next(name for name, (is_entry, _) in computations.items() if is_entry)
-    return list(_walk(computations, entry, 1))
+    return list(_walk(computations, entry, 1, unknown_trips))
 
 
 def _computations(text: str) -> dict[str, tuple[bool, list[str]]]:
@@ -76,7 +80,9 @@ def _computations(text: str) -> dict[str, tuple[bool, list[str]]]:
     return found
 
 
-def _walk(computations: dict[str, tuple[bool, list[str]]], name: str, times: int) -> Iterator[Collective]:
+def _walk(
+    computations: dict[str, tuple[bool, list[str]]], name: str, times: int, unknown: int | None
+) -> Iterator[Collective]:
     for line in computations[name][1]:
         match = _INSTRUCTION.search(line)
         if match:
@@ -84,13 +90,14 @@ def _walk(computations: dict[str, tuple[bool, list[str]]], name: str, times: int
             members = _members(line)
             if times and len(members) > 1:
                 yield Collective(kind, _result_bytes(shape, kind, start is not None), members, times)
-        trips = _TRIPS.search(line)
+        stated = _TRIPS.search(line)
+        trips = int(stated.group(1)) if stated else (unknown or 1) if " while(" in line else 1
         for called in _CALLED.findall(line):
             for inner in called.replace("%", "").split(","):
                 if inner.strip() not in computations:
                     continue
-                below = list(_walk(computations, inner.strip(), times * (int(trips.group(1)) if trips else 1)))
-                if below and " while(" in line and not trips:
+                below = list(_walk(computations, inner.strip(), times * trips, unknown))
+                if below and " while(" in line and not stated and unknown is None:
                     raise ValueError(f"{below[0].kind} in a loop of unknown length: {line.strip()[:120]}")
                 yield from below
 

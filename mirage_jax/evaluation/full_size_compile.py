@@ -124,7 +124,8 @@ def markdown(record: dict[str, Any]) -> str:
 
 def fits(record: dict[str, Any]) -> list[str]:
     """What fits one GPU of each size, by sums of the record's own figures, as lines of markdown."""
-    found = {_title(row["spec"]): row for row in record["rows"] if _devices(row["spec"]) == 1 and row.get("arguments")}
+    single = [row for row in record["rows"] if _devices(row["spec"]) == 1 and row.get("arguments")]
+    found = {_title(row["spec"]): row for row in single if "topology" in row["spec"]}
     wanted = [
         "denoising step",
         "denoising step, 8-bit weights",

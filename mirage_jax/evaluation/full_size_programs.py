@@ -148,7 +148,8 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
     """Compiles what a row of the table asks for; bytes per device as the compiler reports them.
 
     Args:
-      spec: `program` ('denoise', 'decode', or 'train', the step of `train_program`), `mesh` {axis: size}, and `topology`, `int8`, `tile`, `batch`.
+      spec: `program` ('denoise', 'decode', or 'train', the step of `train_program`), `mesh` {axis: size}, and
+        `topology`, `int8`, `tile`, `batch`.
       model: whose programs.
     """
     mesh = partition.make_mesh(spec["mesh"], _devices(math.prod(spec["mesh"].values()), spec.get("topology")))

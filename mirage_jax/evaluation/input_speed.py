@@ -1,14 +1,15 @@
 """Benchmark suite `input`: what the input pipelines of training deliver, against what the train steps consume.
 
-Both are those of the default model's stages, made from their configs: the generator reads coded clips, the VAE windows of
-rendered ones. In every round each step and each pipeline takes its turn, so that a load on the machine meets all of them.
-Steps are timed from their batch on the device to their end, while the pipeline reads ahead as in training, and the wait
-for each batch beside them. A pipeline alone is timed after what it had read ahead is drained.
+Both are those of the default model's stages, made from their configs: the generator reads coded clips, the VAE windows
+of rendered ones. In every round each step and each pipeline takes its turn, so that a load on the machine meets all of
+them. Steps are timed from their batch on the device to their end, while the pipeline reads ahead as in training, and
+the wait for each batch beside them. A pipeline alone is timed after what it had read ahead is drained.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -92,8 +93,8 @@ def markdown(record: dict[str, Any]) -> str:
     load = " to ".join(f"{load:.1f}" for load in record["load_before_and_after"])
     lines = [
         f"Samples a second, median of {record['rounds']} rounds in which all take turns [10th to 90th percentile]; "
-        f"{record['processor']}, {record['cores']} cores, steps on {record['device']}, load {load}. The aim is a ratio of "
-        f"at least {TIMES:g}.",
+        f"{record['processor']}, {record['cores']} cores, steps on {record['device']}, load {load}. The aim is a "
+        f"ratio of at least {TIMES:g}.",
         "",
         "| stage, its batch | workers | pipeline delivers | train step consumes | ratio | step waits for a batch |",
         "|---|---|---|---|---|---|",
@@ -114,8 +115,9 @@ def _require(clips: str, latents: str) -> None:
     except UserError as error:
         build = "python -m experiments.build_dataset"
         raise UserError(
-            f"suite input reads clips and coded clips ({error}); make them with `{build} --dataset doom --out {clips}` and "
-            f"`{build} --dataset latents --source {clips} --out {latents} --mirrored`, or name others with --clips, --latents"
+            f"suite input reads clips and coded clips ({error}); make them with `{build} --dataset doom --out {clips}` "
+            f"and `{build} --dataset latents --source {clips} --out {latents} --mirrored`, "
+            "or name others with --clips and --latents"
         ) from error
 
 
@@ -124,9 +126,10 @@ def _prepared(config: Any) -> _Stage:
     stage = stages.make(config)
     mesh = partition.make_mesh(dict(config.mesh))
     over_batch, transform, key = partition.batch_sharding(mesh), optimizer.make(config), jax.random.key(config.seed)
-    layout, frozen_layout = stepping.shardings(stage, config, transform, mesh)
-    state = jax.jit(lambda key: stepping.create(stage, transform, key), out_shardings=layout)(key)
-    frozen, step = partition.put(stage.frozen, frozen_layout), stepping.make_step(stage, config, transform, mesh)
+    layout, frozen_layout, start_layout = stepping.shardings(stage, config, transform, mesh)
+    frozen, start = partition.put(stage.frozen, frozen_layout), partition.put(stage.start, start_layout)
+    state = jax.jit(functools.partial(stepping.create, stage, transform), out_shardings=layout)(key, frozen, start)
+    step = stepping.make_step(stage, config, transform, mesh)
 
     def run(batch):
         nonlocal state
@@ -146,7 +149,7 @@ def _prepared(config: Any) -> _Stage:
 
 
 def _train(stage: _Stage, workers: int) -> None:
-    """A few steps as in training; the first batch is not counted, it may have been waiting."""
+    """A few steps as in training."""
     for _ in range(_STEPS):
         begin = time.perf_counter()
         batch = stage.put(next(stage.pipelines[workers]))

@@ -20,8 +20,9 @@ import ml_collections
 from jax.sharding import Mesh
 
 from mirage_jax.evaluation import collectives
+from mirage_jax.memory import splat
 from mirage_jax.models import config as model_config
-from mirage_jax.models import partition, side_branch
+from mirage_jax.models import partition
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
 from mirage_jax.training import flops, optimizer, posed, step
@@ -144,11 +145,13 @@ def compile_step(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
         operations = flops.of_jitted(function, *arguments)
         compiled = function.lower(*arguments).compile()
     memory = compiled.memory_analysis()
+    # The loop over the points of a memory is as long as what it holds: at most this.
+    blocks = -(-clips(model, 1, mesh)["depth"].size // splat.BLOCK)
     return {
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "flops": operations,
-        "collectives": [dataclasses.asdict(x) for x in collectives.of_program(compiled.as_text())],
+        "collectives": [dataclasses.asdict(x) for x in collectives.of_program(compiled.as_text(), blocks)],
         "seconds": round(time.perf_counter() - started, 1),
     }
 

@@ -32,9 +32,12 @@ MODEL, BATCH = "wan22_ti2v_5b", 64
 MESHES = {
     8: ({"fsdp": 8}, 8),
     32: ({"data": 4, "fsdp": 8}, 2),
-    256: ({"data": 8, "fsdp": 8, "sequence": 4}, 1),
+    256: ({"data": 8, "sequence": 4, "fsdp": 8}, 1),
 }
-"""Mesh and accumulation by number of devices: one clip at a time on each device, at 256 on four of them together."""
+"""Mesh and accumulation by number of devices: one clip at a time on each device, at 256 on four of them together.
+
+The last axis lies within a node: gathering weights moves more than trading heads for tokens.
+"""
 LAYERS = (2, 4)
 NODE = 8
 """Neighbouring devices that share the fast links of a GPU node."""
@@ -105,7 +108,9 @@ def whole(record: dict[str, Any], devices: int) -> dict[str, Any]:
     for key in sorted(keys):
         ends = [_traffic(row, key) for row in (few, more)]
         times, sent = (max(0.0, line(ends[0][i], ends[1][i])) for i in range(2))
-        traffic.append({**dict(zip(("kind", "group", "between_nodes"), key, strict=True)), "times": times, "bytes": sent})
+        traffic.append(
+            {**dict(zip(("kind", "group", "between_nodes"), key, strict=True)), "times": times, "bytes": sent}
+        )
     sizes = {name: line(few[name], more[name]) for name in ("arguments", "temporaries", "flops")}
     return sizes | {"traffic": traffic, "mesh": few["spec"]["mesh"], "accumulate": few["spec"]["accumulate"]}
 
@@ -125,11 +130,11 @@ def markdown(record: dict[str, Any]) -> str:
         f"global batch {BATCH}, clips of {train_program.CLIP_LATENTS} latent frames, JAX {record['jax']}.",
         "",
         f"Compiled ahead of time for virtual CPU devices with {LAYERS[0]} and {LAYERS[1]} DiT blocks; figures for "
-        f"{record['layers']} blocks are on the straight line through the two. The CPU compiler adds to temporaries what "
-        "a GPU or TPU has not: attention maps of one head in float32 and float32 copies of bfloat16 operands. It also "
-        "sums gradients with all-reduce where a GPU or TPU uses reduce-scatter, half the bytes.",
+        f"{record['layers']} blocks are on the straight line through the two. The CPU compiler adds to temporaries "
+        "what a GPU or TPU has not: attention maps of one head in float32 and float32 copies of bfloat16 operands. It "
+        "also sums gradients with all-reduce where a GPU or TPU uses reduce-scatter, half the bytes.",
         "",
-        "| devices | mesh | parts of the batch, one after the other | arguments GB | temporaries GB | PFLOP per device |",
+        "| devices | mesh | accumulated parts | arguments GB | temporaries GB | PFLOP per device |",
         "|---|---|---|---|---|---|",
     ]
     for devices, x in compiled.items():
@@ -179,7 +184,9 @@ def _first_to_break(compiled: dict[int, dict[str, Any]]) -> list[str]:
         seconds = slowest["bytes"] / (between if slowest["between_nodes"] else inside)
         what = f"{slowest['kind']} among {slowest['group']} devices ({slowest['bytes'] / 1e9:.1f} GB, {seconds:.2f} s)"
         verdict = "more than" if exchange > compute else "less than"
-        lines.append(f"- {chip}: exchanging takes {verdict} computing ({exchange:.2f} s and {compute:.2f} s); most of it {what}.")
+        lines.append(
+            f"- {chip}: exchanging takes {verdict} computing ({exchange:.2f} s and {compute:.2f} s); most of it {what}."
+        )
     lines += [
         f"- The batch: {BATCH} clips are {BATCH} shares of `data` x `fsdp`; beyond that only `sequence` and `tensor` "
         "grow, whose exchanges are in every block and cannot be put off.",

@@ -90,6 +90,12 @@ class Manager:
         with self._clear_about_disk():
             self._manager.wait_until_finished()
 
+    def end_writing(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """The exit of a `with`: a failed run alone still completes what it is writing; peers it cannot wait for."""
+        if error is not None and jax.process_count() == 1:
+            with contextlib.suppress(Exception):  # the error that is on its way matters more
+                self._manager.wait_until_finished()
+
     def restore(self, state: Any, batches: Any) -> Any | None:
         """The newest whole checkpoint, in the shardings of `state`; sets `batches` to its position.
 

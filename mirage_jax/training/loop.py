@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
@@ -58,7 +57,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
     workdir.mkdir(parents=True, exist_ok=True)
     first = jax.process_index() == 0
 
-    with StopRequests() as stop, _lost_peers_named(workdir):
+    with StopRequests() as stop, _lost_peers_named(workdir), contextlib.ExitStack() as leaving:
         # ---- build
         # Processes must first meet by a barrier that waits long, then connect for collectives, which waits 30 seconds:
         # otherwise one that compiles for longer than its peers would pass for lost.
@@ -70,7 +69,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
         key = jax.random.key(config.seed)
 
         layout, frozen_layout, start_layout = stepping.shardings(stage, config, transform, mesh)
-        frozen = partition.put(_cast(stage.frozen, config.frozen_dtype), frozen_layout)
+        frozen = partition.put(stage.frozen, frozen_layout)
         create = jax.jit(functools.partial(stepping.create, stage, transform), out_shardings=layout)
         state = create(key, frozen, partition.put(stage.start, start_layout))
         batches = iter(stage.batches())
@@ -85,6 +84,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
             keep_every=config.keep_every,
             workers=config.workers,
         )
+        leaving.push(manager.end_writing)
         restored = manager.restore(state, batches)
         if restored is not None:
             state = restored
@@ -154,13 +154,6 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
             weights.save(workdir / "model", model, params)
             io.write_json(workdir / "record.json", metrics.record(config, parameters, workdir))
     return workdir / "model"
-
-
-def _cast(tree: Any, dtype: str) -> Any:
-    """Floating arrays in another type; as they are for ''."""
-    if not dtype:
-        return tree
-    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 def _check_finite(window: list[dict[str, Any]], step: int, manager: checkpoint.Manager, workdir: pathlib.Path) -> None:

@@ -136,8 +136,9 @@ def config_parts(config: ModelConfig) -> tuple[str, ...]:
     return tuple(part for part in ("heads", *_CONVERTERS) if getattr(config, part, None) is not None)
 
 
-def read_config(path: pathlib.Path) -> ModelConfig:
+def read_config(path: str | pathlib.Path) -> ModelConfig:
     """The config of a model folder. Raises `UserError` if there is none."""
+    path = pathlib.Path(path)
     file = path / "model.json"
     if not file.is_file():
         raise UserError(f"{path}: not a model folder, expected model.json and params/ in it")

@@ -20,7 +20,7 @@ from mirage_jax.models.generator import Generator
 from mirage_jax.world import align, dynamic, pixels, reference
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.control import control_latents, ones_code
-from mirage_jax.world.state import RolloutState, Scene, look, memorable_depth
+from mirage_jax.world.state import RolloutState, Scene, decode, look, memorable_depth
 
 
 @struct.dataclass
@@ -209,8 +209,8 @@ def _segment(
     # Decode.
     decoder = state.decoder
     if layout.overlap == "reencode":  # the segment is a clip of its own, which starts at the overlap
-        _, decoder = vae.decode_stream(model.vae, params["vae"], state.context[-1:])
-    decoded, decoder = vae.decode_stream(model.vae, params["vae"], latents, decoder)
+        _, decoder = decode(config, params, state.context[-1:])
+    decoded, decoder = decode(config, params, latents, decoder)
 
     # Look and write.
     shown, at = decoded[time - 1 :: time], cameras[time - 1 :: time]

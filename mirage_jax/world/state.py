@@ -15,7 +15,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, resample, rgb
 from mirage_jax.memory.latent import LatentMemory
-from mirage_jax.models import depth_anything, heads, vae
+from mirage_jax.models import depth_anything, heads, vae, vae_tiling
 from mirage_jax.world import pixels as world_pixels
 from mirage_jax.world import reference
 from mirage_jax.world.config import WorldConfig
@@ -131,7 +131,7 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
     model = config.model
     pixels = frames.astype(jnp.float32) / 127.5 - 1.0
     latents, _ = vae.encode_stream(model.vae, params["vae"], pixels)
-    _, decoder = vae.decode_stream(model.vae, params["vae"], latents)
+    _, decoder = decode(config, params, latents)
 
     # A latent frame has the camera of its last pixel frame.
     pixels, shown = pixels[:: model.vae.stride_time], cameras[:: model.vae.stride_time]
@@ -170,6 +170,14 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
         key=key,
         segments=jnp.zeros((), jnp.int32),
     )
+
+
+def decode(config: WorldConfig, params: Any, latents: chex.Array, cache: vae.Cache = None):
+    """Frames of the next latents of a stream, and the cache to carry: `vae.decode_stream`, in tiles where so chosen."""
+    if not config.decode_tile:
+        return vae.decode_stream(config.model.vae, params["vae"], latents, cache)
+    tile = config.decode_tile
+    return vae_tiling.decode_stream(config.model.vae, params["vae"], latents, cache, tile=tile)
 
 
 def look(

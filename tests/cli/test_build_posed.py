@@ -36,7 +36,7 @@ def test_from_scenes_to_latents(tmp_path):
     assert not list((tmp_path / "a").iterdir())
 
     assert built.code == 0, built.err
-    assert built.out == f"wrote {posed / 'train' / 'part-0000'}\n" and "scenes" in built.err
+    assert built.out.endswith(f"\nwrote {posed / 'train' / 'part-0000'}\n") and "scenes" in built.err
     report = json.loads((posed / "train" / "part-0000" / "report.json").read_text())
     assert report["clips"]["written"] == 1 and list(report["scenes"]["bad"]) == ["short"]
     assert report["bounds"] == {"photometric": 0.5, "depth": 0.1, "contradiction": 0.3, "overlap": 0.2}

@@ -34,6 +34,7 @@ def with_pictures(folder, name):
     if name == "RealEstate10K":
         for time, colour in zip(("33000", "66000"), COLOURS, strict=True):
             picture(folder / "clip" / f"{time}.png", colour)
+        picture(folder / "clip" / "50000.png", (0, 0, 0))  # of no camera
     elif name == "Spatia":
         for i, colour in enumerate(COLOURS):
             picture(folder / "frames" / f"{i}.png", colour)

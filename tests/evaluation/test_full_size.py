@@ -70,10 +70,10 @@ def test_suite_full_size(tmp_path, capsys):
 def test_suite_compile_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch):
     wanted = [
         {"program": "denoise", "mesh": {"data": 1}},
-        {"program": "denoise", "mesh": {"data": 1}, "int8": True},
-        {"program": "train", "mesh": {"data": 1}, "batch": 1},
         {"program": "decode", "mesh": {"data": 1}},
         {"program": "decode", "mesh": {"data": 1}, "tile": full_size_compile.TILE},
+        {"program": "denoise", "mesh": {"data": 1}, "int8": True},
+        {"program": "train", "mesh": {"data": 1}, "batch": 1},
         {"program": "decode", "mesh": {"data": 1}, "topology": "v5e:2x4"},
     ]
     model = model_config.PRESETS["tiny"]()
@@ -86,20 +86,20 @@ def test_suite_compile_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(full_size_compile, "rows", lambda: wanted)
     monkeypatch.setattr(full_size_compile, "_compile_elsewhere", here)
     monkeypatch.setattr(full_size_compile.importlib.util, "find_spec", lambda _: None)
-    kept = {"spec": wanted[0], "fits": None, "arguments": 7, "temporaries": 1, "output": 1}
-    (tmp_path / "compile.json").write_text(json.dumps({"model": "tiny", "rows": [kept]}))
+    kept = [{"spec": spec, "fits": None, "arguments": 7, "temporaries": 1, "output": 1} for spec in wanted[:3]]
+    (tmp_path / "compile.json").write_text(json.dumps({"model": "tiny", "rows": kept}))
     record = full_size_compile.measure(tmp_path, "tiny")
-    assert [row["spec"] for row in record["rows"]] == wanted[:-1] and len(compiled) == 4
+    assert [row["spec"] for row in record["rows"]] == wanted[:-1]
+    assert [(spec["program"], spec["model"]) for spec in compiled] == [("denoise", "tiny"), ("train", "tiny")]
     assert record == json.loads((tmp_path / "compile.json").read_text())
     text = full_size_compile.markdown(record)
     assert "| denoising step | 1 | one device | virtual CPU devices | 0.00 |" in text
-    assert "| everything on the device, bfloat16 |" in text
-    _, int8, train, *_ = record["rows"]
+    int8, train = record["rows"][3:]
     weights = full_size_programs.generator_shapes(model)
     side, dit = (sum(x.size for x in jax.tree.leaves(weights[part])) for part in ("side", "dit"))
-    # Side branch, its average and two moments in float32; the DiT, float32 in this model.
-    assert 1 < train["arguments"] / (4 * 4 * side + 4 * dit) < 1.1
-    assert int8["arguments"] < 0.4 * 4 * (side + dit)
+    # Side branch, its average and two moments in float32, and the DiT in bfloat16.
+    assert 1 < train["arguments"] / (4 * 4 * side + 2 * dit) < 1.2
+    assert int8["arguments"] < 0.6 * 4 * (side + dit)  # embeddings, which stay, are a large share of this model
 
 
 def test_a_row_is_compiled_in_a_process_of_its_own():
@@ -117,12 +117,13 @@ def test_rows_of_another_model_are_not_mixed(tmp_path):
 
 def test_what_fits_is_the_sum_of_the_record():
     def row(program, arguments, temporaries, **options):
-        spec = {"program": program, "mesh": {"data": 1}, **options}
+        spec = {"program": program, "mesh": {"data": 1}, "topology": "v5p:2x2x2", **options}
         return {"spec": spec, "fits": True, "arguments": arguments, "temporaries": temporaries, "output": 0}
 
     record = {
         "parameters": {"vae": 0.5e9, "text": 5e9},
         "rows": [
+            {"spec": {"program": "denoise", "mesh": {"data": 1}}, "arguments": 99e9, "temporaries": 99e9, "output": 0},
             row("denoise", 15e9, 2e9),
             row("denoise", 8e9, 3e9, int8=True),
             row("train", 60e9, 10e9, batch=1),

@@ -102,7 +102,7 @@ def complete(workdir):
     return max((int(path.name) for path in steps if manifest.first_fault(path) is None), default=None)
 
 
-def wait(run, workdir, condition, seconds=180):
+def wait(run, workdir, condition, seconds=400):
     end = time.monotonic() + seconds
     while not condition():
         assert run.poll() is None, f"the launcher ended with {run.poll()}\n{log(workdir)}"

@@ -67,7 +67,7 @@ def wait_for(what, condition, log, seconds=600):
 
 def test_a_job_that_is_preempted_twice_ends_like_one_that_is_not(slurm, prepared, tmp_path):
     whole, workdir = tmp_path / "whole", tmp_path / "run"
-    alone = [ROOT / "launch/local.py", "--processes=2", "--restarts=0", "--", sys.executable, "-m", "experiments.train"]
+    alone = [ROOT / "launch/local.py", "--processes=2", "--restarts=5", "--", sys.executable, "-m", "experiments.train"]
     subprocess.run([*alone, f"--workdir={whole}", *tiny.flags(prepared, STEPS)], cwd=ROOT, check=True, timeout=600)
 
     output = f"--output={tmp_path}/%j.log"

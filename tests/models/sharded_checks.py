@@ -85,9 +85,7 @@ def memory():
     depth = jnp.asarray(np.repeat(rng.uniform(1, 4, (frames // 2, size, size)), 2, 0), jnp.float32)
     features = jnp.asarray(rng.normal(size=(frames, size, size, channels)), jnp.float32)
     sky = jnp.asarray(rng.random((frames, size, size)) < 0.1)
-    held = jax.jit(latent.write)(
-        latent.create(frames * size * size, channels), features, depth, cameras, ~sky, sky
-    )
+    held = jax.jit(latent.write)(latent.create(frames * size * size, channels), features, depth, cameras, ~sky, sky)
     mesh = partition.make_mesh({"fsdp": 2, "sequence": 4})
     layout = partition.tree_shardings(partition.rules_for("memory"), {"memory": held}, mesh)["memory"]
     split = jax.device_put(held, layout)

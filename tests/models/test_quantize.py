@@ -25,7 +25,7 @@ def arguments():
 @pytest.fixture(scope="module")
 def params():
     positional, given = arguments()
-    fresh = GENERATOR.init(jax.random.key(0), *positional, **given)["params"]
+    fresh = jax.jit(GENERATOR.init)(jax.random.key(0), *positional, **given)["params"]
     leaves, treedef = jax.tree.flatten(fresh)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     moved = [x + 0.05 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]

@@ -27,7 +27,7 @@ def found():
 
 @pytest.mark.parametrize("mesh", ["sequence", "tensor", "mixed", "data"])
 def test_split_attention_equals_whole_attention(found, mesh):
-    """Outputs, and gradients of queries, keys, values and of a text shared by the batch; key masks differ by example."""
+    """Outputs and gradients, also of a text that the whole batch shares; every example has a key mask of its own."""
     result = found["attention"][mesh]
     assert result["error"] < 1e-5
     assert (result["all_to_all"] > 0) == (mesh != "tensor")  # it is split, not gathered

@@ -100,7 +100,9 @@ def test_config_with_lists_that_do_not_fit_is_refused():
 
 
 def test_statistics_of_another_number_of_channels_are_refused():
-    with pytest.raises(UserError, match="5 latent channels need as many entries of latent_mean and latent_std, found 2 and 5"):
+    with pytest.raises(
+        UserError, match="5 latent channels need as many entries of latent_mean and latent_std, found 2 and 5"
+    ):
         dataclasses.replace(TINY, latent_mean=(0.0, 1.0))
 
 

@@ -155,25 +155,6 @@ def test_rates_by_part():
     assert optimizer.rates(config, params) == {"side": 1.0, "side:hint": 10.0, "lora": 1.0}
 
 
-def test_frozen_parts_may_be_kept_in_half_precision(tmp_path):
-    seen = []
-    frozen = {"a": jnp.full(3, 1.001, jnp.float32), "n": jnp.arange(3)}
-
-    def finish(params, kept, _):
-        seen.append(kept["a"])
-        return stage.finish(params, kept, _)
-
-    def loss(params, kept, batch, keys):
-        assert (kept["a"].dtype, kept["n"].dtype) == (jnp.bfloat16, jnp.int32)
-        return stage.loss(params, kept, batch, keys)
-
-    stage = _stage()
-    loop.train(
-        dataclasses.replace(stage, frozen=frozen, loss=loss, finish=finish), _config(frozen_dtype="bfloat16"), tmp_path
-    )
-    np.testing.assert_array_equal(seen[0], frozen["a"])  # the model that is written has what was loaded
-
-
 def test_profile_must_be_two_steps(tmp_path):
     with pytest.raises(UserError, match=r"--config.profile=\(5,\): expected two steps"):
         loop.train(_stage(), _config(profile=(5,)), tmp_path)

@@ -3,10 +3,11 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.configs import default_heads, default_vae
+from experiments.configs import default_backbone, default_heads, default_vae, wan22_lora, wan22_side
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
@@ -66,6 +67,26 @@ def test_a_vae_of_other_sizes_is_refused(model, folder):
     config.model.vae.encoder_dim = 3
     with pytest.raises(UserError, match="its VAE has other sizes"):
         stages.make(config)
+
+
+def test_frozen_matrices_may_be_bfloat16_while_what_trains_is_float32(folder, model):
+    config = default_backbone.get_config()
+    config.init_from, config.trainable, config.frozen_dtype = str(folder), ("dit",), "bfloat16"
+    config.model.dit.update(dim=8, ffn_dim=8, heads=2, layers=1, in_channels=4)
+    stage = stages.make(config)
+    assert stage.frozen["vae"]["encoder"]["conv_in"]["kernel"].dtype == jnp.bfloat16
+    assert stage.frozen["vae"]["encoder"]["conv_in"]["bias"].dtype == jnp.float32
+    start = jax.eval_shape(stage.init, jax.random.key(0), stage.frozen, stage.start)
+    assert {x.dtype for x in jax.tree.leaves(start)} == {jnp.dtype("float32")}
+
+
+def test_recipe_of_the_large_model_has_the_papers_settings():
+    side, adapter = wan22_side.get_config(), wan22_lora.get_config()
+    assert (side.trainable, side.learning_rate, side.batch_size, side.clip_norm) == (("side",), 1e-5, 64, 1.0)
+    assert (adapter.trainable, adapter.learning_rate, adapter.model.lora.rank) == (("lora",), 1e-4, 32)
+    assert 0.1 <= side.text_dropout <= 0.2
+    read = model_config.from_json(side.model.to_json(), "wan22_side")
+    assert read == model_config.wan22_ti2v_5b()
 
 
 def test_unknown_stage_and_part(model, folder):

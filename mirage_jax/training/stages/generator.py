@@ -35,7 +35,10 @@ def make(config: Any) -> Stage:
     trainable = tuple(config.trainable)
     if not trainable or set(trainable) - set(PARTS):
         raise UserError(f"--config.trainable={trainable}: expected some of {', '.join(PARTS)}")
-    loaded, params = weights.load(config.init_from)
+    there = [part for part in weights.parts_of(config.init_from) if part not in ("text", "depth")]  # not run here
+    loaded, params = weights.load(config.init_from, [part for part in there if part in trainable])
+    resting = [part for part in there if part not in trainable]
+    params |= weights.load(config.init_from, resting, config.frozen_dtype or None)[1]
     wanted = model_config.from_json(config.model.to_json(), "--config.model")
     with_memory = trainable != ("dit",)
     model = dataclasses.replace(
@@ -50,7 +53,7 @@ def make(config: Any) -> Stage:
         computed = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat=config.remat))
     augment = posed.Augmentation(**config.augmentation)
     skipped = Skipped(config.bad_samples)
-    frozen = {part: value for part, value in params.items() if part not in (*trainable, "text", "depth")}
+    frozen = {part: value for part, value in params.items() if part not in trainable}
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
 

@@ -119,7 +119,7 @@ def _random_crop(key: jax.Array, frames: jax.Array, size: int) -> jax.Array:
 
 def _earlier(path: str, coder: vae.VAEConfig) -> Any:
     """The VAE's parameters in a model folder, which must be of the same sizes."""
-    loaded, params = weights.load(path)
+    loaded, params = weights.load(path, ("vae",))
     found = dataclasses.replace(loaded.vae, latent_mean=coder.latent_mean, latent_std=coder.latent_std)
     if found != coder:
         raise UserError(f"--config.init_from={path}: its VAE has other sizes, {found}, expected {coder}")

@@ -1,0 +1,75 @@
+"""The parts of a model that a rollout runs, in the type and on the devices that the flags ask for."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from mirage_jax import weights, world
+from mirage_jax.errors import UserError
+from mirage_jax.models import partition, quantize
+
+WEIGHTS = ("float32", "bfloat16", "int8")
+
+
+def parse_mesh(words: Sequence[str] | None) -> jax.sharding.Mesh | None:
+    """The mesh of `--mesh tensor=4,fsdp=2`; None where the flag is not given.
+
+    Raises:
+      UserError: if a word is not AXIS=SIZE, or the mesh does not fit the devices.
+    """
+    if not words:
+        return None
+    axes = {}
+    for word in words:
+        name, _, size = word.partition("=")
+        if not size.lstrip("-").isdigit() or name in axes:
+            raise UserError(f"--mesh {','.join(words)}: {word!r} is not AXIS=SIZE, each axis once")
+        axes[name] = int(size)
+    return partition.make_mesh(axes)
+
+
+def on_mesh(mesh: jax.sharding.Mesh | None) -> contextlib.AbstractContextManager:
+    """Where what is compiled runs on the mesh; does nothing without one."""
+    return contextlib.nullcontext() if mesh is None else partition.activated(mesh)
+
+
+def prepared(
+    config: world.WorldConfig, folder: str | pathlib.Path, kind: str | None, mesh: jax.sharding.Mesh | None
+) -> Any:
+    """Parameters for `world.segment`, LoRA merged; parts that the world does not run are not read.
+
+    Args:
+      config: of the world.
+      folder: of the model.
+      kind: one of `WEIGHTS`, of the DiT's and the side branch's matrices; None is the type the DiT computes in.
+      mesh: to split them over, by the rules of `partition.WAN_RULES`; None is the default device.
+
+    Raises:
+      UserError: if a part is missing, damaged or does not fit.
+    """
+    model, there = config.model, weights.parts_of(folder)
+    parts = ["vae", "dit", *(["heads"] if model.heads is not None else [])]
+    parts += ["depth"] if config.depth_from == "pixels" else []
+    if config.memory != "none":
+        parts += ["side"]
+        if "lora" in there:
+            parts += ["lora"]
+        elif model.lora is not None:
+            print(f"note: {folder} holds no LoRA; the side branch runs on the backbone as it is")
+    kind = kind or model.dit.dtype
+
+    def read(names: Sequence[str], dtype: str | None) -> Any:
+        rules = partition.rules_for(*(name for name in names if name in partition.WAN_RULES))
+        split = None if mesh is None else lambda tree: partition.tree_shardings(rules, tree, mesh)
+        return weights.load(folder, names, dtype, shardings=split)[1]
+
+    large = [part for part in parts if part in quantize.PARTS]
+    params = read([part for part in parts if part not in large], None)
+    params |= read(large, "float32" if kind == "float32" else "bfloat16")
+    params = world.prepare(config, params)
+    return quantize.int8(params) if kind == "int8" else params
