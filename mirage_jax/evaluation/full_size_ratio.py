@@ -40,8 +40,8 @@ def measure() -> dict[str, Any]:
       UserError: if PyTorch or diffusers is not installed, or the outputs differ.
     """
     try:
-        import diffusers
-        import torch
+        import diffusers  # pyright: ignore[reportMissingImports]
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(f"suite dit_ratio needs the extra 'parity' ({error})") from error
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

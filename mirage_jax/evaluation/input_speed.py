@@ -129,7 +129,7 @@ def _prepared(config: Any) -> _Stage:
     layout, frozen_layout, start_layout = stepping.shardings(stage, config, transform, mesh)
     frozen, start = partition.put(stage.frozen, frozen_layout), partition.put(stage.start, start_layout)
     state = jax.jit(functools.partial(stepping.create, stage, transform), out_shardings=layout)(key, frozen, start)
-    step = stepping.make_step(stage, config, transform, mesh)
+    step = stepping.make_step(stage, config, transform, mesh, layout)
 
     def run(batch):
         nonlocal state

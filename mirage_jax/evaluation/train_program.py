@@ -126,7 +126,7 @@ def train_step(model: ModelConfig, mesh: Mesh, batch: int, accumulate: int = 1):
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     arguments = (placed(state, layout), placed(stage.frozen, frozen_layout), clips(model, batch, mesh), key)
-    return step.make_step(stage, config, transform, mesh).__wrapped__, arguments
+    return step.make_step(stage, config, transform, mesh, layout).__wrapped__, arguments
 
 
 def compile_step(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:

@@ -130,9 +130,11 @@ def markdown(record: dict[str, Any]) -> str:
         f"global batch {BATCH}, clips of {train_program.CLIP_LATENTS} latent frames, JAX {record['jax']}.",
         "",
         f"Compiled ahead of time for virtual CPU devices with {LAYERS[0]} and {LAYERS[1]} DiT blocks; figures for "
-        f"{record['layers']} blocks are on the straight line through the two. The CPU compiler adds to temporaries "
-        "what a GPU or TPU has not: attention maps of one head in float32 and float32 copies of bfloat16 operands. It "
-        "also sums gradients with all-reduce where a GPU or TPU uses reduce-scatter, half the bytes.",
+        f"{record['layers']} blocks are on the straight line through the two. Temporaries are "
+        "those of the CPU compiler and no guide to an accelerator: they grow by gigabytes a block, although a block is "
+        "computed again (it seems to merge what is computed again with the first), and hold attention maps in "
+        "float32; suite `compile` has the figures of the TPU compiler. Gradients are summed with all-reduce here, "
+        "where a GPU or TPU uses reduce-scatter, half the bytes.",
         "",
         "| devices | mesh | accumulated parts | arguments GB | temporaries GB | PFLOP per device |",
         "|---|---|---|---|---|---|",

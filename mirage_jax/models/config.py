@@ -87,7 +87,8 @@ class ModelConfig:
       name: of the model.
       height, width: pixels it was trained at.
       fps: frames per second its videos are written at.
-      vae, dit, side, heads, lora, text, depth, segment: the parts; with `lora`, the DiT alone is the model without memory.
+      vae, dit, side, heads, lora, text, depth, segment: the parts; with `lora`, the DiT alone is the model without
+        memory.
     """
 
     name: str

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from mirage_jax.errors import UserError
 from mirage_jax.models import layers, partition
 
-
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,

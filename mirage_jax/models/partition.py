@@ -27,8 +27,8 @@ from mirage_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 BATCH_AXES = ("data", "fsdp")
-ACTIVATIONS = ("tokens", "latents", "memory")
-"""Names that `constrain` knows: tokens `[F, n, dim]`, latents `[T, h, w, C]`, columns of a memory `[N, ...]`."""
+ACTIVATIONS = ("tokens", "latents")
+"""Names that `constrain` knows: tokens `[F, n, dim]`, latents `[F, h, w, C]`."""
 
 Axis = str | Sequence[str] | None
 Rule = tuple[str, Sequence[Axis]]
@@ -75,7 +75,6 @@ WAN_RULES: Mapping[str, Rules] = {
     "activations": (
         ("activations/tokens$", (None, "sequence", None)),
         ("activations/latents$", ()),
-        ("activations/memory$", ("sequence",)),
     ),
 }
 """Rules of the Wan family by part of the model, for `rules_for`; `memory` is that of a running world."""

@@ -119,7 +119,7 @@ class _Tiles:
         self.corners = np.array([(row, column) for row in self.first[0] for column in self.first[1]], np.int32)
 
     def run(self, function: Callable, x: jax.Array, cache: Cache, inner: int, outer: int) -> tuple[jax.Array, Cache]:
-        """`function(piece, cache) -> (piece, cache)` for each tile; a latent cell is `inner` wide in and `outer` out."""
+        """`function(piece, cache) -> (piece, cache)` of each tile; a latent cell is `inner` wide in, `outer` out."""
         inputs = (len(x), *(side * inner for side in self.size), x.shape[-1])
 
         def piece_of(corner: jax.Array) -> jax.Array:

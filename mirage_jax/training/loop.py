@@ -73,7 +73,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
         create = jax.jit(functools.partial(stepping.create, stage, transform), out_shardings=layout)
         state = create(key, frozen, partition.put(stage.start, start_layout))
         batches = iter(stage.batches())
-        step_fn = stepping.make_step(stage, config, transform, mesh)
+        step_fn = stepping.make_step(stage, config, transform, mesh, layout)
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         rate_factors = optimizer.rates(config, state.params)
 

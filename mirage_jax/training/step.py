@@ -52,7 +52,7 @@ def shardings(stage: Stage, config: Any, transform: optax.GradientTransformation
     return found["state"], found["frozen"], found["start"]
 
 
-def make_step(stage: Stage, config: Any, transform: optax.GradientTransformation, mesh: Mesh):
+def make_step(stage: Stage, config: Any, transform: optax.GradientTransformation, mesh: Mesh, layout: Any):
     """The compiled `(state, frozen, batch, key) -> (state, metrics)`; a step that is not finite changes nothing.
 
     Args:
@@ -61,6 +61,8 @@ def make_step(stage: Stage, config: Any, transform: optax.GradientTransformation
         `sharding_rules`.
       transform: the optimizer.
       mesh: what the step runs on.
+      layout: of the state, as `shardings` gives it; the next state lies as the one before, so that one program serves
+        all steps.
     """
 
     def step(state: TrainState, frozen, batch, key):
@@ -79,7 +81,7 @@ def make_step(stage: Stage, config: Any, transform: optax.GradientTransformation
         state = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, state)
         return state, {**metrics, "loss": loss, "grad_norm": norm}
 
-    compiled = jax.jit(step, donate_argnums=0)
+    compiled = jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
 
     @functools.wraps(compiled)
     def on_mesh(*arguments):

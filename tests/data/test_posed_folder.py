@@ -137,23 +137,25 @@ def bad(tmp_path):
         spoil(folder / name / "7.png")  # its first clip could be read
     realestate(folder, "cut", noise(0, 6), as_video=True)
     (folder / "cut.mp4").write_bytes((folder / "cut.mp4").read_bytes()[:3000])
-    realestate(folder, "longer", noise(0, 6))
-    (folder / "longer.txt").write_text("\n".join((folder / "longer.txt").read_text().splitlines()[:-1]))
+    for name, as_video in (("longer", False), ("longer_video", True)):  # than its cameras, by one picture
+        realestate(folder, name, noise(0, 8), as_video=as_video)
+        (folder / f"{name}.txt").write_text("\n".join((folder / f"{name}.txt").read_text().splitlines()[:-1]))
     return folder
 
 
 def test_bad_scenes_are_named_and_skipped(bad, tmp_path):
-    part = build(bad, tmp_path / "out", bad_scenes=6)
+    part = build(bad, tmp_path / "out", bad_scenes=7)
     source = data.load_source(tmp_path / "out", "train")
     assert [source[i]["source"] for i in range(len(source))] == ["posed/good/frame000000"]
     reasons = json.loads((part / "report.json").read_text())["scenes"]["bad"]
-    assert set(reasons) == {"short", "scaled", "damaged", "missing", "cut", "longer"}
+    assert set(reasons) == {"short", "scaled", "damaged", "missing", "cut", "longer", "longer_video"}
     assert reasons["short"] == "it has 4 frames, a clip takes 5 (--frames=5 --stride=1)"
     assert "is scaled by 2" in reasons["scaled"]
     assert "7.png is not a picture that can be read" in reasons["damaged"]
     assert "11 pictures for 12 cameras" in reasons["missing"]
     assert "cut.mp4" in reasons["cut"]
-    assert "6 pictures for 5 cameras" in reasons["longer"]
+    assert "8 pictures for 7 cameras" in reasons["longer"]
+    assert "longer_video.mp4 has 8 pictures, expected 7" in reasons["longer_video"]
 
 
 def test_too_many_bad_scenes_leave_nothing(bad, tmp_path):

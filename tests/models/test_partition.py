@@ -71,7 +71,7 @@ def test_axes_that_do_not_divide_are_reported_once(monkeypatch):
         (("kernel$", ("fdsp",)), "unknown axis fdsp"),
         (("kernel$", ("fsdp", ("data", "fsdp"))), "names an axis twice"),
         (("kernel$", (None, None, "fsdp")), r"has 3 axes, ffn/kernel is of shape \[4, 4\]"),
-        (("activations/token_$", (None,)), "matches nothing: activations are tokens, latents, memory"),
+        (("activations/token_$", (None,)), "matches nothing: activations are tokens, latents"),
     ],
 )
 def test_a_rule_that_cannot_be_right_is_refused(rule, message):

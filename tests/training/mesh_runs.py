@@ -93,7 +93,7 @@ def losses(config):
     layout, frozen_layout, _ = step.shardings(made, config, transform, mesh)
     state = jax.jit(lambda key: step.create(made, transform, key, made.frozen, made.start), out_shardings=layout)(key)
     frozen = partition.put(made.frozen, frozen_layout)
-    run = step.make_step(made, config, transform, mesh)
+    run = step.make_step(made, config, transform, mesh, layout)
     batches, history = iter(made.batches()), []
     for _ in range(config.steps):
         state, metrics = run(state, frozen, partition.put_batch(next(batches), partition.batch_sharding(mesh)), key)
