@@ -11,7 +11,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTEST_FLAGS ?= -q -n auto
 export PYTHON
 
-.PHONY: setup demo test test-faults test-slurm parity evaluation clean test-scale test-conversion
+.PHONY: setup demo test parity evaluation clean test-conversion test-faults test-scale test-slurm
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.complete

@@ -32,6 +32,7 @@ def main(_) -> None:
     cli.keep_compiled_programs()
     folder = _CHECKPOINT.value or weights.DEFAULT
     model, params = weights.load(folder, [part for part in weights.parts_of(folder) if part != "text"])
+    params = jax.device_put(params, jax.devices()[0])
     clip = clip_files.load_demo()
     cameras = compare.camera_of(clip)
     frames = len(clip) - 1

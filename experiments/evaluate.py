@@ -51,6 +51,7 @@ def main(_) -> None:
         raise UserError(f"--methods: unknown {sorted(unknown)}, expected some of {', '.join(compare.METHODS)}")
     folder = _CHECKPOINT.value or weights.DEFAULT
     model, params = weights.load(folder, [part for part in weights.parts_of(folder) if part != "text"])
+    params = jax.device_put(params, jax.devices()[0])
     source = data.load_source(_DATA.value, _SPLIT.value)
     count = len(source) if _CLIPS.value is None else min(_CLIPS.value, len(source))
     cli.write_run_config(out, cli.flag_values())

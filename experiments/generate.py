@@ -49,7 +49,11 @@ _WEIGHTS = flags.DEFINE_enum(
     "weights", None, loading.WEIGHTS, "Type of the transformer's weights; default: the one the model computes in."
 )
 _MESH = flags.DEFINE_list("mesh", None, "Split the model over devices: AXIS=SIZE,.. with fsdp, tensor, sequence.")
-_DECODE_TILE = flags.DEFINE_integer("decode_tile", 0, "Decode in tiles of so many latent cells a side; 0: whole.")
+_VAE_TILE = flags.DEFINE_integer(
+    "vae_tile",
+    None,
+    "Latent cells of a side of the VAE's tiles; 0: whole clips. Default: frame by frame above 256x256.",
+)
 _STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: as the model was made for.")
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
 _SAVE_WORLD = flags.DEFINE_string("save_world", None, "File to save the world in at the end.")
@@ -180,7 +184,7 @@ def world_config(model, segments: int) -> world.WorldConfig:
     seen = {
         "depth_source": source,
         "dynamic_filter": _DYNAMIC_FILTER.value,
-        "decode_tile": _DECODE_TILE.value,
+        "vae_tile": _vae_tile(model),
     }
     if _LOAD_WORLD.value is not None:
         sizes = world_files.memory_size(_LOAD_WORLD.value)
@@ -199,6 +203,12 @@ def world_config(model, segments: int) -> world.WorldConfig:
     if config.capacity < needed:
         print(f"note: --capacity={config.capacity} may be too small, the path can write {needed} points")
     return config
+
+
+def _vae_tile(model) -> int:
+    if _VAE_TILE.value is not None:
+        return _VAE_TILE.value
+    return max(model.height, model.width) // model.vae.stride_space if model.height * model.width > 256**2 else 0
 
 
 def typical_depth(depth, model) -> float:

@@ -53,7 +53,8 @@ def prepared(
       UserError: if a part is missing, damaged or does not fit.
     """
     model, there = config.model, weights.parts_of(folder)
-    parts = ["vae", "dit", *(["heads"] if model.heads is not None else [])]
+    parts = ["vae", "dit"]
+    parts += ["heads"] if model.heads is not None else []
     parts += ["depth"] if config.depth_from == "pixels" else []
     if config.memory != "none":
         parts += ["side"]
@@ -71,5 +72,6 @@ def prepared(
     large = [part for part in parts if part in quantize.PARTS]
     params = read([part for part in parts if part not in large], None)
     params |= read(large, "float32" if kind == "float32" else "bfloat16")
-    params = world.prepare(config, params)
-    return quantize.int8(params) if kind == "int8" else params
+    params = world.prepare(config, params)  # on the host, as long as there is no mesh
+    params = quantize.int8(params) if kind == "int8" else params
+    return params if mesh is not None else jax.device_put(params, jax.devices()[0])

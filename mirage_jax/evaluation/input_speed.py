@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -47,7 +47,7 @@ class _Stage:
     batch_size: int
     run: Callable[[Any], None]  # one step on a batch that is on the device
     put: Callable[[Any], Any]
-    pipelines: dict[int, Iterator[Any]]
+    pipelines: dict[int, Any]  # iterators of batches, with `close()`
     step_seconds: list[float] = dataclasses.field(default_factory=list)
     waits: dict[int, list[float]] = dataclasses.field(default_factory=dict)  # for a batch, in training
     rates: dict[int, list[float]] = dataclasses.field(default_factory=dict)  # samples a second, alone, by round
@@ -76,6 +76,9 @@ def measure(stage_config: Callable[[str], Any], clips: str, latents: str) -> dic
         for stage in measured:
             for workers in stage.pipelines:
                 _drain(stage, workers)
+    for stage in measured:
+        for batches in stage.pipelines.values():
+            batches.close()
     return {
         "rows": [_row(stage, workers) for stage in measured for workers in stage.pipelines],
         "rounds": _ROUNDS,

@@ -30,8 +30,8 @@ class WorldConfig:
         frames) or 'given' (with every segment, from outside); '' is the first of these that the model has.
       dynamic_filter: whether new content that disagrees with the memory is left out, and points that are seen through
         retired (`world.dynamic`).
-      decode_tile: latent cells of a side of the tiles that frames are decoded in (`vae_tiling`), which takes less
-        memory; 0 decodes whole frames.
+      vae_tile: latent cells of a side of the tiles that the VAE works in, one latent frame at a time (`vae_tiling`), so
+        that it takes less memory; as large as the grid cuts nothing. 0 gives it whole clips.
     """
 
     model: ModelConfig
@@ -43,7 +43,7 @@ class WorldConfig:
     near: float = 0.05
     depth_source: str = ""
     dynamic_filter: bool = False
-    decode_tile: int = 0
+    vae_tile: int = 0
 
     def __post_init__(self):
         if self.memory not in MEMORIES:
@@ -60,8 +60,8 @@ class WorldConfig:
             )
         if self.bank < 1 or self.steps < 0:
             raise UserError(f"bank must be at least 1 and steps at least 0, found {self.bank} and {self.steps}")
-        if self.decode_tile and self.decode_tile <= vae_tiling.OVERLAP:
-            raise UserError(f"decode_tile must be 0 or above {vae_tiling.OVERLAP} cells, found {self.decode_tile}")
+        if self.vae_tile and self.vae_tile <= vae_tiling.OVERLAP:
+            raise UserError(f"vae_tile must be 0 or above {vae_tiling.OVERLAP} cells, found {self.vae_tile}")
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.memory.latent import Readout
-from mirage_jax.models import vae
+from mirage_jax.models import vae, vae_tiling
 from mirage_jax.models.config import ModelConfig
 
 DEPTH_UNIT = 5.0
@@ -39,12 +39,16 @@ def control_latents(parts: tuple[str, ...], readout: Readout, ones: chex.Array |
     return jnp.concatenate([masked[part] for part in parts], axis=-1)
 
 
-def ones_code(model: ModelConfig, params: Any) -> jax.Array:
+def ones_code(model: ModelConfig, params: Any, tile: int = 0) -> jax.Array:
     """The code of an all-ones video at the latent frames of target and preceding, `[T + P, h, w, C]`.
 
-    The code depends on the place in the clip for its first few frames only: preceding frames get the last one's.
+    The code depends on the place in the clip for its first few frames only: preceding frames get the last one's. With a
+    `tile`, it is made in tiles of so many cells.
     """
     layout = model.segment
     video = jnp.ones((1 + layout.latents * model.vae.stride_time, model.height, model.width, 3))
-    code = vae.encode(model.vae, params["vae"], video)
+    if tile:
+        code = vae_tiling.encode(model.vae, params["vae"], video, tile=tile)
+    else:
+        code = vae.encode(model.vae, params["vae"], video)
     return jnp.concatenate([code, jnp.broadcast_to(code[-1:], (layout.preceding, *code.shape[1:]))])

@@ -20,7 +20,7 @@ from mirage_jax.models.generator import Generator
 from mirage_jax.world import align, dynamic, pixels, reference
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.control import control_latents, ones_code
-from mirage_jax.world.state import RolloutState, Scene, decode, look, memorable_depth
+from mirage_jax.world.state import RolloutState, Scene, decode, decode_stream, look, memorable_depth
 
 
 @struct.dataclass
@@ -207,10 +207,10 @@ def _segment(
     latents = _denoise(config, params, state, control, references, references_valid, text, noise_key)[1:]
 
     # Decode.
-    decoder = state.decoder
-    if layout.overlap == "reencode":  # the segment is a clip of its own, which starts at the overlap
-        _, decoder = decode(config, params, state.context[-1:])
-    decoded, decoder = decode(config, params, latents, decoder)
+    if layout.overlap == "carry":
+        decoded, decoder = decode_stream(config, params, latents, state.decoder)
+    else:  # the segment is a clip of its own, which starts at the overlap
+        decoded, decoder = decode(config, params, jnp.concatenate([state.context[-1:], latents]))[1:], None
 
     # Look and write.
     shown, at = decoded[time - 1 :: time], cameras[time - 1 :: time]
@@ -295,7 +295,7 @@ def _read(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera
 
 
 def _ones(config: WorldConfig, params: Any) -> jax.Array:
-    return params["ones"] if "ones" in params else ones_code(config.model, params)
+    return params["ones"] if "ones" in params else ones_code(config.model, params, config.vae_tile)
 
 
 def _dit_weights(config: WorldConfig, params: Any) -> Any:

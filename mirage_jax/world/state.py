@@ -30,7 +30,7 @@ class RolloutState:
 
     Attributes:
       memory: what has been seen, in 3D.
-      decoder: cache of the VAE decoder, so that segments join without a seam.
+      decoder: cache of the VAE decoder, so that segments join without a seam; None where each is a clip of its own.
       context: `[P + 1, h, w, C]` the latest clean latents; the last one is where the next segment begins.
       context_cameras: `Camera[P + 1]` on the latent grid.
       context_valid: bool `[P + 1]`; False before the video has that many frames.
@@ -131,7 +131,8 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
     model = config.model
     pixels = frames.astype(jnp.float32) / 127.5 - 1.0
     latents, _ = vae.encode_stream(model.vae, params["vae"], pixels)
-    _, decoder = decode(config, params, latents)
+    carried = model.segment.overlap == "carry"
+    decoder = decode_stream(config, params, latents)[1] if carried else None
 
     # A latent frame has the camera of its last pixel frame.
     pixels, shown = pixels[:: model.vae.stride_time], cameras[:: model.vae.stride_time]
@@ -172,12 +173,18 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
     )
 
 
-def decode(config: WorldConfig, params: Any, latents: chex.Array, cache: vae.Cache = None):
-    """Frames of the next latents of a stream, and the cache to carry: `vae.decode_stream`, in tiles where so chosen."""
-    if not config.decode_tile:
+def decode_stream(config: WorldConfig, params: Any, latents: chex.Array, cache: vae.Cache = None):
+    """`vae.decode_stream`, in tiles where the config says so."""
+    if not config.vae_tile:
         return vae.decode_stream(config.model.vae, params["vae"], latents, cache)
-    tile = config.decode_tile
-    return vae_tiling.decode_stream(config.model.vae, params["vae"], latents, cache, tile=tile)
+    return vae_tiling.decode_stream(config.model.vae, params["vae"], latents, cache, tile=config.vae_tile)
+
+
+def decode(config: WorldConfig, params: Any, latents: chex.Array) -> jax.Array:
+    """`vae.decode`, in tiles where the config says so."""
+    if not config.vae_tile:
+        return vae.decode(config.model.vae, params["vae"], latents)
+    return vae_tiling.decode(config.model.vae, params["vae"], latents, tile=config.vae_tile)
 
 
 def look(
