@@ -2,7 +2,7 @@
 
 Writes `NAME.json` (every figure), `NAME.md` (the table), and what ran beside them. A suite is a
 module with `measure() -> dict` and `markdown(record) -> str`; it is added by a line below. Its OPTIONS name the flags
-that `measure` takes as arguments.
+that `measure` takes as arguments, and `stage_config`, which gives the config of a training stage by name.
 """
 
 from __future__ import annotations

@@ -162,11 +162,15 @@ def _entry(
     decode: Callable[[io.BytesIO], np.ndarray],
 ) -> np.ndarray | None:
     """A map in an archive, or None if it has none of that name. Raises `UserError` if it is damaged."""
-    if path not in archives or name not in archives[path].namelist():
+    if path not in archives:
         return None
     try:
-        value = decode(io.BytesIO(archives[path].read(name)))
-    except (KeyError, *_DAMAGE) as error:
+        entry = archives[path].getinfo(name)
+    except KeyError:
+        return None
+    try:
+        value = decode(io.BytesIO(archives[path].read(entry)))
+    except (KeyError, *_DAMAGE) as error:  # KeyError: there is no channel Z
         raise UserError(f"{path}: {name} cannot be read ({error})") from error
     if value.ndim != 2:
         raise UserError(f"{path}: {name} is of shape {value.shape}, expected a map [h, w]")
