@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mirage_jax.data import tolerance
-from mirage_jax.data.sharing import Share
+from mirage_jax.data.sharing import Parts
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.errors import UserError
 
@@ -165,8 +165,8 @@ def clips(
     *,
     batch_size: int,
     seed: int,
-    share: int = 0,
-    shares: int = 1,
+    parts: Sequence[int] = (0,),
+    count: int = 1,
     workers: int = 0,
     skipped: tolerance.Skipped | None = None,
     texts: TextEmbeddings | None = None,
@@ -174,25 +174,22 @@ def clips(
 ) -> grain.IterDataset:
     """Endless shuffled batches of whole coded clips: deterministic, and checkpointable through its iterator.
 
-    The shares, one after the other, are the batch that a single share would be, in the same order.
+    The parts, in their order, are the batch that a single process would read.
 
     Args:
       source: of `load_source`.
-      batch_size: samples of a batch over all shares.
+      batch_size: samples of a whole batch.
       seed: of the order.
-      share, shares: which part of every batch to give, out of how many.
+      parts, count: which equal parts of every batch to give, out of how many.
       workers: processes that read; 0 reads in this one.
       skipped: counts samples that cannot be read, for which a neighbour stands in; None makes them an error.
       texts: embeddings of all captions and of the empty prompt: batches then have `text [B, tokens, dim]`.
       text_dropout: probability with which a caption is replaced by the empty prompt.
 
     Raises:
-      UserError: if the batch does not divide into the shares, there are too few samples for it, or the empty prompt is
+      UserError: if the batch does not divide into the parts, there are too few samples for it, or the empty prompt is
         missing where it is needed.
     """
-    if batch_size % shares:
-        raise UserError(f"batch_size {batch_size} does not divide into {shares} shares")
-    local = batch_size // shares
     if len(source) < batch_size:
         raise UserError(f"{len(source)} coded clips are too few for a batch of {batch_size}")
     if texts is not None and text_dropout and "" not in texts:
@@ -201,10 +198,10 @@ def clips(
     shuffled = shuffled.seed(seed).shuffle().repeat()
     if texts is not None:
         shuffled = shuffled.random_map(_WithText(texts, text_dropout))
+    shared = Parts(shuffled, batch_size, parts, count)
     dataset = (
-        Share(shuffled, local, share, shares)
-        .map(_arrays)
-        .batch(local, drop_remainder=True)
+        shared.map(_arrays)
+        .batch(shared.local, drop_remainder=True)
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
     )
     if workers:

@@ -9,7 +9,7 @@ import grain
 import numpy as np
 
 from mirage_jax.data import tolerance
-from mirage_jax.data.sharing import Share
+from mirage_jax.data.sharing import Parts
 from mirage_jax.errors import UserError
 
 _PER_CLIP = ("caption", "source", tolerance.SKIPPED)
@@ -29,8 +29,8 @@ def clips(
     batch_size: int,
     frames: int,
     seed: int,
-    share: int = 0,
-    shares: int = 1,
+    parts: Sequence[int] = (0,),
+    count: int = 1,
     workers: int = 0,
     fields: Sequence[str] | None = None,
     windows_per_clip: int = 1,
@@ -38,16 +38,16 @@ def clips(
 ) -> grain.DatasetIterator:
     """An endless iterator of batches of random windows of clips.
 
-    The order depends on the seed only, not on `workers`, and the shares, one after the other, are the batch that a
-    single share would be. The position is saved and restored with `grain.checkpoint.CheckpointSave` and
-    `CheckpointRestore`; it fits the same share and worker counts only.
+    The order depends on the seed only, not on `workers`, and the parts, in their order, are the batch that a single
+    process would read. The position is saved and restored with `grain.checkpoint.CheckpointSave` and
+    `CheckpointRestore`; it fits the same parts and worker counts only.
 
     Args:
       source: what `load_source` returns, or any list of such dicts.
-      batch_size: windows of a batch over all shares.
+      batch_size: windows of a whole batch.
       frames: length of a window, 4k + 1.
       seed: decides the order and the windows.
-      share, shares: which part of every batch to give, out of how many.
+      parts, count: which equal parts of every batch to give, out of how many.
       workers: reading processes; 0 reads in the calling process.
       fields: what to keep of the source's fields; all if None.
       windows_per_clip: windows cut from a clip each time it is read; consecutive in the order, so that one
@@ -62,14 +62,11 @@ def clips(
     """
     if frames < 1 or frames % 4 != 1:
         raise UserError(f"frames is {frames}, expected 4k + 1 (for example 17)")
-    if not 0 <= share < shares:
-        raise UserError(f"share is {share}, expected 0 to {shares - 1}")
-    if windows_per_clip < 1 or batch_size % (windows_per_clip * shares):
+    if windows_per_clip < 1 or batch_size % (windows_per_clip * count):
         raise UserError(
             f"batch_size is {batch_size}, expected a multiple of windows_per_clip ({windows_per_clip}) x "
-            f"shares ({shares})"
+            f"parts ({count})"
         )
-    local = batch_size // windows_per_clip // shares
     readable = source if skipped is None else tolerance.Tolerant(source)
     length = next(len(v) for v in readable[0].values() if not isinstance(v, str))
     if frames > length:
@@ -79,7 +76,8 @@ def clips(
         return _windows(clip, frames, windows_per_clip, fields, rng)
 
     dataset = grain.MapDataset.source(readable).seed(seed).shuffle().repeat().random_map(cut)
-    dataset = Share(dataset, local, share, shares).batch(local, drop_remainder=True).map(_merge)
+    shared = Parts(dataset, batch_size // windows_per_clip, parts, count)
+    dataset = shared.batch(shared.local, drop_remainder=True).map(_merge)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     iterable = dataset.to_iter_dataset(options)
     if workers:

@@ -1,26 +1,37 @@
-"""Which part of every batch a process reads."""
+"""Which parts of every batch a process reads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import grain
 
+from mirage_jax.errors import UserError
 
-class Share(grain.MapDataset):
-    """Of every `size * shares` elements of a data set, the `size` from `size * share` on.
 
-    The shares, one after the other, are the batch that a single process would read, in the same order.
+class Parts(grain.MapDataset):
+    """Of every batch of a data set, cut into equal parts, some: one after the other.
+
+    All parts together, in their order, are the batches that a single process would read.
     """
 
-    def __init__(self, parent: grain.MapDataset, size: int, share: int, shares: int):
-        """Args: the whole data set, how many of its elements make a batch of this share, which share, of how many."""
+    def __init__(self, parent: grain.MapDataset, batch_size: int, parts: Sequence[int], count: int):
+        """Args: the whole data set, elements of a batch, which of its parts, out of how many.
+
+        Raises:
+          UserError: if the batch does not divide into the parts, or there is no such part.
+        """
         super().__init__(parent)
-        self._size, self._share, self._shares = size, share, shares
+        if not parts or min(parts) < 0 or max(parts) >= count or batch_size % count:
+            raise UserError(f"a batch of {batch_size} has no parts {list(parts)} of {count} equal ones")
+        self._batch, self._size, self._parts, self._count = batch_size, batch_size // count, tuple(parts), count
+        self.local = self._size * len(self._parts)
 
     def __len__(self) -> int:
-        return len(self._parent) // self._shares
+        return len(self._parent) // self._count * len(self._parts)
 
     def __getitem__(self, index: Any) -> Any:
-        batch, place = divmod(index, self._size)
-        return self._parent[(batch * self._shares + self._share) * self._size + place]
+        batch, place = divmod(index, self.local)
+        part, place = divmod(place, self._size)
+        return self._parent[batch * self._batch + self._parts[part] * self._size + place]

@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mirage_jax.errors import UserError
 from mirage_jax.evaluation import train_program
 from mirage_jax.models import config as model_config
 from mirage_jax.models import partition, quantize, vae, vae_tiling
@@ -152,7 +151,9 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
         `topology`, `int8`, `tile`, `batch`.
       model: whose programs.
     """
-    mesh = partition.make_mesh(spec["mesh"], _devices(math.prod(spec["mesh"].values()), spec.get("topology")))
+    mesh = partition.make_mesh(
+        spec["mesh"], train_program.devices(math.prod(spec["mesh"].values()), spec.get("topology"))
+    )
     build = {
         "denoise": lambda: denoise(model, mesh, spec.get("int8", False)),
         "train": lambda: train_program.train_step(model, mesh, spec["batch"]),
@@ -181,18 +182,6 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
         "device": mesh.devices.flat[0].device_kind,
         "seconds": round(time.perf_counter() - started, 1),
     }
-
-
-def _devices(count: int, topology: str | None) -> list[Any]:
-    if topology is None:
-        devices = jax.devices("cpu")
-    else:
-        from jax.experimental import topologies
-
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    if len(devices) < count:
-        raise UserError(f"{topology or 'this process'} has {len(devices)} devices, the mesh needs {count}")
-    return list(devices[:count])
 
 
 def _essence(message: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
+from mirage_jax.errors import UserError
 from mirage_jax.evaluation import collectives
 from mirage_jax.memory import splat
 from mirage_jax.models import config as model_config
@@ -72,7 +74,9 @@ def abstract_stage(model: ModelConfig) -> Stage:
         return inner.init(key, jnp.zeros((2, *grid, channels)), jnp.zeros(2), control=control, text=text)["params"]
 
     frozen = {
-        "dit": jax.tree.map(lambda x: Shape(x.shape, jnp.bfloat16), jax.eval_shape(init, jax.random.key(0))["dit"])
+        "dit": jax.tree.map(
+            lambda x: Shape(x.shape, jnp.bfloat16), jax.eval_shape(lambda: init(jax.random.key(0)))["dit"]
+        )
     }
     if "ones" in model.segment.control:
         size = model.height // model.vae.stride_space, model.width // model.vae.stride_space
@@ -115,10 +119,10 @@ def train_step(model: ModelConfig, mesh: Mesh, batch: int, accumulate: int = 1):
     Returns:
       The `jax.jit` function, to be lowered within `partition.activated(mesh)`, and `(state, frozen, batch, key)`.
     """
-    partition.batch_share(mesh, batch // accumulate)
+    partition.batch_parts(mesh, batch // accumulate)
     config, stage = settings(batch, accumulate), abstract_stage(model)
     transform = optimizer.make(config)
-    state = jax.eval_shape(lambda key: step.create(stage, transform, key, stage.frozen, {}), jax.random.key(0))
+    state = jax.eval_shape(lambda frozen: step.create(stage, transform, jax.random.key(0), frozen, {}), stage.frozen)
     layout, frozen_layout, _ = step.shardings(stage, config, transform, mesh)
 
     def placed(tree, shardings):
@@ -129,16 +133,33 @@ def train_step(model: ModelConfig, mesh: Mesh, batch: int, accumulate: int = 1):
     return step.make_step(stage, config, transform, mesh, layout).__wrapped__, arguments
 
 
+def devices(count: int, topology: str | None) -> list[Any]:
+    """Virtual CPU devices of this process, or TPUs that are described and not there ("v5p:2x4x4"; needs libtpu).
+
+    Raises:
+      UserError: if there are fewer than `count`.
+    """
+    if topology is None:
+        found = jax.devices("cpu")
+    else:
+        from jax.experimental import topologies
+
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    if len(found) < count:
+        raise UserError(f"{topology or 'this process'} has {len(found)} devices, the mesh needs {count}")
+    return list(found[:count])
+
+
 def compile_step(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
     """Compiles one step; bytes per device, FLOPs of all devices, and the collectives that one device runs.
 
     Args:
-      spec: `mesh` {axis: size}, `batch`, and optionally `accumulate`, `layers` and `remat`.
+      spec: `mesh` {axis: size}, `batch`, and optionally `accumulate`, `layers`, `remat` and `topology` (of `devices`).
       model: to take fewer layers of.
     """
     model = with_layers(model, spec.get("layers", model.dit.layers))
     model = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat=spec.get("remat", model.dit.remat)))
-    mesh = partition.make_mesh(spec["mesh"])
+    mesh = partition.make_mesh(spec["mesh"], devices(math.prod(spec["mesh"].values()), spec.get("topology")))
     started = time.perf_counter()
     with partition.activated(mesh):
         function, arguments = train_step(model, mesh, spec["batch"], spec.get("accumulate", 1))

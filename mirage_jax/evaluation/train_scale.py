@@ -7,6 +7,7 @@ figure for all blocks follows in a straight line, since blocks are alike. Rows i
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -38,6 +39,8 @@ MESHES = {
 
 The last axis lies within a node: gathering weights moves more than trading heads for tokens.
 """
+TOPOLOGIES = {8: "v5p:2x2x2", 32: "v5p:2x4x4", 256: "v5p:4x8x8"}
+"""TPUs whose compiler says what memory the step takes; compiled where the package libtpu is installed."""
 LAYERS = (2, 4)
 NODE = 8
 """Neighbouring devices that share the fast links of a GPU node."""
@@ -59,8 +62,9 @@ SHARE = 0.4
 def rows() -> list[dict[str, Any]]:
     """What is compiled, in order."""
     return [
-        {"mesh": mesh, "layers": layers, "batch": BATCH, "accumulate": accumulate}
-        for mesh, accumulate in MESHES.values()
+        {"mesh": mesh, "layers": layers, "batch": BATCH, "accumulate": accumulate, **where}
+        for devices, (mesh, accumulate) in MESHES.items()
+        for where in ({}, {"topology": TOPOLOGIES[devices]})
         for layers in LAYERS
     ]
 
@@ -72,7 +76,9 @@ def measure(out: pathlib.Path) -> dict[str, Any]:
     record = json.loads(target.read_text()) if target.exists() else {"rows": []}
     record |= {"model": MODEL, "layers": layers, "jax": jax.__version__}
     done = [row["spec"] for row in record["rows"]]
-    for spec in tqdm.tqdm([spec for spec in rows() if spec not in done], unit="program", dynamic_ncols=True):
+    have_tpu = importlib.util.find_spec("libtpu") is not None
+    missing = [spec for spec in rows() if spec not in done and (have_tpu or "topology" not in spec)]
+    for spec in tqdm.tqdm(missing, unit="program", dynamic_ncols=True):
         record["rows"].append({"spec": spec, **summary(_compile_elsewhere(spec))})
         write_json(target, record)
     return record
@@ -94,9 +100,15 @@ def summary(compiled: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in compiled.items() if name != "collectives"} | {"traffic": summed}
 
 
-def whole(record: dict[str, Any], devices: int) -> dict[str, Any]:
-    """The figures of one mesh for all blocks, on the line through those of two and four."""
-    found = {row["spec"]["layers"]: row for row in record["rows"] if _devices(row["spec"]) == devices}
+def whole(record: dict[str, Any], devices: int, tpu: bool = False) -> dict[str, Any] | None:
+    """The figures of one mesh for all blocks, on the line through those of two and four; None if they are not there."""
+    found = {
+        row["spec"]["layers"]: row
+        for row in record["rows"]
+        if _devices(row["spec"]) == devices and ("topology" in row["spec"]) == tpu
+    }
+    if set(found) != set(LAYERS):
+        return None
     few, more = (found[layers] for layers in LAYERS)
     blocks = (record["layers"] - LAYERS[0]) / (LAYERS[1] - LAYERS[0])
 
@@ -124,24 +136,25 @@ def step_time(figures: dict[str, Any], devices: int, chip: str) -> tuple[float, 
 
 def markdown(record: dict[str, Any]) -> str:
     """Tables: memory, exchanges, expected time, and what grows too large first."""
-    compiled = {devices: whole(record, devices) for devices in MESHES}
+    compiled = {devices: figures for devices in MESHES if (figures := whole(record, devices))}
     lines = [
         f"{record['model']}, stage 1 (side branch trained in float32, DiT frozen in bfloat16, full rematerialisation), "
         f"global batch {BATCH}, clips of {train_program.CLIP_LATENTS} latent frames, JAX {record['jax']}.",
         "",
         f"Compiled ahead of time for virtual CPU devices with {LAYERS[0]} and {LAYERS[1]} DiT blocks; figures for "
-        f"{record['layers']} blocks are on the straight line through the two. Temporaries are "
-        "those of the CPU compiler and no guide to an accelerator: they grow by gigabytes a block, although a block is "
-        "computed again (it seems to merge what is computed again with the first), and hold attention maps in "
-        "float32; suite `compile` has the figures of the TPU compiler. Gradients are summed with all-reduce here, "
-        "where a GPU or TPU uses reduce-scatter, half the bytes.",
+        f"{record['layers']} blocks are on the straight line through the two. Temporaries are those of the compiler "
+        "of TPU v5p for the same mesh (those of the CPU compiler are no guide to an accelerator: it merges what is "
+        "computed again with the first time, and stores attention maps). Exchanges are counted in the CPU program, "
+        "where gradients are summed with all-reduce; a GPU or TPU uses reduce-scatter, half the bytes.",
         "",
-        "| devices | mesh | accumulated parts | arguments GB | temporaries GB | PFLOP per device |",
+        "| devices | mesh | accumulated parts | arguments GB | temporaries GB (v5p) | PFLOP per device |",
         "|---|---|---|---|---|---|",
     ]
     for devices, x in compiled.items():
         mesh = " x ".join(f"{axis} {size}" for axis, size in x["mesh"].items())
-        numbers = f"{x['arguments'] / 1e9:.1f} | {x['temporaries'] / 1e9:.1f} | {x['flops'] / devices / 1e15:.2f}"
+        tpu = whole(record, devices, tpu=True)
+        temporaries = f"{tpu['temporaries'] / 1e9:.1f}" if tpu else "not compiled"
+        numbers = f"{x['arguments'] / 1e9:.1f} | {temporaries} | {x['flops'] / devices / 1e15:.2f}"
         lines.append(f"| {devices} | {mesh} | {x['accumulate']} | {numbers} |")
     lines += [
         "",

@@ -178,32 +178,38 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(batch_axes(mesh)))
 
 
-def batch_share(mesh: Mesh, batch_size: int) -> tuple[int, int]:
-    """Which share of each batch this process reads: `(share, shares)`.
+def batch_parts(mesh: Mesh, batch_size: int) -> tuple[tuple[int, ...], int]:
+    """Which of the equal, consecutive parts of each batch this process reads, and out of how many.
 
-    Processes whose devices differ in `tensor` or `sequence` only read the same share.
+    Processes whose devices differ in `tensor` or `sequence` only read the same parts. They need not be neighbours: on a
+    torus, a mesh lies as its links do.
 
     Raises:
-      UserError: if the mesh does not divide the batch, or this process holds parts of it that are not one of equal,
-        consecutive shares.
+      UserError: if the mesh does not divide the batch.
     """
     axes = batch_axes(mesh)
-    parts = math.prod(mesh.shape[name] for name in axes)
-    if batch_size % parts:
-        raise UserError(f"batch_size={batch_size} does not divide over {' x '.join(axes)} = {parts} parts of the mesh")
-    rows = batch_sharding(mesh).addressable_devices_indices_map((parts,))
-    mine = sorted({index[0].indices(parts)[0] for index in rows.values()})
-    if mine[-1] - mine[0] + 1 != len(mine) or parts % len(mine) or mine[0] % len(mine):
-        raise UserError(
-            f"mesh {dict(mesh.shape)}: process {jax.process_index()} holds parts {mine} of each batch, expected one of "
-            "equal shares; order the axes so that data comes first"
-        )
-    return mine[0] // len(mine), parts // len(mine)
+    count = math.prod(mesh.shape[name] for name in axes)
+    if batch_size % count:
+        raise UserError(f"batch_size={batch_size} does not divide over {' x '.join(axes)} = {count} parts of the mesh")
+    rows = batch_sharding(mesh).addressable_devices_indices_map((count,))
+    return tuple(sorted({index[0].indices(count)[0] for index in rows.values()})), count
 
 
 def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """Host arrays (this process's share of the batch) as global device arrays."""
-    return {name: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for name, value in batch.items()}
+    """Host arrays, the parts of the batch that `batch_parts` says one after the other, as global device arrays."""
+    parts, count = batch_parts(sharding.mesh, 0)
+
+    def place(value: np.ndarray) -> jax.Array:
+        size = len(value) // len(parts)
+
+        def rows(index: tuple[slice, ...]) -> np.ndarray:
+            part = index[0].indices(size * count)[0] // size
+            start = parts.index(part) * size
+            return value[start : start + size] if count > 1 else value
+
+        return jax.make_array_from_callback((size * count, *value.shape[1:]), sharding, rows)
+
+    return {name: place(np.asarray(value)) for name, value in batch.items()}
 
 
 @contextlib.contextmanager

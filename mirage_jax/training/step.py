@@ -43,8 +43,9 @@ def shardings(stage: Stage, config: Any, transform: optax.GradientTransformation
     Raises:
       UserError: if a rule matches nothing or does not fit.
     """
+    # The key is made inside, for meshes of devices that are only described.
     make = functools.partial(create, stage, transform)
-    state = jax.eval_shape(make, jax.random.key(0), stage.frozen, stage.start)
+    state = jax.eval_shape(lambda frozen, start: make(jax.random.key(0), frozen, start), stage.frozen, stage.start)
     parts = [name for name in (*state.params, *stage.frozen) if name in partition.WAN_RULES]
     rules = config.sharding_rules or partition.rules_for(*parts)
     trees = {"state": state, "frozen": stage.frozen, "start": stage.start}

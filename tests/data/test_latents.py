@@ -84,7 +84,7 @@ def test_captions_become_embeddings_and_are_dropped_alike_for_any_number_of_shar
     kinds = np.concatenate([batch["text"][:, 0, 0] for batch in whole])
     captioned = np.concatenate([batch["text"][:, 0, 0] for batch in _ordered(source, texts=texts)])
     assert set(captioned) == {1.0, 2.0} and (kinds <= captioned).all() and (kinds < captioned).any()
-    shares = [_ordered(source, texts=texts, text_dropout=0.5, share=i, shares=2) for i in (0, 1)]
+    shares = [_ordered(source, texts=texts, text_dropout=0.5, parts=(i,), count=2) for i in (0, 1)]
     for batch, a, b in zip(whole, *shares, strict=True):
         for name, value in batch.items():
             np.testing.assert_array_equal(value, np.concatenate([a[name], b[name]]))

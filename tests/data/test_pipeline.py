@@ -59,11 +59,19 @@ def test_every_epoch_reads_every_clip_in_another_order():
     assert list(first) != list(second)
 
 
-def test_shares_make_the_batch_of_one_process():
+def test_parts_make_the_batch_of_one_process():
     whole = take(5, batch_size=4, windows_per_clip=2)
-    shares = [take(5, batch_size=4, windows_per_clip=2, share=i, shares=2) for i in (0, 1)]
-    joined = [{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*shares, strict=True)]
+    parts = [take(5, batch_size=4, windows_per_clip=2, parts=(i,), count=2) for i in (0, 1)]
+    joined = [{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*parts, strict=True)]
     assert same(whole, joined)
+
+
+def test_parts_of_one_process_need_not_be_neighbours():
+    whole = take(5, batch_size=8)
+    outer, inner = (take(5, batch_size=8, parts=parts, count=4) for parts in ((0, 3), (1, 2)))
+    for batch, a, b in zip(whole, outer, inner, strict=True):
+        for name, value in batch.items():
+            np.testing.assert_array_equal(value, np.concatenate([a[name][:2], b[name], a[name][2:]]))
 
 
 class Broken(Counting):
@@ -155,8 +163,8 @@ def test_position_is_saved_and_restored(tmp_path):
         ({"frames": 6}, "frames is 6, expected 4k"),
         ({"frames": 17}, "clips have 13 frames"),
         ({"windows_per_clip": 3}, "multiple of windows_per_clip"),
-        ({"share": 2, "shares": 2}, "share is 2"),
-        ({"share": 0, "shares": 4}, "multiple of windows_per_clip"),
+        ({"parts": (2,), "count": 2}, r"no parts \[2\] of 2"),
+        ({"parts": (0,), "count": 4}, "multiple of windows_per_clip"),
     ],
 )
 def test_bad_requests(options, message):

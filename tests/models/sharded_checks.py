@@ -119,6 +119,18 @@ def constrained():
     return {"default": spec(()), "rule": spec([("activations/tokens", (None, None, "sequence"))])}
 
 
+def batches():
+    """Whether a batch lies as it should on a mesh whose devices are in another order, as on a torus."""
+    order = np.array(jax.devices())[[0, 1, 4, 5, 2, 3, 6, 7]]
+    same = {}
+    for name, axes in {"data": {"data": 8}, "both": {"data": 2, "fsdp": 2, "tensor": 2}}.items():
+        mesh = partition.make_mesh(axes, list(order))
+        batch = {"x": np.arange(16 * 3).reshape(16, 3)}
+        placed = partition.put_batch(batch, partition.batch_sharding(mesh))["x"]
+        same[name] = bool(np.array_equal(np.asarray(placed), batch["x"])) and not placed.sharding.is_fully_replicated
+    return same
+
+
 def exchanges():
     """What `collectives` reads from a program of known exchanges: a sum in a loop of 5, one gathering, one swap."""
     mesh = partition.make_mesh({"data": 2, "tensor": 4})
@@ -135,5 +147,7 @@ def exchanges():
 
 
 if __name__ == "__main__":
-    checks = {name: globals()[name] for name in ("attention", "refusals", "memory", "constrained", "exchanges")}
+    checks = {
+        name: globals()[name] for name in ("attention", "refusals", "memory", "constrained", "batches", "exchanges")
+    }
     print("RESULT " + json.dumps({name: check() for name, check in checks.items()}), file=sys.stdout)

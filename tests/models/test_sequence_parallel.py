@@ -58,6 +58,10 @@ def test_tokens_are_split_as_the_rule_says(found):
     assert found["constrained"] == {"default": True, "rule": False}
 
 
+def test_batch_lies_on_a_mesh_in_any_order_of_devices(found):
+    assert found["batches"] == {"data": True, "both": True}
+
+
 def test_collectives_of_a_known_program(found):
     """All-reduce of 8x16 floats among 2, five times; gathering of 32x16 among 4; swap of the same size among 4."""
     block, whole = 8 * 16 * 4, 32 * 16 * 4

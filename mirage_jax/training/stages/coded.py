@@ -23,13 +23,13 @@ def batches(config: Any, skipped: Skipped, dit: DiTConfig | None = None) -> Any:
     Raises:
       UserError: if a model with text has no such file, or it does not fit.
     """
-    share, shares = partition.batch_share(partition.make_mesh(dict(config.mesh)), config.batch_size)
+    parts, count = partition.batch_parts(partition.make_mesh(dict(config.mesh)), config.batch_size)
     return latents.clips(
         latents.load_source(config.data, config.split),
         batch_size=config.batch_size,
         seed=config.seed,
-        share=share,
-        shares=shares,
+        parts=parts,
+        count=count,
         workers=config.workers,
         skipped=skipped,
         texts=_texts(config, dit),

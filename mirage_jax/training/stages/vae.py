@@ -47,15 +47,15 @@ def make(config: Any) -> Stage:
         return total, {"squared_error": squared, "absolute_error": absolute, "kl": kl}
 
     def batches():
-        share, shares = partition.batch_share(partition.make_mesh(dict(config.mesh)), config.batch_size)
+        parts, count = partition.batch_parts(partition.make_mesh(dict(config.mesh)), config.batch_size)
         source = data.load_source(config.data, config.split, fields=("frames",))
         return pipeline.clips(
             source,
             batch_size=config.batch_size,
             frames=config.frames,
             seed=config.seed,
-            share=share,
-            shares=shares,
+            parts=parts,
+            count=count,
             workers=config.workers,
             windows_per_clip=config.windows_per_clip,
             skipped=skipped,
