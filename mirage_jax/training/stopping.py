@@ -47,4 +47,4 @@ class StopRequests:
             os.kill(os.getpid(), signal.SIGTERM)
             return
         self._asked = True
-        signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -27,10 +27,10 @@ class Counting:
         return f"Counting({self.count})"
 
 
-def take(count, source=None, **changes):
+def take(number, source=None, **changes):
     options = {"batch_size": 2, "frames": 5, "seed": 0} | changes
     batches = pipeline.clips(source or Counting(6), **options)
-    return [next(batches) for _ in range(count)]
+    return [next(batches) for _ in range(number)]
 
 
 def numbers(batches):
