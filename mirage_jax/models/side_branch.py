@@ -34,9 +34,6 @@ class SideBranchConfig:
     output_hint: bool = False
 
 
-WAN22_TI2V_5B_SIDE = SideBranchConfig(control_channels=96)
-
-
 def hinted_blocks(config: DiTConfig) -> range:
     """Indices of the DiT blocks that receive a hint."""
     return range(0, config.layers, EVERY)

@@ -10,7 +10,7 @@ import pytest
 
 from mirage_jax.models.dit import WAN22_TI2V_5B, DiTConfig
 from mirage_jax.models.generator import Generator
-from mirage_jax.models.side_branch import WAN22_TI2V_5B_SIDE, SideBranchConfig, side_params_from_dit
+from mirage_jax.models.side_branch import SideBranchConfig, side_params_from_dit
 
 DIT = DiTConfig(dim=24, ffn_dim=32, heads=2, layers=1, in_channels=4, freq_dim=16)
 SIDE = SideBranchConfig(control_channels=5, output_hint=True)
@@ -201,7 +201,7 @@ def test_wrong_inputs_are_named():
 
 def test_wan22_ti2v_5b_is_a_config():
     """The full-size model has exactly the published number of parameters."""
-    generator = Generator(WAN22_TI2V_5B, WAN22_TI2V_5B_SIDE)
+    generator = Generator(WAN22_TI2V_5B, SideBranchConfig(control_channels=96))
     inputs = {
         "target": jax.ShapeDtypeStruct((1, 2, 2, 48), jnp.float32),
         "timesteps": jax.ShapeDtypeStruct((1,), jnp.float32),
