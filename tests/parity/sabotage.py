@@ -20,12 +20,14 @@ import numpy as np
 import pytest
 import report
 
+from mirage_jax.data import text
 from mirage_jax.diffusion import flow, samplers
-from mirage_jax.models import attention, layers, rope, side_branch, umt5, vae, vae_layers
+from mirage_jax.models import attention, depth_anything, layers, rope, side_branch, umt5, vae, vae_layers
 from mirage_jax.weights import vae_layouts, wan_layouts
 
 DIT, SAMPLER, VAE = "test_generator_parity.py", "test_samplers_parity.py", "test_vae_parity.py"
 TEXT = "test_text_parity.py"
+DEPTH = "test_depth_parity.py::test_map_and_gradient_by_the_picture"
 
 
 class Break(NamedTuple):
@@ -221,6 +223,32 @@ BREAKS = (
         "position bias of distances turned round",
         f"{TEXT}::test_encoder",
         ((umt5, "toeplitz", lambda f: lambda values: jnp.swapaxes(f(values), -1, -2)),),
+    ),
+    Break("prompts", "not cleaned", f"{TEXT}::test_cleaning", ((text, "clean", lambda _: lambda prompt: prompt),)),
+    Break("tokenizer", "padded with another id", f"{TEXT}::test_spiece_model", ((text, "PAD", lambda _: 3),)),
+    Break(
+        "Depth Anything",
+        "maps resized with their corners where their cells should be, and the other way round",
+        DEPTH,
+        (
+            (
+                depth_anything,
+                "resize_linear",
+                lambda f: lambda grid, rows, columns, *, corners: f(grid, rows, columns, corners=not corners),
+            ),
+        ),
+    ),
+    Break(
+        "Depth Anything",
+        "position embedding resized linearly",
+        DEPTH,
+        (
+            (
+                depth_anything,
+                "resize_cubic",
+                lambda _: lambda grid, rows, columns: depth_anything.resize_linear(grid, rows, columns, corners=False),
+            ),
+        ),
     ),
 )
 
