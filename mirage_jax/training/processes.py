@@ -24,6 +24,7 @@ import io
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
@@ -36,6 +37,7 @@ from mirage_jax.training import hostlist
 START_TIMEOUT = 300  # seconds for all processes to appear: nodes boot, images are pulled
 LOST_AFTER = 100  # seconds without a sign of life until a process counts as lost
 FINISH_TIMEOUT = 1800  # seconds that a finished process waits for its peers: process 0 writes the model
+LAST_WORDS = 3.0  # seconds that a failed process 0 leaves the others to end by themselves
 
 _JOBSET_PORT = 8476
 _SLURM_PORTS = range(61440, 65536)  # above the ports that Linux hands out by itself
@@ -127,7 +129,9 @@ def started(processes: Processes, exit_code: Callable[[BaseException], int]) -> 
     except SystemExit:
         raise
     except BaseException as error:
-        atexit.register(_leave, exit_code(error))  # the last to be registered runs first, so before JAX's shutdown
+        # The last to be registered runs first, so before JAX's shutdown. The coordinator goes last: without it the others
+        # are aborted before they have said what is wrong.
+        atexit.register(_leave, exit_code(error), LAST_WORDS if processes.index == 0 else 0.0)
         raise
 
 
@@ -156,12 +160,13 @@ def _connect(processes: Processes) -> Processes:
     return processes
 
 
-def _leave(code: int) -> None:
-    """Ends the program now; what other modules would do at exit waits for peers or is not worth it."""
+def _leave(code: int, after: float) -> None:
+    """Ends the program in so many seconds; what other modules would do at exit waits for peers or is not worth it."""
     for child in multiprocessing.active_children():
         child.kill()
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(after)
     os._exit(code)
 
 
