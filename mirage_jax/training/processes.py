@@ -37,7 +37,7 @@ from mirage_jax.training import hostlist
 START_TIMEOUT = 300  # seconds for all processes to appear: nodes boot, images are pulled
 LOST_AFTER = 100  # seconds without a sign of life until a process counts as lost
 FINISH_TIMEOUT = 1800  # seconds that a finished process waits for its peers: process 0 writes the model
-LAST_WORDS = 3.0  # seconds that a failed process 0 leaves the others to end by themselves
+LAST_WORDS = 20.0  # seconds that a failed process 0 leaves the others, which may be compiling, to end by themselves
 
 _JOBSET_PORT = 8476
 _SLURM_PORTS = range(61440, 65536)  # above the ports that Linux hands out by itself
@@ -129,8 +129,8 @@ def started(processes: Processes, exit_code: Callable[[BaseException], int]) -> 
     except SystemExit:
         raise
     except BaseException as error:
-        # The last to be registered runs first, so before JAX's shutdown. The coordinator goes last: without it the others
-        # are aborted before they have said what is wrong.
+        # The last to be registered runs first, so before JAX's shutdown. The coordinator goes last: without it the
+        # others are aborted before they have said what is wrong.
         atexit.register(_leave, exit_code(error), LAST_WORDS if processes.index == 0 else 0.0)
         raise
 
