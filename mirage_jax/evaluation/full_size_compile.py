@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -23,6 +20,7 @@ import tqdm
 
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import full_size_programs as programs
+from mirage_jax.evaluation import train_program
 from mirage_jax.io import write_json
 from mirage_jax.models import config as model_config
 
@@ -195,15 +193,7 @@ def _name(spec: dict[str, Any]) -> str:
 
 
 def _compile_elsewhere(spec: dict[str, Any]) -> dict[str, Any]:
-    """One row in a process of its own, which starts with as many virtual devices as it needs."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={_devices(spec)}",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    command = [sys.executable, "-m", programs.__name__, json.dumps(spec)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = train_program.elsewhere(programs.__name__, spec)
     if result.returncode:
         last = [line for line in result.stderr.strip().splitlines() if line.strip()][-1:]
         return {"error": (last or [f"exit {result.returncode}"])[0][:300]}

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -148,6 +150,18 @@ def devices(count: int, topology: str | None) -> list[Any]:
     if len(found) < count:
         raise UserError(f"{topology or 'this process'} has {len(found)} devices, the mesh needs {count}")
     return list(found[:count])
+
+
+def elsewhere(module: str, spec: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Runs a module with a row as its argument, in a process that starts with as many virtual devices as it needs."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={math.prod(spec['mesh'].values())}",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    command = [sys.executable, "-m", module, json.dumps(spec)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def compile_step(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:

@@ -10,10 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 import pathlib
-import subprocess
-import sys
 from collections import defaultdict
 from typing import Any
 
@@ -221,15 +218,7 @@ def _devices(spec: dict[str, Any]) -> int:
 
 
 def _compile_elsewhere(spec: dict[str, Any]) -> dict[str, Any]:
-    """One row in a process of its own, which starts with as many virtual devices as it needs."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={_devices(spec)}",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    command = [sys.executable, "-m", train_program.__name__, json.dumps(spec)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    run = train_program.elsewhere(train_program.__name__, spec)
     if run.returncode:
         raise UserError(f"compiling {spec} failed: {run.stderr.strip().splitlines()[-1:]}")
     return json.loads(run.stdout.strip().splitlines()[-1])

@@ -16,56 +16,25 @@ import jax
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "launch"))
+import tiny
+
 from mirage_jax import weights
-from mirage_jax.data import latents
-from mirage_jax.models import config as model_config
-from mirage_jax.models import vae
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-CHANNELS, STEPS = 24, 40
+STEPS = 40
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Random coded clips, and a model folder with a small VAE."""
     folder = tmp_path_factory.mktemp("kill")
-    rng = np.random.default_rng(0)
-
-    def sample(i):
-        return {
-            "latents": rng.normal(size=(5, 4, 4, CHANNELS)).astype(np.float16),
-            "depth": rng.uniform(1, 9, (5, 4, 4)).astype(np.float16),
-            "dynamic": rng.integers(0, 2, (5, 4, 4), np.uint8),
-            "intrinsics": np.tile(np.array([[3, 0, 2], [0, 3, 2], [0, 0, 1]], np.float32), (5, 1, 1)),
-            "cam2world": np.tile(np.eye(4, dtype=np.float32), (5, 1, 1)),
-            "caption": "",
-            "source": f"clip {i}",
-        }
-
-    latents.write(folder / "data", "train", (5, 4, 4, CHANNELS), (sample(i) for i in range(8)))
-    coder = vae.VAEConfig(
-        latent_channels=CHANNELS,
-        encoder_dim=4,
-        decoder_dim=4,
-        multipliers=(1, 1, 1),
-        blocks=1,
-        time_downsample=(True, True),
-        time_kernels=(1, 1, 1),
-    )
-    model = model_config.ModelConfig(name="tiny", height=32, width=32, fps=15, vae=coder)
-    weights.save(folder / "model", model, {"vae": vae.init(coder, jax.random.key(0))})
+    tiny.make(folder)
     return folder
 
 
 def _start(prepared, workdir):
     """The command of the heads' stage, with every source of its randomness fixed by the config."""
-    command = [
-        *(sys.executable, "-m", "experiments.train", f"--workdir={workdir}"),
-        f"--config={ROOT}/experiments/configs/default_heads.py",
-        *(f"--config.data={prepared}/data", f"--config.init_from={prepared}/model", "--config.warmup_steps=5"),
-        *(f"--config.steps={STEPS}", "--config.batch_size=2", "--config.log_every=1", "--config.checkpoint_every=5"),
-        "--config.preview_every=0",
-    ]
+    command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *tiny.flags(prepared, STEPS)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
