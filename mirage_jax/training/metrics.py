@@ -15,7 +15,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from PIL import Image
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
 
 from mirage_jax import io
 from mirage_jax.errors import UserError
@@ -49,7 +51,7 @@ class MetricWriter:
             with (workdir / "starts.jsonl").open("a") as file:
                 file.write(json.dumps(start) + "\n")
             self._file = self._path.open("a")
-            self._events = SummaryWriter(str(workdir / "events"), purge_step=first_step + 1)
+            self._events = _Events(workdir / "events", first_step)
         self._last = time.time()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -61,8 +63,7 @@ class MetricWriter:
             self._file.write(json.dumps({"step": step, **values, "seconds": round(now - self._last, 2)}) + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
-            for name, value in values.items():
-                self._events.add_scalar(name, value, step)
+            self._events.add(step, *(summary.scalar(name, value) for name, value in values.items()))
         self._last = now
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
@@ -70,7 +71,7 @@ class MetricWriter:
         for name, picture in pictures.items() if self._speaks else ():
             path = self._workdir / "previews" / f"{name}_{step:07d}.png"
             with _clear_about_disk(path):
-                self._events.add_image(name, picture, step, dataformats="HWC")
+                self._events.add(step, summary.image(name, picture, dataformats="HWC"))
                 with io.atomic_path(path) as file:
                     Image.fromarray(picture).save(file)
 
@@ -79,6 +80,33 @@ class MetricWriter:
         if self._speaks:
             self._file.close()
             self._events.close()
+
+
+class _Events:
+    """A TensorBoard file, written in the caller's thread.
+
+    A `SummaryWriter` writes in a thread of its own; once that has met a full disk, it is gone, its queue fills up, and
+    the run hangs. Here the caller gets the error.
+    """
+
+    def __init__(self, folder: pathlib.Path, first_step: int):
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")  # two starts, two files
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # what an earlier start wrote after it is void
+        self._write(event_pb2.Event(step=first_step + 1, session_log=start))
+
+    def add(self, step: int, *parts: Any) -> None:
+        """Writes the values of these summaries as of one step."""
+        values = [value for part in parts for value in part.value]
+        self._write(event_pb2.Event(step=step, summary=type(parts[0])(value=values)))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._writer.write_event(event)
+        self._writer.flush()
 
 
 def rows(path: pathlib.Path) -> list[dict[str, Any]]:

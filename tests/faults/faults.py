@@ -218,7 +218,8 @@ def test_a_peer_that_hangs_is_given_up_and_the_run_goes_on(prepared, whole, tmp_
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs the right to mount a tmpfs")
-def test_a_full_disk_ends_in_one_sentence_and_room_lets_it_go_on(prepared, whole, tmp_path):
+@pytest.mark.parametrize("when", ["between saves", "in a save"])
+def test_a_full_disk_ends_in_one_sentence_and_room_lets_it_go_on(prepared, whole, tmp_path, when):
     workdir = tmp_path / "small"
     workdir.mkdir()
     # Room for three checkpoints of 13 MB, a fourth on its way, and the model.
@@ -229,6 +230,8 @@ def test_a_full_disk_ends_in_one_sentence_and_room_lets_it_go_on(prepared, whole
         filler = workdir / "filler"
         run = launch(prepared, workdir)
         wait(run, workdir, lambda: complete(workdir))
+        if when == "in a save":
+            wait(run, workdir, lambda: unfinished(workdir))
         with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"0" * 4096)
