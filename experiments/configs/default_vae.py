@@ -7,6 +7,7 @@ def get_config():
     """Stage 1 of 4."""
     config = common.base("vae")
     config.init_from = ""  # a model folder whose VAE to go on from
+    config.trains = "all"  # or "decoder": the encoder, and with it every latent, stays as in init_from
     config.data = "data/doom"
     config.frames = 17  # 5 is not enough: the third latent frame would meet a past that training never showed
     config.crop = 64

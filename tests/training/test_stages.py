@@ -94,3 +94,35 @@ def test_unknown_stage_and_part(model, folder):
     config.stage = "tail"
     with pytest.raises(UserError, match="unknown stage, expected one of vae, heads, generator"):
         stages.make(config)
+
+
+def test_a_better_decoder_leaves_every_other_part_as_it_was(model, folder):
+    config = _config(default_vae, model, folder)
+    config.trains = "decoder"
+    config.crop = 0
+    stage = stages.make(config)
+    start = stage.init(jax.random.key(0), stage.frozen, stage.start)
+    assert set(start) == {"decoder"} and set(stage.frozen) == {"encoder"}
+    frames = np.random.default_rng(0).integers(0, 255, (2, 5, 32, 32, 3), np.uint8)
+    keys = jax.random.split(jax.random.key(1), 2)
+    loss, _ = stage.loss(start, stage.frozen, {"frames": frames}, keys)
+
+    config.trains = "all"
+    whole = stages.make(config)
+    assert loss == whole.loss(whole.start, {}, {"frames": frames}, keys)[0]
+
+    trained = jax.tree.map(lambda x: x + 1.0, start)
+    found, params = stage.finish(trained, stage.frozen, None)
+    before, old = weights.load(folder, weights.parts_of(folder))
+    assert found == before and set(params) == set(old) == {"vae", "heads"}
+    jax.tree.map(np.testing.assert_array_equal, params["vae"]["decoder"], trained["decoder"])
+    jax.tree.map(np.testing.assert_array_equal, params["vae"]["encoder"], old["vae"]["encoder"])
+    jax.tree.map(np.testing.assert_array_equal, params["heads"], old["heads"])
+
+
+@pytest.mark.parametrize(("trains", "init_from"), [("decoder", ""), ("encoder", "here")])
+def test_a_decoder_alone_needs_the_model_whose_latents_it_decodes(model, folder, trains, init_from):
+    config = _config(default_vae, model, folder)
+    config.trains, config.init_from = trains, init_from and str(folder)
+    with pytest.raises(UserError, match=r"--config\.trains"):
+        stages.make(config)

@@ -2,6 +2,9 @@
 
 Loss: mean squared error, plus `l1_weight` absolute error, plus a small KL term that keeps latents near unit size. The
 latents are noised by their own posterior, so that what the decoder sees tolerates error.
+
+With `trains` = `decoder` the encoder stays as it is in the model of `init_from`. Latents then keep their meaning, so
+the result is that whole model with a better decoder: its other parts need no new training.
 """
 
 from __future__ import annotations
@@ -26,12 +29,20 @@ _FIRST_LOG_VARIANCE = -5.0
 
 def make(config: Any) -> Stage:
     """The VAE stage of `experiments/configs/default_vae.py`; goes on from the model in `config.init_from`, if given."""
+    if config.trains not in ("all", "decoder"):
+        raise UserError(f"--config.trains={config.trains}: expected 'all' or 'decoder'")
+    decoder_only = config.trains == "decoder"
+    if decoder_only and not config.init_from:
+        raise UserError("--config.trains=decoder needs --config.init_from, a model whose encoder stays")
     model = model_config.from_json(config.model.to_json(), "--config.model")
     coder = model.vae
     earlier = _earlier(config.init_from, coder) if config.init_from else {}
+    kept = {"encoder": earlier.pop("encoder")} if decoder_only else {}
     skipped = Skipped(config.bad_samples)
 
-    def loss(params, _frozen, batch, keys):
+    def loss(params, frozen, batch, keys):
+        params = {**params, **frozen}
+
         def one(frames, key):
             crop_key, noise_key = jax.random.split(key)
             x = _random_crop(crop_key, frames, config.crop).astype(jnp.float32) / 127.5 - 1.0
@@ -66,11 +77,11 @@ def make(config: Any) -> Stage:
         z = vae.encode(coder, params, frames.astype(jnp.float32) / 127.5 - 1.0)
         return jnp.round((vae.decode(coder, params, z) + 1.0) * 127.5).astype(jnp.uint8)
 
-    def preview(params, _frozen, batch):
+    def preview(params, frozen, batch):
         frames = batch["frames"][0]
         rows = [
             np.concatenate(list(np.asarray(v)[:: coder.stride_time]), axis=1)
-            for v in (frames, round_trip(params, frames))
+            for v in (frames, round_trip({**params, **frozen}, frames))
         ]
         return {"reconstruction": np.concatenate(rows)}
 
@@ -79,7 +90,10 @@ def make(config: Any) -> Stage:
         z = vae.moments(coder, params, frames.astype(jnp.float32) / 127.5 - 1.0)[0]
         return z.mean((0, 1, 2)), (z**2).mean((0, 1, 2))
 
-    def finish(params, _frozen, batches):
+    def finish(params, frozen, batches):
+        if decoder_only:
+            whole, parts = weights.load(config.init_from, weights.parts_of(config.init_from))
+            return whole, {**parts, "vae": {**params, **frozen}}
         moments = [code(params, clip) for _ in range(config.statistics_batches) for clip in next(batches)["frames"]]
         mean, square = (np.mean([np.asarray(m[i], np.float64) for m in moments], axis=0) for i in range(2))
         std = np.sqrt(square - mean**2)
@@ -97,7 +111,7 @@ def make(config: Any) -> Stage:
 
     return Stage(
         init=init,
-        frozen={},
+        frozen=kept,
         loss=loss,
         batches=batches,
         preview=preview,
