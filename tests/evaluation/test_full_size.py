@@ -142,3 +142,9 @@ def test_suite_dit_ratio_summarises_pairs():
     summary = full_size_ratio._summary([30.0, 60.0, 45.0], [20.0, 20.0, 30.0])
     assert summary["ratio_of_medians"] == 45 / 20 and summary["ratio_of_minima"] == 1.5
     assert summary["ratio_of_pairs"][1] == 1.5
+
+
+def test_suite_dit_ratio_says_how_large_the_ratio_can_become():
+    found = full_size_ratio._limits([30.0, 45.0, 60.0], [20.0, 20.0, 30.0], operations=3e9, product_rate=2e8)
+    assert found["least"] == 15.0 and found["largest_ratio"] == 3.0
+    assert found["public_share"] == 15 / 45 and found["our_share"] == 0.75
