@@ -56,6 +56,7 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "For latents: model folder with the VAE; default: the shipped one."
 )
 _MIRRORED = flags.DEFINE_bool("mirrored", False, "For latents: also code every clip left-right mirrored.")
+_PIXELS = flags.DEFINE_bool("pixels", False, "For latents: also keep frames, to train with an RGB memory.")
 _SHARDS = flags.DEFINE_integer("shards", 1, "For latents: parts of the data set, which are coded one by one.")
 _SHARD = flags.DEFINE_integer("shard", None, "For latents: code this shard only (0 to shards - 1); default: all.")
 
@@ -122,11 +123,20 @@ def _code() -> Iterator[pathlib.Path]:
     if len(source) < count:
         raise UserError(f"--shards {count}: {path} has only {len(source)} clips in split {_SPLIT.value!r}")
     for shard in left:
-        samples = encode.coded_clips(model, params, source, mirrored=_MIRRORED.value, shard=shard, shards=count)
+        samples = encode.coded_clips(
+            model,
+            params,
+            source,
+            mirrored=_MIRRORED.value,
+            pixels=_PIXELS.value,
+            shard=shard,
+            shards=count,
+        )
         first = next(samples)
         total = len(range(shard, len(source), count)) * (2 if _MIRRORED.value else 1)
         shown = tqdm.tqdm(itertools.chain([first], samples), f"shard {shard}", total=total, unit="clip", mininterval=5)
-        yield latents.write(_OUT.value, _SPLIT.value, first["latents"].shape, shown, shard, count)
+        pixels = (len(first["pixel_cam2world"]), *first["frames"].shape[1:3]) if _PIXELS.value else None
+        yield latents.write(_OUT.value, _SPLIT.value, first["latents"].shape, shown, shard, count, pixels)
 
 
 def _render() -> pathlib.Path:

@@ -3,18 +3,21 @@
     data/latents/train/part-0000-of-0002/latents/1.1.0/...      ArrayRecord, made by TFDS, one shard
 
 Shards can be made by different machines, in any order; a split is whole when all are there. `depth` is inf at the sky
-and 0 where unknown; lengths are metres.
+and 0 where unknown; lengths are metres. A data set made with pixels also has, for the RGB memory, the frames that the
+latent frames end at (`frames`, `pixel_depth`, `pixel_dynamic`) and the cameras of all frames (`pixel_intrinsics`,
+`pixel_cam2world`).
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, SupportsIndex
 
 import grain
@@ -27,6 +30,8 @@ from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.errors import UserError
 
 _VERSION = tfds.core.Version("1.1.0")
+CELLS = ("latents", "depth", "dynamic", "intrinsics", "cam2world", "text")
+"""What a sample has on the latent grid."""
 _TEXTS = ("source", "caption", tolerance.SKIPPED)
 
 
@@ -37,9 +42,17 @@ class Latents(tfds.core.GeneratorBasedBuilder):
     name = "latents"
     url_infos: ClassVar[dict] = {}  # nothing is downloaded; TFDS would look for a checksum file with a package we lack
 
-    def __init__(self, *, data_dir: str, split: str, shape: tuple[int, int, int, int], samples: Iterable):
-        """Args: where to write, the name of the split, `(t, h, w, C)`, and the samples as dicts of arrays."""
-        self._split, self._shape, self._samples = split, shape, samples
+    def __init__(
+        self,
+        *,
+        data_dir: str,
+        split: str,
+        shape: tuple[int, int, int, int],
+        samples: Iterable,
+        pixels: tuple[int, int, int] | None = None,
+    ):
+        """Args: where to write, the split's name, `(t, h, w, C)`, the samples as dicts of arrays, `(T, H, W)`."""
+        self._split, self._shape, self._samples, self._pixels = split, shape, samples, pixels
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -60,9 +73,21 @@ class Latents(tfds.core.GeneratorBasedBuilder):
                     "cam2world": tfds.features.Tensor(shape=(frames, 4, 4), dtype=np.float32),
                     "caption": tfds.features.Text(),
                     "source": tfds.features.Text(),
+                    **(self._pixel_features(packed) if self._pixels else {}),
                 }
             ),
         )
+
+    def _pixel_features(self, packed: Callable[[tuple[int, ...], Any], Any]) -> dict[str, Any]:
+        assert self._pixels is not None
+        count, size = self._pixels[0], (self._shape[0], *self._pixels[1:])
+        return {
+            "frames": packed((*size, 3), np.uint8),
+            "pixel_depth": packed(size, np.float16),
+            "pixel_dynamic": packed(size, np.uint8),
+            "pixel_intrinsics": tfds.features.Tensor(shape=(count, 3, 3), dtype=np.float32),
+            "pixel_cam2world": tfds.features.Tensor(shape=(count, 4, 4), dtype=np.float32),
+        }
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterable]:
         del dl_manager
@@ -85,6 +110,7 @@ def write(
     samples: Iterable[Mapping[str, Any]],
     shard: int = 0,
     shards: int = 1,
+    pixels: tuple[int, int, int] | None = None,
 ) -> pathlib.Path:
     """Writes one shard of a split; it appears under its name only when it is whole.
 
@@ -92,8 +118,10 @@ def write(
       out: folder of the data set.
       split: name of the split.
       shape: `(t, h, w, C)` of the latents.
-      samples: dicts with `latents`, `depth`, `dynamic`, `intrinsics`, `cam2world`, `caption`, `source`.
+      samples: dicts with `latents`, `depth`, `dynamic`, `intrinsics`, `cam2world`, `caption`, `source`,
+        and with `pixels` those named at the top.
       shard, shards: which one this is, out of how many.
+      pixels: `(T, H, W)` of the clips, for a data set with pixels.
 
     Raises:
       UserError: if the shard exists, or the split is there with another number of shards.
@@ -106,7 +134,8 @@ def write(
         raise UserError(f"{others[0]} belongs to another number of shards than {shards}; remove it or give that number")
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        Latents(data_dir=str(unfinished), split=split, shape=shape, samples=samples).download_and_prepare()
+        builder = Latents(data_dir=str(unfinished), split=split, shape=shape, samples=samples, pixels=pixels)
+        builder.download_and_prepare()
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -171,6 +200,7 @@ def clips(
     skipped: tolerance.Skipped | None = None,
     texts: TextEmbeddings | None = None,
     text_dropout: float = 0.0,
+    fields: Sequence[str] | None = None,
 ) -> grain.IterDataset:
     """Endless shuffled batches of whole coded clips: deterministic, and checkpointable through its iterator.
 
@@ -185,6 +215,7 @@ def clips(
       skipped: counts samples that cannot be read, for which a neighbour stands in; None makes them an error.
       texts: embeddings of all captions and of the empty prompt: batches then have `text [B, tokens, dim]`.
       text_dropout: probability with which a caption is replaced by the empty prompt.
+      fields: what the batches have; None for everything but texts.
 
     Raises:
       UserError: if the batch does not divide into the parts, there are too few samples for it, or the empty prompt is
@@ -200,7 +231,7 @@ def clips(
         shuffled = shuffled.random_map(_WithText(texts, text_dropout))
     shared = Parts(shuffled, batch_size, parts, count)
     dataset = (
-        shared.map(_arrays)
+        shared.map(functools.partial(_arrays, fields=fields))
         .batch(shared.local, drop_remainder=True)
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
     )
@@ -220,7 +251,8 @@ class _WithText:
         return sample | {"text": self._texts[caption]}
 
 
-def _arrays(sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _arrays(sample: Mapping[str, Any], fields: Sequence[str] | None) -> dict[str, np.ndarray]:
     """The sample without its texts, which do not go to a device; what was skipped is taken out later."""
-    kept = {name: np.asarray(value) for name, value in sample.items() if name not in _TEXTS}
+    names = [name for name in sample if name not in _TEXTS and (fields is None or name in fields)]
+    kept = {name: np.asarray(sample[name]) for name in names}
     return kept | {name: np.asarray(sample[name]) for name in (tolerance.SKIPPED,) if name in sample}

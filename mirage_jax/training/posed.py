@@ -1,7 +1,8 @@
 """From a clip of posed latents to one training example of the generator, on the device.
 
 The memory is built here, inside the train step, from a random subset of the earlier frames (many, not one), with errors
-like those of a rollout: depth off in scale and from cell to cell, tokens a little wrong, cells missing.
+like those of a rollout: depth off in scale and from cell to cell, tokens a little wrong, cells missing. An RGB memory
+is built the same way from the pixels of the same frames, with the same errors, for a comparison on equal terms.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import latent
-from mirage_jax.memory.latent import LatentMemory
+from mirage_jax.memory import latent, rgb
+from mirage_jax.memory.latent import NEAR, LatentMemory, Readout
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.world import reference
+from mirage_jax.world import pixels, reference
 from mirage_jax.world.control import control_latents
 
 
@@ -30,11 +31,12 @@ class Augmentation:
       keep_frame: least probability with which an earlier frame is in the memory.
       depth_scale: of the log of one factor per frame.
       depth_noise: of the log of one factor per cell.
-      feature_noise: of noise on remembered tokens, in units of their deviation.
+      feature_noise: of noise on remembered tokens or colours, in units of their deviation.
       context_noise: of noise on the clean overlap, preceding and reference latents.
       drop_cells: probability with which a cell was never written.
       drop_memory: probability of an empty memory.
       drop_reference: probability of no reference frames at all, as in a world without memory.
+      coarse_depth: probability with which an RGB memory gets the depth of the cells, as heads guess it.
     """
 
     keep_frame: float = 0.3
@@ -45,6 +47,23 @@ class Augmentation:
     drop_cells: float = 0.1
     drop_memory: float = 0.05
     drop_reference: float = 0.1
+    coarse_depth: float = 0.5
+
+
+@struct.dataclass
+class PosedPixels:
+    """What an RGB memory is made of, at pixel resolution.
+
+    Attributes:
+      frames: `[t, H, W, 3]` in [-1, 1], the frames that the latent frames end at.
+      depth, dynamic: `[t, H, W]` as in `PosedLatents`.
+      cameras: `Camera[T]` of all frames, `T = r (t - 1) + 1`.
+    """
+
+    frames: chex.Array
+    depth: chex.Array
+    dynamic: chex.Array
+    cameras: Camera
 
 
 @struct.dataclass
@@ -56,12 +75,14 @@ class PosedLatents:
       depth: `[t, h, w]` metres; inf = sky, 0 = unknown.
       dynamic: bool `[t, h, w]`.
       cameras: `Camera[t]`.
+      pixels: for an RGB memory; None where the data set has none.
     """
 
     latents: chex.Array
     depth: chex.Array
     dynamic: chex.Array
     cameras: Camera
+    pixels: PosedPixels | None = None
 
 
 @struct.dataclass
@@ -97,6 +118,20 @@ def from_batch(batch: Any) -> PosedLatents:
         depth=batch["depth"].astype(jnp.float32),
         dynamic=batch["dynamic"].astype(bool),
         cameras=Camera(intrinsics=batch["intrinsics"], cam2world=batch["cam2world"], height=height, width=width),
+        pixels=_pixels_from_batch(batch) if "frames" in batch else None,
+    )
+
+
+def _pixels_from_batch(batch: Any) -> PosedPixels:
+    height, width = batch["frames"].shape[-3:-1]
+    cameras = Camera(
+        intrinsics=batch["pixel_intrinsics"], cam2world=batch["pixel_cam2world"], height=height, width=width
+    )
+    return PosedPixels(
+        frames=batch["frames"].astype(jnp.float32) / 127.5 - 1.0,
+        depth=batch["pixel_depth"].astype(jnp.float32),
+        dynamic=batch["pixel_dynamic"].astype(bool),
+        cameras=cameras,
     )
 
 
@@ -112,6 +147,7 @@ def example(
     start: chex.Array,
     augment: Augmentation,
     ones: chex.Array | None = None,
+    vae_params: Any = None,
 ) -> Example:
     """Cuts one example out of a clip.
 
@@ -122,6 +158,7 @@ def example(
       start: int `[]`, the overlap frame; frames up to it may be remembered, the `n` after it are the target.
       augment: the errors to imitate.
       ones: `[T + P, h, w, C]` of `control.ones_code`, for a model whose control has 'ones'.
+      vae_params: encode what an RGB memory renders; None builds a latent memory.
     """
     layout = model.segment
     count, past = layout.latents, layout.preceding
@@ -130,12 +167,14 @@ def example(
     before = start - past + jnp.arange(past)
     earlier = jnp.take(clip.latents, jnp.maximum(before, 0), axis=0)
 
-    memory = remember(keys[0], clip, start, augment)
     cameras = jax.tree.map(
         lambda x: jnp.concatenate([_window(x, start, 1 + count), jnp.take(x, jnp.maximum(before, 0), axis=0)]),
         clip.cameras,
     )
-    readout = latent.read(memory, cameras, max_footprint=layout.footprint)
+    if vae_params is None:
+        readout = latent.read(remember(keys[0], clip, start, augment), cameras, max_footprint=layout.footprint)
+    else:
+        readout = _rendered(keys[0], model, vae_params, clip, start, augment)
 
     frames = jnp.arange(len(clip.latents))
     bank = reference.Bank(
@@ -168,8 +207,45 @@ def example(
 
 def remember(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, augment: Augmentation) -> LatentMemory:
     """A memory of a random subset of the frames `0 .. last`, the last one always among them, with imitated errors."""
+    errors = _draw(key, clip, last, augment)
+    features = clip.latents + errors.noise * jax.random.normal(errors.key, clip.latents.shape)
+    return latent.write(
+        latent.create(clip.depth.size, clip.latents.shape[-1]),
+        features,
+        *_entering(clip.depth, clip.dynamic, errors, clip.cameras),
+    )
+
+
+def remember_pixels(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, augment: Augmentation) -> LatentMemory:
+    """As `remember`, of coloured points."""
+    errors = _draw(key, clip, last, augment)
+    shown = clip.pixels
+    size = shown.frames.shape[1:3]
+    noise_key, coarse_key = jax.random.split(errors.key)
+    frames = shown.frames + errors.noise * shown.frames.std() * jax.random.normal(noise_key, shown.frames.shape)
+    coarse = jax.random.bernoulli(coarse_key, augment.coarse_depth)
+    depth = jnp.where(coarse, pixels.upsampled(clip.depth, *size), shown.depth)
+    dynamic = jnp.where(coarse, pixels.upsampled(clip.dynamic, *size), shown.dynamic)
+    errors = errors.replace(
+        factor=pixels.upsampled(errors.factor, *size), enters=pixels.upsampled(errors.enters, *size)
+    )
+    cameras = shown.cameras[:: (len(shown.cameras) - 1) // (len(depth) - 1)]
+    return rgb.write(rgb.create(depth.size), frames, *_entering(depth, dynamic, errors, cameras))
+
+
+@struct.dataclass
+class _Errors:
+    """Of one example: which cells enter, factors on their depth, `[t, h, w]`; noise on features, `[]`, and its key."""
+
+    enters: chex.Array
+    factor: chex.Array
+    noise: chex.Array
+    key: chex.PRNGKey
+
+
+def _draw(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, augment: Augmentation) -> _Errors:
     keys = jax.random.split(key, 9)
-    frames, height, width, channels = clip.latents.shape
+    frames = len(clip.latents)
     index = jnp.arange(frames)
     probability = jax.random.uniform(keys[0], minval=augment.keep_frame, maxval=1.0)
     chosen = jax.random.bernoulli(keys[1], probability, (frames,)) | (index == last)
@@ -178,19 +254,31 @@ def remember(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, augment: A
     size = jax.random.uniform(keys[3], (3,))
     scale = size[0] * augment.depth_scale * jax.random.normal(keys[4], (frames, 1, 1))
     cells = size[1] * augment.depth_noise * jax.random.normal(keys[5], clip.depth.shape)
-    features = clip.latents + size[2] * augment.feature_noise * jax.random.normal(keys[6], clip.latents.shape)
     lost = jax.random.bernoulli(keys[7], augment.drop_cells * jax.random.uniform(keys[8]), clip.depth.shape)
-
-    sky = jnp.isinf(clip.depth) & ~clip.dynamic
-    enters = chosen[:, None, None] & ~lost
-    return latent.write(
-        latent.create(frames * height * width, channels),
-        features,
-        jnp.where(sky, 1.0, clip.depth) * jnp.exp(scale + cells),
-        clip.cameras,
-        enters & ~clip.dynamic & ~sky,
-        enters & sky,
+    return _Errors(
+        enters=chosen[:, None, None] & ~lost,
+        factor=jnp.exp(scale + cells),
+        noise=size[2] * augment.feature_noise,
+        key=keys[6],
     )
+
+
+def _entering(depth: chex.Array, dynamic: chex.Array, errors: _Errors, cameras: Camera):
+    """What `write` takes after the features: depth, cameras, keep, sky."""
+    sky = jnp.isinf(depth) & ~dynamic
+    depth = jnp.where(sky, 1.0, depth) * errors.factor
+    return depth, cameras, errors.enters & ~dynamic & ~sky, errors.enters & sky
+
+
+def _rendered(
+    key: chex.PRNGKey, model: ModelConfig, vae_params: Any, clip: PosedLatents, start: chex.Array, augment: Augmentation
+) -> Readout:
+    """What an RGB memory shows at target and preceding frames, as a world has it: nothing at the preceding ones."""
+    layout, time = model.segment, model.vae.stride_time
+    memory = remember_pixels(key, clip, start, augment)
+    cameras = jax.tree.map(lambda x: _window(x, time * start, 1 + time * layout.latents), clip.pixels.cameras)
+    readout, _ = pixels.read(model, {"vae": vae_params}, memory, cameras, layout.footprint, NEAR)
+    return jax.tree.map(lambda x: jnp.pad(x, [(0, layout.preceding), *[(0, 0)] * (x.ndim - 1)]), readout)
 
 
 def _window(x: chex.Array, start: chex.Array, size: int) -> jax.Array:

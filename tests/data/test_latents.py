@@ -115,3 +115,21 @@ def test_bad_requests_are_refused(folder, tmp_path):
         latents.write(folder, "train", (3, 2, 2, 4), iter([]))
     with pytest.raises(UserError, match="5 coded clips are too few for a batch of 6"):
         latents.clips(latents.load_source(folder, "train"), batch_size=6, seed=0)
+
+
+def test_pixels_come_along_where_they_were_coded_and_only_where_they_are_asked_for(tmp_path):
+    rng = np.random.default_rng(3)
+    further = {
+        "frames": rng.integers(0, 256, (3, 16, 16, 3), np.uint8),
+        "pixel_depth": rng.uniform(1, 9, (3, 16, 16)).astype(np.float16),
+        "pixel_dynamic": rng.integers(0, 2, (3, 16, 16), np.uint8),
+        "pixel_intrinsics": rng.normal(size=(9, 3, 3)).astype(np.float32),
+        "pixel_cam2world": rng.normal(size=(9, 4, 4)).astype(np.float32),
+    }
+    latents.write(tmp_path, "train", (3, 2, 2, 4), (_sample(i) | further for i in range(2)), pixels=(9, 16, 16))
+    source = latents.load_source(tmp_path, "train")
+    for name, value in further.items():
+        np.testing.assert_array_equal(source[1][name], value)
+    assert set(further) <= set(next(iter(latents.clips(source, batch_size=2, seed=0))))
+    cells = next(iter(latents.clips(source, batch_size=2, seed=0, fields=latents.CELLS)))
+    assert set(cells) == set(latents.CELLS) - {"text"}

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mirage_jax import world
 from mirage_jax.geometry import Camera
 from mirage_jax.models import config as model_config
 from mirage_jax.models import parameters
 from mirage_jax.training import posed
 from mirage_jax.training.stages import generator
+from mirage_jax.world.segment import _read
 
 FRAMES, SIZE, CHANNELS = 7, 4, 5
 CLEAN = posed.Augmentation(
@@ -23,6 +25,7 @@ CLEAN = posed.Augmentation(
     drop_cells=0.0,
     drop_memory=0.0,
     drop_reference=0.0,
+    coarse_depth=0.0,
 )
 START = 3
 
@@ -140,3 +143,71 @@ def test_new_side_branch_and_lora_leave_the_loss_as_it_was(model, clip):
     without, with_memory = losses(jax.random.key(0), _example(model, clip))
     assert float(without) > 0
     np.testing.assert_allclose(with_memory, without, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def shown(model, clip):
+    """The same clip with pixels, the parameters of a small VAE, and all frames as a data set has them."""
+    coder = dataclasses.replace(model.vae, encoder_dim=2, decoder_dim=2, multipliers=(1, 1, 2))
+    model = dataclasses.replace(model, vae=coder)
+    params = {"vae": jax.jit(lambda: parameters.init(jax.random.key(5), dataclasses.replace(model, dit=None))["vae"])()}
+    rng = np.random.default_rng(1)
+    yaw = np.radians(2.5 * np.arange(4 * FRAMES - 3))
+    poses = np.tile(np.eye(4, dtype=np.float32), (len(yaw), 1, 1))
+    poses[:, 0, 0], poses[:, 0, 2] = np.cos(yaw), np.sin(yaw)
+    poses[:, 2, 0], poses[:, 2, 2] = -np.sin(yaw), np.cos(yaw)
+    matrix = np.array([[25.6, 0, 16], [0, 25.6, 16], [0, 0, 1]], np.float32)
+    cameras = Camera(
+        intrinsics=jnp.tile(jnp.asarray(matrix), (len(yaw), 1, 1)), cam2world=jnp.asarray(poses), height=32, width=32
+    )
+    frames = rng.integers(0, 256, (len(yaw), 32, 32, 3), np.uint8)
+    depth = rng.uniform(3.0, 5.0, (len(yaw), 32, 32)).astype(np.float32)
+    pixels = posed.PosedPixels(
+        frames=jnp.asarray(frames[::4], jnp.float32) / 127.5 - 1.0,
+        depth=jnp.asarray(depth[::4]),
+        dynamic=jnp.zeros((FRAMES, 32, 32), bool),
+        cameras=cameras,
+    )
+    return model, params, dataclasses.replace(clip, pixels=pixels), frames, depth
+
+
+def _rgb_example(shown, augment=CLEAN, seed=0):
+    model, params, clip, _, _ = shown
+    cut = jax.jit(lambda key, clip, vae: posed.example(key, model, clip, jnp.asarray(START), augment, None, vae))
+    return cut(jax.random.key(seed), clip, params["vae"])
+
+
+@pytest.fixture(scope="module")
+def plain(shown):
+    return _rgb_example(shown)
+
+
+def test_an_rgb_example_reads_what_a_world_with_an_rgb_memory_reads(shown, plain):
+    model, params, clip, frames, depth = shown
+    config = world.WorldConfig(model=model, memory="rgb", capacity=(START + 1) * 32 * 32, bank=4)
+    given, cameras = 4 * START + 1, clip.pixels.cameras
+    state = world.observe(
+        config,
+        params,
+        frames[:given],
+        depth[:given],
+        cameras[:given],
+        jax.random.key(0),
+        np.zeros((given, 32, 32), bool),
+    )
+    following = cameras[given : given + 4 * model.segment.latents]
+    readout = jax.jit(lambda state: _read(config, params, state, following, None))(state)
+    target = 1 + model.segment.latents
+    assert 0.2 < np.asarray(plain.visible).mean() < 1.0
+    np.testing.assert_array_equal(plain.visible, readout.visible[:target])
+    np.testing.assert_allclose(plain.readout, readout.features[:target], atol=1e-4)
+    assert not np.asarray(plain.control[target:]).any()
+
+
+@pytest.mark.parametrize(
+    "errors", [{"feature_noise": 1.0}, {"drop_cells": 1.0}, {"depth_noise": 0.5}, {"coarse_depth": 1.0}]
+)
+def test_every_imitated_error_reaches_an_rgb_memory(shown, plain, errors):
+    wrong = _rgb_example(shown, dataclasses.replace(CLEAN, **errors), seed=1)
+    assert (np.asarray(plain.readout) != np.asarray(wrong.readout)).any()
+    np.testing.assert_array_equal(wrong.target, plain.target)

@@ -12,20 +12,25 @@ from mirage_jax.models import partition
 from mirage_jax.models.dit import DiTConfig
 
 
-def batches(config: Any, skipped: Skipped, dit: DiTConfig | None = None) -> Any:
+def batches(config: Any, skipped: Skipped, dit: DiTConfig | None = None, *, pixels: bool = False) -> Any:
     """The batches of `config.data`, `config.split` for this process.
 
     Args:
       config: of the run.
       skipped: counts the samples that cannot be read.
       dit: where it reads text, the batches have that of `config.text_embeddings`.
+      pixels: whether they have what an RGB memory is made of.
 
     Raises:
-      UserError: if a model with text has no such file, or it does not fit.
+      UserError: if a model with text has no such file, or it does not fit; if the data set has no pixels.
     """
+    source = latents.load_source(config.data, config.split)
+    if pixels and "frames" not in source[0]:
+        raise UserError(f"--config.data={config.data} was coded without --pixels, which an RGB memory needs")
     parts, count = partition.batch_parts(partition.make_mesh(dict(config.mesh)), config.batch_size)
     return latents.clips(
-        latents.load_source(config.data, config.split),
+        source,
+        fields=None if pixels else latents.CELLS,
         batch_size=config.batch_size,
         seed=config.seed,
         parts=parts,

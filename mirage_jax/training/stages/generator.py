@@ -1,13 +1,15 @@
 """The generator's stages: backbone alone, side branch, LoRA, or several parts at once, on posed latents.
 
 `config.trainable` names the parts that move: `("dit",)` is the backbone without memory, `("side",)` and then
-`("lora",)` are the paper's two stages, `("side", "lora")` trains both together. A model with text takes it from the
+`("lora",)` are the paper's two stages, `("side", "lora")` trains both together. `config.memory` is what the side branch
+learns to read: `latent`, or `rgb` for the control that is trained on equal terms. A model with text takes it from the
 batch (`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dropped it).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,6 +30,7 @@ from mirage_jax.training.stages import coded
 from mirage_jax.world.control import ones_code
 
 PARTS = ("dit", "side", "lora")
+MEMORIES = ("latent", "rgb")
 
 
 def make(config: Any) -> Stage:
@@ -35,6 +38,8 @@ def make(config: Any) -> Stage:
     trainable = tuple(config.trainable)
     if not trainable or set(trainable) - set(PARTS):
         raise UserError(f"--config.trainable={trainable}: expected some of {', '.join(PARTS)}")
+    if config.memory not in MEMORIES:
+        raise UserError(f"--config.memory={config.memory}: expected one of {', '.join(MEMORIES)}")
     there = [part for part in weights.parts_of(config.init_from) if part not in ("text", "depth")]  # not run here
     loaded, params = weights.load(config.init_from, [part for part in there if part in trainable])
     resting = [part for part in there if part not in trainable]
@@ -57,6 +62,9 @@ def make(config: Any) -> Stage:
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
 
+    def encoder(parts):
+        return parts["vae"] if config.memory == "rgb" else None
+
     def init(key, frozen, start):
         fresh = parameters.init(key, model, {**frozen, **start})
         return jax.tree.map(lambda x: x.astype(jnp.float32), {part: fresh[part] for part in trainable})
@@ -66,7 +74,7 @@ def make(config: Any) -> Stage:
         parts = {**frozen, **moving}
         clip = posed.from_batch(sample)
         start = len(clip.latents) - 1 - model.segment.latents
-        example = posed.example(jax.random.key(0), model, clip, start, augment, parts.get("ones"))
+        example = posed.example(jax.random.key(0), model, clip, start, augment, parts.get("ones"), encoder(parts))
         x0 = one_step(model, parts, example, jax.random.key(1), with_memory, sample.get("text"))
         return [vae.decode(model.vae, frozen["vae"], z) for z in (example.target, example.readout, x0)]
 
@@ -80,8 +88,8 @@ def make(config: Any) -> Stage:
     return Stage(
         init=init,
         frozen=frozen,
-        loss=batch_loss(computed, augment, with_memory),
-        batches=lambda: coded.batches(config, skipped, model.dit),
+        loss=batch_loss(computed, augment, with_memory, encoder),
+        batches=lambda: coded.batches(config, skipped, model.dit, pixels=config.memory == "rgb"),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k != "ones"} | moving),
         counters=skipped.counters,
@@ -89,8 +97,16 @@ def make(config: Any) -> Stage:
     )
 
 
-def batch_loss(model: ModelConfig, augment: posed.Augmentation, with_memory: bool):
-    """The loss of a stage (see `Stage`): memory and example of every clip are made on the way."""
+def batch_loss(
+    model: ModelConfig,
+    augment: posed.Augmentation,
+    with_memory: bool,
+    encoder: Callable[[Any], Any] = lambda parts: None,
+):
+    """The loss of a stage (see `Stage`): memory and example of every clip are made on the way.
+
+    `encoder` takes from all parts the `vae_params` of `posed.example`: None for a latent memory.
+    """
 
     def loss(moving, frozen, batch, keys):
         parts = {**frozen, **moving}
@@ -99,7 +115,7 @@ def batch_loss(model: ModelConfig, augment: posed.Augmentation, with_memory: boo
             start_key, example_key, noise_key = jax.random.split(key, 3)
             clip = posed.from_batch(sample)
             start = posed.random_start(start_key, model, len(clip.latents))
-            example = posed.example(example_key, model, clip, start, augment, parts.get("ones"))
+            example = posed.example(example_key, model, clip, start, augment, parts.get("ones"), encoder(parts))
             return example_loss(model, parts, example, noise_key, with_memory, sample.get("text"))
 
         errors, seen = partition.over_batch(one)(dict(batch), keys)
