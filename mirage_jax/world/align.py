@@ -25,6 +25,10 @@ LARGEST_FACTOR = 2.0
 PAIRS = 128
 """Lines through two cells that are tried; with 3 in 10 cells wrong, half of these pairs are right."""
 
+VARIATION = 3.0
+"""Inverse depth must vary by so many times what a line leaves, both in the median, for its shift to count: the slope of
+a line through a wall is that of the noise, and what stands in front of the wall would be put anywhere."""
+
 STEPS = 10
 """Of iteratively reweighted least squares, from the best of these lines."""
 
@@ -71,8 +75,8 @@ def align_inverse(depth: chex.Array, readout: Readout) -> Alignment:
     """Scale and shift of inverse depth: `1 / aligned = scale / depth + shift`.
 
     Of the lines through a fixed choice of pairs of cells, the one of least median relative deviation (Rousseeuw 1984),
-    refined by least squares over the cells that agree with it. Where all depth is nearly the same the
-    shift is left at 0.
+    refined by least squares over the cells that agree with it. Where all depth is nearly the same (`VARIATION`) it is
+    the one of the median ratio, without a shift.
 
     Args:
       depth: `[T, h, w]` one over the network's inverse depth, in any units; inf (sky) and 0 are compared with nothing.
@@ -96,7 +100,9 @@ def align_inverse(depth: chex.Array, readout: Readout) -> Alignment:
         agrees = 1.0 / (1.0 + (jnp.nan_to_num(deviation_of(line)) / width) ** 2) ** 2
         return _least_squares(x, y, comparable * agrees / (y * y))
 
-    scale, shift = jax.lax.fori_loop(0, STEPS, step, (lines[0][best], lines[1][best]))
+    line = jax.lax.fori_loop(0, STEPS, step, (lines[0][best], lines[1][best]))
+    shifted = VARIATION * medians[best] < jnp.nanmedian(jnp.where(comparable, jnp.abs(x - 1.0), jnp.nan))
+    scale, shift = (jnp.where(shifted, fitted, plain[-1]) for fitted, plain in zip(line, lines, strict=True))
     sound = scale > 0  # nearer stays nearer
     scale = jnp.where(enough & sound, scale * unit_shown / unit, 1.0)
     shift = jnp.where(enough & sound, shift * unit_shown, 0.0)

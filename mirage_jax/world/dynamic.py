@@ -28,7 +28,8 @@ SIZES = 2.0
 def intruding(features: chex.Array, depth: chex.Array, readout: Readout) -> jax.Array:
     """New cells in front of what the memory shows there, by depth and by look; both must disagree.
 
-    Depth alone may be a bad guess, features alone light or a blurred token.
+    Depth alone may be a bad guess, features alone light or a blurred token. In a scene at rest under one cell in a
+    hundred is left out: where something near comes into a cell, or the memory has a hole, what is behind is shown.
 
     Args:
       features: `[T, h, w, C]` new tokens.

@@ -12,7 +12,7 @@ from mirage_jax.memory import latent
 
 
 def world(seed, capacity=40):
-    """A memory and its twin after a write of 2x4x5 cells, and the camera that wrote."""
+    """A memory and its twin after two writes of 4x5 cells each, and the cameras that wrote."""
     rng = np.random.default_rng(seed)
     k = np.array([[4, 0, 2.5], [0, 4, 2], [0, 0, 1]], np.float32)
     cameras = Camera(np.tile(k, (2, 1, 1)), np.tile(np.eye(4, dtype=np.float32), (2, 1, 1)), 4, 5)
@@ -23,8 +23,12 @@ def world(seed, capacity=40):
     keep, sky = rng.random((2, 4, 5)) < 0.8, rng.random((2, 4, 5)) < 0.1
     views = [memory_twin.View(k, np.eye(4, dtype=np.float32), 4, 5)] * 2
     twin = memory_twin.Memory(capacity)
-    twin.write(features, depth, views, keep, sky)
-    return latent.write(latent.create(capacity, 3), features, depth, cameras, keep, sky), twin, cameras, views[0]
+    memory = latent.create(capacity, 3)
+    for i in range(2):
+        at = slice(i, i + 1)
+        twin.write(features[at], depth[at], views[at], keep[at], sky[at])
+        memory = latent.write(memory, features[at], depth[at], cameras[at], keep[at], sky[at])
+    return memory, twin, cameras, views[0]
 
 
 def same(a, b):
@@ -59,7 +63,7 @@ def test_nothing_gone_changes_nothing_and_all_gone_leaves_nothing():
     memory, _, _, _ = world(0)
     same(latent.retire(memory, jnp.zeros(memory.capacity, bool)), memory)
     empty = latent.retire(memory, jnp.ones(memory.capacity, bool))
-    assert int(empty.size) == 0 and not empty.points.any() and int(empty.writes) == 1
+    assert int(empty.size) == 0 and not empty.points.any() and int(empty.writes) == 2
 
 
 def test_scan_and_vmap_give_the_same_bits():

@@ -25,17 +25,17 @@ BOUND_GIB = 6
 SHARD_BYTES = 4 << 30
 
 
-def write_checkpoint(folder, model, dtype):
+def write_checkpoint(folder, model, dtype, shard_bytes=SHARD_BYTES, pool=1 << 26):
     """Shards with an index in the original names, a tensor at a time; returns the bytes of all tensors."""
     form, patch = formats.FORMATS["wan_original"], formats.patch_shape(model)
-    pool = np.random.default_rng(0).standard_normal(1 << 26, np.float32).astype(dtype)
+    pool = np.random.default_rng(0).standard_normal(pool, np.float32).astype(dtype)
     shards, held = [[]], 0
     for path, shape in parameters.shapes(model).items():
         if path.startswith("dit/"):
             name, storage = layout.to_theirs(path, form.layout(model))
             shape = layout.public_shape(shape, storage, patch)
             size = int(np.prod(shape)) * pool.itemsize
-            if held + size > SHARD_BYTES and shards[-1]:
+            if held + size > shard_bytes and shards[-1]:
                 shards, held = [*shards, []], 0
             shards[-1].append((name, shape, size))
             held += size

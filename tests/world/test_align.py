@@ -26,7 +26,8 @@ def test_depth_is_brought_to_the_scale_of_the_memory():
     visible = rng.random(SHAPE) < 0.7
     shown[0, 0] = np.inf
     guess = np.where(np.isinf(shown), 4.0, shown) / 1.3
-    guess[1, 3, 3] *= 50  # an outlier moves a mean, not a median
+    guess[rng.random(SHAPE) < 0.2] *= 50  # outliers move a mean, not a median
+    assert (visible & (guess > 10)).sum() > 10
     found = align.align_scale(jnp.asarray(guess), readout(shown, visible))
     np.testing.assert_allclose(found.scale, 1.3, rtol=1e-5)
     np.testing.assert_allclose(found.residual, 0.0, atol=1e-5)
@@ -71,6 +72,40 @@ def test_a_flat_wall_gets_a_scale_and_no_shift():
     found = align.align_inverse(jnp.full(SHAPE, 0.5), readout(np.full(SHAPE, 4.0)))
     np.testing.assert_allclose(found.depth, 4.0, rtol=1e-4)
     np.testing.assert_allclose(found.shift, 0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_noise_on_a_wall_is_not_taken_for_a_slope(seed):
+    rng = np.random.default_rng(seed)
+    noisy = lambda depth: depth * np.exp(0.02 * rng.standard_normal(SHAPE))  # noqa: E731
+    found = jax.jit(align.align_inverse)(jnp.asarray(noisy(0.5)), readout(noisy(4.0)))
+    assert found.ok and found.shift == 0
+    np.testing.assert_allclose(found.scale, 0.125, rtol=0.01)
+
+
+def test_noise_averages_out_and_that_of_what_is_near_does_not_move_what_is_far():
+    rng = np.random.default_rng(0)
+    depth = np.exp(rng.uniform(np.log(0.5), np.log(50), (32, *SHAPE)))
+    shown = depth * np.exp(0.05 * rng.standard_normal(depth.shape))
+    guess = 7 / (1 / depth + 0.05)
+    found = jax.jit(jax.vmap(align.align_inverse))(jnp.asarray(guess), jax.vmap(readout)(shown))
+    # A line through two cells leaves 0.017, equal weights for near and far 0.1.
+    assert np.sqrt(np.mean(np.log(found.depth / depth) ** 2)) < 0.01
+
+
+def test_what_a_shift_moves_behind_infinity_is_unknown():
+    shown = np.linspace(1, 10, 128).reshape(SHAPE)
+    guess = 1 / (1 / shown + 0.2)
+    guess[1, 7, 7] = 1 / 0.1
+    found = align.align_inverse(jnp.asarray(guess), readout(shown))
+    np.testing.assert_allclose(found.shift, -0.2, atol=1e-3)
+    assert found.ok and found.depth[1, 7, 7] == 0
+
+
+def test_what_is_upside_down_is_not_ok_however_flat():
+    shown = np.linspace(4, 4.4, 128).reshape(SHAPE)
+    found = align.align_inverse(jnp.asarray(1 / (2 / 4.2 - 1 / shown)), readout(shown))
+    assert found.residual < align.LARGEST_RESIDUAL and found.enough and not found.ok
 
 
 def test_depth_that_has_nothing_to_do_with_the_memory_is_not_ok():

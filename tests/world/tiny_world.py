@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from mirage_jax import world
 from mirage_jax.geometry import Camera, trajectory
@@ -49,6 +50,16 @@ def parameters(config):
         return params | jax.tree.unflatten(tree, opened)
 
     return make(jax.random.key(0))
+
+
+def random_parameters(config):
+    """Of all parts of a model, as numpy arrays and without the time it takes to compile their initialisation."""
+    rng = np.random.default_rng(0)
+    flat = {
+        name: float(name.split("/")[-1] in ("scale", "weight")) + 0.2 * rng.standard_normal(shape, np.float32)
+        for name, shape in model_parameters.shapes(config).items()
+    }
+    return traverse_util.unflatten_dict({name: x.astype(np.float32) for name, x in flat.items()}, sep="/")
 
 
 def camera():
