@@ -3,6 +3,8 @@
 # make test-slurm   launch/slurm.sbatch on a SLURM cluster of two node daemons here (installs Debian's slurm packages)
 # make setup  everything pinned, in .venv/             make parity  against the public PyTorch implementations
 # make evaluation  the tables of the model card: renders held-out clips and scores the shipped model on them
+# make evidence  docs/evidence.md and docs/evidence/summary.json: the frozen evaluation set, every protocol, three seeds
+# make evaluation-set  data/evaluation: the frozen clips of Doom's test maps and of MiniWorld, checked by checksum
 # make clean setup PYTHON=/path/to/python3.12          another interpreter
 SHELL := /bin/bash
 VENV := .venv
@@ -11,7 +13,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTEST_FLAGS ?= -q -n auto
 export PYTHON
 
-.PHONY: setup demo test parity evaluation clean test-conversion test-faults test-scale test-slurm
+.PHONY: setup demo test parity evaluation evaluation-set evidence clean test-conversion test-faults test-scale test-slurm
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.complete
@@ -54,6 +56,19 @@ evaluation: data/doom/test/part-0000 data/doom/test/part-0001
 	$(EVALUATE)/returns --protocol returns
 	$(EVALUATE)/rollout --protocol rollout --methods latent,none,readout,flat
 
+# Everything in docs/evidence.md. Stopped at any time, it goes on; EVIDENCE_FLAGS adds flags, such as --part=0/4 for a
+# quarter of the clips on each of four machines that share out/evidence, or --checkpoints=rgb=FOLDER.
+EVIDENCE_METHODS ?= latent,rgb,none,readout,flat,oracle
+evidence: $(VENV)/.complete
+	$(VENV)/bin/python -m experiments.build_dataset --dataset evaluation --out data/evaluation
+	$(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation \
+		--split closed_loop,there_and_back,look_away,long,motion --methods $(EVIDENCE_METHODS) --seeds 3 \
+		--out out/evidence --page docs/evidence.md $(EVIDENCE_FLAGS)
+
+# The frozen evaluation set, built and checked; a second call goes on where the first ended, or only checks.
+evaluation-set: $(VENV)/.complete
+	$(VENV)/bin/python -m experiments.build_dataset --dataset evaluation --out data/evaluation
+
 # A checkpoint of the size of the 5B DiT: converted, killed half way, resumed, verified, its memory bounded (30 GB of disk).
 test-conversion: $(VENV)/.complete
 	$(VENV)/bin/python -m tests.weights.full_size_conversion
@@ -72,9 +87,10 @@ $(VENV)/.core: $(VENV)/.created pyproject.toml constraints.txt
 	@$(VENV)/bin/python $(PIP_INSTALL) -e .
 	@touch $@
 
-$(VENV)/.complete: $(VENV)/.core
+$(VENV)/.complete: $(VENV)/.core launch/install_gl.sh
 	@echo "Installing the data pipeline and developers' tools into $(VENV)"
 	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[data,dev,int8,text]'
+	@launch/install_gl.sh $(VENV)/bin/python
 	@touch $@
 
 $(PARITY)/.complete: launch/create_venv.sh pyproject.toml constraints.txt

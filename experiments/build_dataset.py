@@ -1,11 +1,13 @@
 """Builds a data set: rendered clips, clips of one's own posed video, or clips of either coded by a trained VAE.
 
     python -m experiments.build_dataset --dataset doom --out data/doom --split train --clips 450
+    python -m experiments.build_dataset --dataset miniworld --out data/miniworld --split train --clips 450
+    python -m experiments.build_dataset --dataset evaluation --out data/evaluation
     python -m experiments.build_dataset --dataset posed --source my_scenes --out data/mine --split train --stride 2
     python -m experiments.build_dataset --dataset latents --source data/doom --checkpoint runs/vae/model \\
         --out data/latents --split train --mirrored
 
-Each call for `doom` or `posed` adds one part, named by its seed, to a split; parts are read together.
+Each call for `doom`, `miniworld` or `posed` adds one part, named by its seed, to a split; parts are read together.
 """
 
 from __future__ import annotations
@@ -24,22 +26,40 @@ from experiments import cli
 from mirage_jax import data, weights
 from mirage_jax.data import builder, latents, posed_folder, verify
 from mirage_jax.data.doom import paths
+from mirage_jax.data.miniworld import build as room_build
+from mirage_jax.data.miniworld import scenes
 from mirage_jax.errors import UserError
+from mirage_jax.evaluation import frozen
 from mirage_jax.training import encode
 
-_DATASET = flags.DEFINE_enum("dataset", "doom", ["doom", "posed", "latents"], "Which data set to build.")
+_DATASET = flags.DEFINE_enum(
+    "dataset", "doom", ["doom", "miniworld", "posed", "latents", "evaluation"], "Which data set to build."
+)
 _OUT = flags.DEFINE_string("out", None, "Folder of the data set; splits and parts are made below it.", required=True)
 _SPLIT = flags.DEFINE_string(
     "split", "train", "train, validation or test (not for posed): splits differ in their scenes."
 )
-_CLIPS = flags.DEFINE_integer("clips", 100, "For doom: how many clips to render in this part.")
+_CLIPS = flags.DEFINE_integer("clips", 100, "For doom and miniworld: how many clips to render in this part.")
 _FRAMES = flags.DEFINE_integer("frames", 65, "Frames of a clip, 4k + 1.")
 _SIZE = flags.DEFINE_integer("size", 128, "Side of square frames in pixels.")
 _HEIGHT = flags.DEFINE_integer("height", None, "For posed: rows of a frame; default: --size.")
 _WIDTH = flags.DEFINE_integer("width", None, "For posed: columns of a frame; default: --size.")
-_SEED = flags.DEFINE_integer("seed", 0, "For doom, decides everything random; it numbers the part.")
-_KINDS = flags.DEFINE_list("kinds", list(paths.KINDS), "For doom: kinds of camera path, spread evenly.")
-_WORKERS = flags.DEFINE_integer("workers", 2, "For doom: processes that render; the result is the same.")
+_SEED = flags.DEFINE_integer("seed", 0, "For doom and miniworld, decides everything random; it numbers the part.")
+_KINDS = flags.DEFINE_list(
+    "kinds",
+    None,
+    f"For doom and miniworld: kinds of camera path, spread evenly; default: {','.join(paths.KINDS)} for doom, "
+    f"{','.join(scenes.KINDS)} for miniworld (doom has {','.join(paths.RETURNING)} too).",
+)
+_MOTIONS = flags.DEFINE_list(
+    "motions", list(scenes.MOTION), "For miniworld: classes of motion by percent of moving pixels, spread evenly."
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", 2, "For doom, miniworld and evaluation: processes that render; the result is the same."
+)
+_FREEZE = flags.DEFINE_bool(
+    "freeze", False, "For evaluation: first choose the clips anew and write them to docs/evidence/evaluation_set.json."
+)
 
 _SOURCE = flags.DEFINE_string(
     "source", None, "For posed: folder of scenes. For latents: data set of clips to code; default: data/doom."
@@ -67,6 +87,9 @@ def main(_) -> None:
     if _DATASET.value == "latents":
         for folder in _code():
             print(f"wrote {folder}")
+    elif _DATASET.value == "evaluation":
+        found = _frozen()
+        print(f"wrote {_OUT.value}: {found.exact} clips to the bit as frozen, {found.close} within tolerances")
     else:
         print(f"wrote {_cut() if _DATASET.value == 'posed' else _render()}")
 
@@ -152,18 +175,32 @@ def _render() -> pathlib.Path:
             f"{done}/{_CLIPS.value} {outcome}, {(_CLIPS.value - done) / rate:.0f} s left", file=sys.stderr, flush=True
         )
 
-    part = builder.build_doom(
-        _OUT.value,
-        _SPLIT.value,
-        clips=_CLIPS.value,
-        seed=_SEED.value,
-        frames=_FRAMES.value,
-        size=_SIZE.value,
-        kinds=_KINDS.value,
-        workers=_WORKERS.value,
-        progress=progress,
-    )
-    return part
+    common = {
+        "clips": _CLIPS.value,
+        "seed": _SEED.value,
+        "frames": _FRAMES.value,
+        "size": _SIZE.value,
+        "workers": _WORKERS.value,
+        "progress": progress,
+    }
+    if _DATASET.value == "miniworld":
+        kinds = scenes.KINDS if _KINDS.value is None else _KINDS.value
+        return room_build.build_miniworld(_OUT.value, _SPLIT.value, kinds=kinds, motions=_MOTIONS.value, **common)
+    kinds = paths.KINDS if _KINDS.value is None else _KINDS.value
+    return builder.build_doom(_OUT.value, _SPLIT.value, kinds=kinds, **common)
+
+
+def _frozen() -> frozen.Agreement:
+    """Renders and checks the frozen evaluation set."""
+    if _WORKERS.value < 1:
+        raise UserError(f"--workers {_WORKERS.value}: expected at least 1")
+    if _FREEZE.value:
+        total = sum(plan.doom + sum(plan.rooms.values()) for plan in frozen.PLANS.values())
+        with tqdm.tqdm(total=total, desc="choosing", unit="clip", mininterval=5) as bar:
+            frozen.freeze(frozen.RECIPE, workers=_WORKERS.value, progress=lambda name: bar.update())
+    recipe = frozen.load_recipe()
+    with tqdm.tqdm(total=len(frozen.items(recipe)), desc="rendering", unit="clip", mininterval=5) as bar:
+        return frozen.build(_OUT.value, recipe, workers=_WORKERS.value, progress=lambda name: bar.update())
 
 
 if __name__ == "__main__":

@@ -1,218 +1,254 @@
-"""Scores a model on held-out clips, methods paired by clip.
+"""Scores a model, or videos of any system, on held-out clips; methods paired by clip.
 
-    python -m experiments.evaluate --data data/doom --split test --protocol returns --out out/evaluation
+    python -m experiments.evaluate --data data/doom --split test --protocol all --seeds 3 --out out/evaluation
+    python -m experiments.evaluate --data data/doom --split test --export_cases out/cases
+    python -m experiments.evaluate --data data/doom --split test --videos out/videos --out out/scores
 
 Protocols:
+  all      every protocol on every clip, with report.md, report.html, summary.json, clips.csv, videos and failures.
+           Stopped at any time, the same command goes on.
   vae      frames through the VAE and back.
   heads    depth, keep and sky against the truth, on latents of true frames.
   returns  all but the last segment observed with true depth, the last one generated: what the memory is worth.
   rollout  from the first frame alone, everything generated, depth and masks guessed.
 
-The last two score clips in which the camera comes back: half a frame or more that was given, and out of sight for a
-segment (`mirage_jax.evaluation.compare.returned`).
+`returns` and `rollout` score clips in which the camera comes back: half a frame or more that was given, and out of
+sight for a segment (`mirage_jax.evaluation.compare.returned`). Videos of other systems (`DIR/ID.mp4` or
+`DIR/SYSTEM/ID.mp4`, ID as in cases.json of --export_cases) are scored by the protocols that need frames and cameras
+only.
 """
 
 from __future__ import annotations
 
-import csv
-import io as text_io
+import functools
+import pathlib
+import shlex
+import sys
 from typing import Any
 
 import jax
-import numpy as np
 import tqdm
 from absl import flags
 
 from experiments import cli
-from mirage_jax import data, geometry, io, viz, weights
+from mirage_jax import io, viz, weights
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import compare, metrics, statistics
-from mirage_jax.models import heads, vae
-from mirage_jax.training import encode, posed
+from mirage_jax.evaluation import (
+    compare,
+    other_videos,
+    readout_cost,
+    report,
+    report_single,
+    report_tables,
+    suite,
+)
 
 _DATA = flags.DEFINE_string("data", "data/doom", "Data set of posed clips (see build_dataset).")
-_SPLIT = flags.DEFINE_string("split", "test", "Split to score on.")
+_SPLIT = flags.DEFINE_list("split", ["test"], "Split to score on, or several, joined.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
-_PROTOCOL = flags.DEFINE_enum("protocol", "returns", ["vae", "heads", "returns", "rollout"], "What to measure.")
-_METHODS = flags.DEFINE_list("methods", list(compare.METHODS), "Methods to compare, for returns and rollout.")
-_CLIPS = flags.DEFINE_integer("clips", None, "At most so many clips; default all.")
+_PROTOCOL = flags.DEFINE_enum("protocol", "returns", ["all", "vae", "heads", "returns", "rollout"], "What to measure.")
+_METHODS = flags.DEFINE_list(
+    "methods",
+    None,
+    f"Methods to compare: {', '.join(compare.METHODS + compare.MORE_METHODS)}; default: the first five.",
+)
+_CHECKPOINTS = flags.DEFINE_list(
+    "checkpoints",
+    [],
+    "For --protocol all: METHOD=FOLDER, methods with weights of their own, such as rgb=runs/rgb/model.",
+)
+_CLIPS = flags.DEFINE_integer("clips", None, "At most so many clips of a split; default all.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each clip with different noise.")
 _STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: as the model was made for.")
-_OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
+_PART = flags.DEFINE_string(
+    "part",
+    None,
+    "For --protocol all and --videos: i/n takes every n-th clip from the i-th; processes that share --out.",
+)
+_VIDEOS = flags.DEFINE_string("videos", None, "Folder of videos of other systems to score, instead of a model.")
+_EXPORT_CASES = flags.DEFINE_string(
+    "export_cases", None, "Only write what other systems need to make their videos, here."
+)
+_PAGE = flags.DEFINE_string(
+    "page", None, "For --protocol all and --videos: also write the report as this Markdown file of a repository."
+)
+_OUT = flags.DEFINE_string("out", None, "Folder for the results; needed but for --export_cases.")
 
-PAIRED_AGAINST = "latent"
+_FPS = 15.0  # of videos that no model made
 
 
-def main(_) -> None:
+def main(_) -> int | None:
     """Evaluates."""
-    out = cli.prepare_output(_OUT.value)
-    cli.keep_compiled_programs()
-    if unknown := set(_METHODS.value) - set(compare.METHODS):
-        raise UserError(f"--methods: unknown {sorted(unknown)}, expected some of {', '.join(compare.METHODS)}")
-    folder = _CHECKPOINT.value or weights.DEFAULT
-    model, params = weights.load(folder, [part for part in weights.parts_of(folder) if part != "text"])
-    params = jax.device_put(params, jax.devices()[0])
-    source = data.load_source(_DATA.value, _SPLIT.value)
-    count = len(source) if _CLIPS.value is None else min(_CLIPS.value, len(source))
-    cli.write_run_config(out, cli.flag_values())
-    score = {"vae": _score_vae, "heads": _score_heads}.get(_PROTOCOL.value, _score_methods)
-
-    rows: list[dict[str, Any]] = []
-    for index in tqdm.tqdm(range(count), unit="clip", mininterval=5):
-        clip = source.clip(index)
-        for seed in range(_SEEDS.value):
-            rows += [{"clip": clip.source, "seed": seed, **row} for row in score(model, params, clip, seed, out, index)]
-    if not rows:
+    methods = list(compare.METHODS) if _METHODS.value is None else _METHODS.value
+    if unknown := set(methods) - {*compare.METHODS, *compare.MORE_METHODS}:
+        known = ", ".join(compare.METHODS + compare.MORE_METHODS)
+        raise UserError(f"--methods: unknown {sorted(unknown)}, expected some of {known}")
+    if _PROTOCOL.value != "all" or _VIDEOS.value:
+        for flag in (_CHECKPOINTS,) if _VIDEOS.value else (_CHECKPOINTS, _PAGE, _PART):
+            if flag.value:
+                raise UserError(f"--{flag.name} goes with --protocol all only")
+    if "context" in methods and not any(word.startswith("context=") for word in _CHECKPOINTS.value):
         raise UserError(
-            f"none of the {count} clips of {_DATA.value}/{_SPLIT.value} has what {_PROTOCOL.value} measures"
+            "--methods: context needs weights trained with a longer window: --protocol all --checkpoints context=FOLDER"
         )
-    _write_csv(out / f"{_PROTOCOL.value}.csv", rows)
-    table = summary(rows)
-    io.write_json(
-        out / f"{_PROTOCOL.value}.json", {"protocol": _PROTOCOL.value, "split": _SPLIT.value, "methods": table}
+    cli.keep_compiled_programs()
+    if _EXPORT_CASES.value:
+        return _export(cli.prepare_output(_EXPORT_CASES.value))
+    if _OUT.value is None:
+        raise UserError("--out: expected the folder for the results")
+    out = cli.prepare_output(_OUT.value)
+    if _VIDEOS.value:
+        if flags.FLAGS["protocol"].present and _PROTOCOL.value != "all":
+            raise UserError(
+                f"--videos is scored by all protocols that need frames only, not by {_PROTOCOL.value} alone"
+            )
+        return _score_videos(out)
+    return _score_all(out, methods) if _PROTOCOL.value == "all" else _score_one(out, methods)
+
+
+def _clips() -> suite.Clips:
+    """The clips to score; a frozen evaluation set is checked first."""
+    if (pathlib.Path(_DATA.value) / "checksums.json").is_file():
+        from mirage_jax.evaluation import frozen  # which renders: not needed for other data
+
+        frozen.verify(_DATA.value)
+    return suite.Clips(_DATA.value, _SPLIT.value, _CLIPS.value)
+
+
+def _export(out: pathlib.Path) -> None:
+    clips = _clips()
+    numbers = tqdm.tqdm(range(len(clips)), unit="clip", mininterval=5)
+    cases = [other_videos.export_case(out, clips.clip(number), _FPS) for number in numbers]
+    io.write_json(out / "cases.json", {"data": _DATA.value, "split": _SPLIT.value, "cases": cases})
+    print(f"wrote {len(cases)} cases to {out}; put their videos into one folder as ID.mp4 for --videos")
+
+
+def _models(methods: list[str]) -> suite.Models:
+    """The model under test, and those of methods with weights of their own."""
+    model, params = _load(_CHECKPOINT.value or weights.DEFAULT)
+    others = {}
+    for word in _CHECKPOINTS.value:
+        method, _, folder = word.partition("=")
+        if method not in methods or not folder:
+            raise UserError(
+                f"--checkpoints: found {word!r}, expected METHOD=FOLDER with a method of {', '.join(methods)}"
+            )
+        others[method] = _load(folder)
+        suite.check_comparable(method, others[method][0], model)
+    return suite.Models(model, params, others)
+
+
+def _load(folder: str) -> tuple[Any, Any]:
+    return weights.load(folder, [part for part in weights.parts_of(folder) if part != "text"])
+
+
+def _score_all(out: pathlib.Path, methods: list[str]) -> None:
+    models = _models(methods)
+    clips = _clips()
+    digests = {name: model.digest() for name, (model, _) in models.others.items()}
+    plan = {name: cli.flag_values()[name] for name in ("data", "split", "checkpoint", "checkpoints", "seeds", "steps")}
+    suite.start(out, plan | {"methods": methods, "model": models.model.digest(), "other_models": digests})
+    cli.write_run_config(out, cli.flag_values())
+    on_device = functools.cache(models.on)
+
+    def score(clip, device):
+        whole = suite.whole_segments(clip, models.model)
+        return suite.score_clip(on_device(device), whole, methods, _SEEDS.value, _STEPS.value)
+
+    left = _run(out, clips, score, models.model.fps)
+    cost = out / "efficiency.json"
+    if left:
+        print(f"{left} clips of {len(clips)} have no results yet: the report follows with the last part")
+        return
+    if not cost.exists():
+        clip = suite.whole_segments(clips.clip(0), models.model)
+        io.write_json(cost, readout_cost.measure(models.model, models.params, clip))
+    _report(out, clips, segment=models.model.segment_frames, fps=models.model.fps, cost=cost)
+
+
+def _score_videos(out: pathlib.Path) -> None:
+    clips = _clips()
+    systems = other_videos.find_systems(_VIDEOS.value, clips.names)
+    suite.start(out, {"data": _DATA.value, "split": _SPLIT.value, "videos": _VIDEOS.value, "systems": sorted(systems)})
+    cli.write_run_config(out, cli.flag_values())
+    refused: list[str] = []
+
+    def score(clip, _):
+        return other_videos.score(systems, clip, refused), {}
+
+    left = _run(out, clips, score, _FPS)
+    for sentence in [*refused, f"{len(refused)} videos"] if refused else ():
+        print(f"not scored: {sentence}", file=sys.stderr)
+    scored = [row for result in suite.results(out, clips.names) for row in result["rows"] if row["method"] in systems]
+    if not scored:
+        raise UserError(f"--videos {_VIDEOS.value}: none of the videos could be scored")
+    if not left:
+        _report(out, clips, videos=systems, fps=_FPS)
+        other_videos.forget_incomplete(out, clips.names, systems)  # their videos may be there the next time
+
+
+def _run(out: pathlib.Path, clips: suite.Clips, score, fps: float) -> int:
+    """Scores this part of the clips; the number of all clips that have no results after it."""
+    first, step = suite.part_of(_PART.value)
+    mine = range(first, len(clips), step)
+    done = suite.run(out, clips, mine, score, fps)
+    for _ in tqdm.tqdm(done, total=len(mine), unit="clip", mininterval=5, dynamic_ncols=True):
+        pass
+    return sum(not suite.result_file(out, name).exists() for name in clips.names)
+
+
+def _report(out, clips, *, fps, segment=None, cost=None, videos=None) -> None:
+    results = suite.results(out, clips.names)
+    versions = cli.versions()
+    summary = report.write(
+        out,
+        results,
+        about=[
+            f"{len(results)} clips of {_DATA.value} ({', '.join(_SPLIT.value)}).",
+            f"Project version {versions['mirage_jax']}, commit {versions['commit']}"
+            f"{' (modified)' if versions['modified'] else ''}, JAX {versions['packages']['jax']}, "
+            f"{versions['device_count']} x {versions['device']} ({versions['backend']}).",
+        ],
+        commands=[f"python -m experiments.evaluate {shlex.join(sys.argv[1:])}"],
+        efficiency=None if cost is None else io.read_json(cost),
+        segment=segment,
+        fps=fps,
+        videos=videos,
+        page=None if _PAGE.value is None else pathlib.Path(_PAGE.value),
     )
-    page = markdown(table, rows)
-    io.write_text(out / f"{_PROTOCOL.value}.md", page)
-    print(page)
+    print(report.headlines(summary))
+    print(f"wrote {out}/report.html, report.md, summary.json, clips.csv")
 
 
-def _score_vae(model, params, clip, _seed, _out, _index) -> list[dict[str, Any]]:
-    pixels = clip.frames.astype(np.float32) / 127.5 - 1.0
-    decoded = vae.decode(model.vae, params["vae"], vae.encode(model.vae, params["vae"], pixels))
-    frames = np.asarray((decoded + 1.0) * 127.5).round().astype(np.uint8)
-    curves = metrics.all_metrics(frames, clip.frames)
-    return [{"method": "vae", **{name: float(curve.mean()) for name, curve in curves.items()}}]
-
-
-def _score_heads(model, params, clip, _seed, _out, _index) -> list[dict[str, Any]]:
-    sample = posed.from_batch(encode.code(model, params, clip))
-    module = heads.LatentHeads(model.heads)
-    out = jax.vmap(lambda z, r: module.apply({"params": params["heads"]}, z, r))(
-        sample.latents, geometry.rays(sample.cameras)
-    )
-    depth, dynamic = np.asarray(sample.depth), np.asarray(sample.dynamic)
-    known = np.isfinite(depth) & (depth > 0)
-    row: dict[str, Any] = {
-        "method": "heads",
-        "depth_median_relative_error": float(np.median(np.abs(np.asarray(out["depth"]) / depth - 1.0)[known])),
-    }
-    # Intersection and union are summed over clips: a clip with two actor cells says little by itself.
-    keep, sky = (np.asarray(mask) for mask in heads.decide(out))
-    moves = ~keep & ~sky
-    row |= {"actor_intersection": int((moves & dynamic).sum()), "actor_union": int((moves | dynamic).sum())}
-    truth = np.isinf(depth) & ~dynamic
-    return [row | {"sky_intersection": int((sky & truth).sum()), "sky_union": int((sky | truth).sum())}]
-
-
-def _score_methods(model, params, clip, seed, out, index) -> list[dict[str, Any]]:
-    known = _PROTOCOL.value == "returns"
-    observed = len(clip) - model.segment_frames if known else 1
-    cells = compare.returned(clip, model, since=observed)
-    if not (cells.mean((1, 2)) >= 0.5).any():
-        return []  # the path does not come back
-    made = compare.generate(
-        model,
-        params,
-        clip,
-        observed=observed,
-        methods=_METHODS.value,
-        true_depth=known,
-        seed=seed,
-        steps=_STEPS.value,
-    )
-    if index < 10 and seed == 0:
-        shown = {"truth": clip.frames[observed:], **made}
-        viz.contact_sheet(out / "clips" / f"{index:03d}.png", shown)
-    scores = compare.score(clip, made, cells)
-    return [
-        {"method": method, **{k: v for k, v in row.items() if k != "psnr_by_frame"}} for method, row in scores.items()
-    ]
-
-
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """method -> metric -> mean, low, high, clips; and the paired difference to the latent memory."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    names = [n for n in rows[0] if n not in ("clip", "seed", "method")]
-    table: dict[str, Any] = {}
-    for method in methods:
-        table[method] = {}
-        for name in names:
-            mine = _by_clip(rows, method, name)
-            if name.endswith(("_intersection", "_union")):
-                table[method][name] = int(sum(v.sum() for v in mine.values()))
-                continue
-            if len(mine) < 2:
-                continue
-            interval = statistics.bootstrap_mean(np.array([v.mean() for v in mine.values()]))
-            table[method][name] = vars(interval).copy()
-            other = _by_clip(rows, PAIRED_AGAINST, name)
-            if method != PAIRED_AGAINST and other:
-                shared = [clip for clip in mine if clip in other]
-                difference = statistics.paired_difference(
-                    np.array([other[c].mean() for c in shared]), np.array([mine[c].mean() for c in shared])
-                )
-                table[method][name]["latent_minus_this"] = vars(difference).copy()
-        for mask in ("actor", "sky"):
-            if f"{mask}_union" in table[method]:
-                table[method][f"{mask}_iou"] = table[method][f"{mask}_intersection"] / max(
-                    table[method][f"{mask}_union"], 1
-                )
-    return table
-
-
-def markdown(table: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The summary as tables: each method, and the paired differences to the latent memory."""
-    clips, seeds = len({row["clip"] for row in rows}), len({row["seed"] for row in rows})
-    lines = [
-        f"# {_PROTOCOL.value}",
-        "",
-        f"{clips} clips, {seeds} seed(s), split {_SPLIT.value} of {_DATA.value}; mean [95 % interval over clips].",
-        "",
-        *_table(table),
-    ]
-    paired = {
-        method: {name: value["latent_minus_this"] for name, value in row.items() if "latent_minus_this" in _dict(value)}
-        for method, row in table.items()
-    }
-    paired = {method: row for method, row in paired.items() if row}
-    if paired:
-        lines += ["", "Latent memory minus each method, paired by clip:", "", *_table(paired)]
-    return "\n".join([*lines, ""])
-
-
-def _table(table: dict[str, Any]) -> list[str]:
-    names = list(dict.fromkeys(name for row in table.values() for name in row))
-    lines = [f"| method | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
-    for method, row in table.items():
-        cells = []
-        for name in names:
-            value = row.get(name)
-            if isinstance(value, dict):
-                cells.append(f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+def _score_one(out: pathlib.Path, methods: list[str]) -> None:
+    """One protocol, with its table."""
+    name, known = _PROTOCOL.value, _PROTOCOL.value == "returns"
+    model, params = _load(_CHECKPOINT.value or weights.DEFAULT)
+    params = jax.device_put(params, jax.devices()[0])
+    clips = _clips()
+    cli.write_run_config(out, cli.flag_values())
+    rows: list[dict[str, Any]] = []
+    split = ", ".join(_SPLIT.value)
+    for index in tqdm.tqdm(range(len(clips)), unit="clip", mininterval=5):
+        clip = clips.clip(index)
+        for seed in range(_SEEDS.value):
+            if name in ("vae", "heads"):
+                found = (report_single.score_vae if name == "vae" else report_single.score_heads)(model, params, clip)
             else:
-                cells.append("-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value))
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    return lines
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _by_clip(rows: list[dict[str, Any]], method: str, name: str) -> dict[str, np.ndarray]:
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if row["method"] == method and row.get(name) is not None:
-            found.setdefault(row["clip"], []).append(row[name])
-    return {clip: np.array(values) for clip, values in found.items()}
-
-
-def _write_csv(path, rows: list[dict[str, Any]]) -> None:
-    text = text_io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    io.write_text(path, text.getvalue())
+                found, shown = report_single.score_methods(
+                    model, params, clip, methods, known=known, seed=seed, steps=_STEPS.value
+                )
+                if shown and index < 10 and seed == 0:
+                    viz.contact_sheet(out / "clips" / f"{index:03d}.png", shown)
+            rows += [{"clip": clip.source, "seed": seed, **row} for row in found]
+    if not rows:
+        raise UserError(f"none of the {len(clips)} clips of {_DATA.value}/{split} has what {name} measures")
+    io.write_text(out / f"{name}.csv", report_tables.to_csv(rows))
+    table = report_single.summary(rows)
+    io.write_json(out / f"{name}.json", {"protocol": name, "split": split, "methods": table})
+    page = report_single.markdown(name, f"split {split} of {_DATA.value}", table, rows)
+    io.write_text(out / f"{name}.md", page)
+    print(page)
 
 
 if __name__ == "__main__":

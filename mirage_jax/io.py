@@ -70,6 +70,14 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What the JSON file `path` holds. Raises `UserError` if it cannot be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+
+
 def _flush_to_disk(path: Path) -> None:
     """fsync of a file, or of a folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)

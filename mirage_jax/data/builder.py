@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mirage_jax.data import verify
-from mirage_jax.data.clip import PosedClip
+from mirage_jax.data.clip import OBJECT_FIELDS, PosedClip
 from mirage_jax.data.doom import batch, paths
 from mirage_jax.errors import UserError
 from mirage_jax.io import write_json
@@ -33,12 +33,17 @@ DOOM_LICENCE = (
     "Frames are rendered from Freedoom (https://freedoom.github.io), copyright the Freedoom contributors, under the "
     "3-clause BSD licence; the engine is ViZDoom (MIT)."
 )
-_VERSIONS = ("vizdoom", "tensorflow-datasets", "array-record", "av", "numpy", "pillow")
+_VERSIONS = ("vizdoom", "tensorflow-datasets", "array-record", "av", "miniworld", "numpy", "pillow", "pyglet")
 _UNUSABLE_SHARE = 0.1  # a build that loses more of its clips than this fails
 
 
-def features(frames: int, height: int, width: int) -> tfds.features.FeaturesDict:
-    """How a `PosedClip` is stored. Depth keeps 11 bits (float16), the mask one bit a pixel."""
+def features(frames: int, height: int, width: int, objects: int = 0) -> tfds.features.FeaturesDict:
+    """How a `PosedClip` is stored. Depth keeps 11 bits (float16), the mask one bit a pixel.
+
+    Args:
+      frames, height, width: of all clips.
+      objects: how many `tracks` all clips have; 0 for clips without `clip.OBJECT_FIELDS`.
+    """
 
     def packed(shape: tuple[int, ...], dtype: Any) -> tfds.features.Tensor:
         return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
@@ -53,6 +58,15 @@ def features(frames: int, height: int, width: int) -> tfds.features.FeaturesDict
             "caption": tfds.features.Text(),
             "source": tfds.features.Text(),
         }
+        | (
+            {
+                "background": packed((frames, height, width, 3), np.uint8),
+                "instances": packed((frames, height, width), np.uint8),
+                "tracks": tfds.features.Tensor(shape=(frames, objects, 3), dtype=np.float32),
+            }
+            if objects
+            else {}
+        )
     )
 
 
@@ -68,7 +82,7 @@ def encode(clip: PosedClip) -> dict[str, Any]:
         "cam2world": clip.cam2world,
         "caption": clip.caption,
         "source": clip.source,
-    }
+    } | {name: array for name in OBJECT_FIELDS if (array := getattr(clip, name)) is not None}
 
 
 class Clips(tfds.core.GeneratorBasedBuilder):
@@ -88,16 +102,20 @@ class Clips(tfds.core.GeneratorBasedBuilder):
         clips: Iterable[tuple[str, PosedClip]],
         description: str,
         licence: str,
+        objects: int = 0,
     ):
-        """Args: where to write, names of data set and split, `(T, H, W)`, the clips with keys, and what to say."""
-        self._split, self._shape, self._clips = split, shape, clips
+        """Args: where to write, names of data set and split, `(T, H, W)`, keyed clips, what to say, `tracks`."""
+        self._split, self._shape, self._clips, self._objects = split, shape, clips, objects
         self._description, self._licence = description, licence
         config = tfds.core.BuilderConfig(name=dataset, description=description)
         super().__init__(config=config, data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
-            builder=self, description=self._description, features=features(*self._shape), license=self._licence
+            builder=self,
+            description=self._description,
+            features=features(*self._shape, objects=self._objects),
+            license=self._licence,
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterable]:
@@ -119,6 +137,7 @@ def write_part(
     report: Callable[[float], dict[str, Any]],
     licence: str,
     description: str,
+    objects: int = 0,
 ) -> pathlib.Path:
     """Writes one part of a split; it appears under its name only when it is whole, and else leaves nothing.
 
@@ -132,6 +151,7 @@ def write_part(
         is removed at the end.
       report: gives what to write into `report.json`, from the seconds that it took; it may raise to undo the build.
       licence, description: of the data.
+      objects: how many `tracks` all clips have; 0 for clips without `clip.OBJECT_FIELDS`.
 
     Returns:
       The folder of the part.
@@ -155,6 +175,7 @@ def write_part(
             clips=clips(scratch),
             description=description,
             licence=licence,
+            objects=objects,
         ).download_and_prepare()
         shutil.rmtree(scratch)
         write_json(unfinished / "report.json", report(time.time() - begin) | {"versions": _versions()})

@@ -6,6 +6,9 @@ import dataclasses
 
 import numpy as np
 
+OBJECT_FIELDS = ("background", "instances", "tracks")
+"""Fields of a `PosedClip` that only some sources know."""
+
 _ROTATION_TOLERANCE = 1e-4
 
 
@@ -13,7 +16,8 @@ _ROTATION_TOLERANCE = 1e-4
 class PosedClip:
     """A video with the camera and depth of every frame. `T = 4k + 1` for training clips.
 
-    Lengths are metres; cameras follow OpenCV (x right, y down, z forward).
+    Lengths are metres; cameras follow OpenCV (x right, y down, z forward). What moves is known apart from the rest of a
+    scene only where a source can render it so; elsewhere the last three fields are None.
     """
 
     frames: np.ndarray  # uint8 [T, H, W, 3]
@@ -23,6 +27,9 @@ class PosedClip:
     dynamic: np.ndarray  # bool [T, H, W], moving actors
     caption: str
     source: str  # scene, seed and path kind, for example "doom/MAP05/seed17/loop"
+    background: np.ndarray | None = None  # uint8 [T, H, W, 3], the frames without what moves
+    instances: np.ndarray | None = None  # uint8 [T, H, W], which moving object is seen, from 1; 0 = none
+    tracks: np.ndarray | None = None  # float32 [T, N, 3], centres of objects 1 to N in the world, seen or not
 
     @property
     def valid(self) -> np.ndarray:
@@ -34,13 +41,15 @@ class PosedClip:
 
     def __getitem__(self, frames: slice) -> PosedClip:
         """The clip of some of the frames."""
-        names = ("frames", "depth", "intrinsics", "cam2world", "dynamic")
-        return dataclasses.replace(self, **{name: getattr(self, name)[frames] for name in names})
+        return dataclasses.replace(self, **{name: array[frames] for name, array in self._stored().items()})
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of the clip by name, `valid` included."""
-        names = ("frames", "depth", "intrinsics", "cam2world", "dynamic", "valid")
-        return {name: getattr(self, name) for name in names}
+        return self._stored() | {"valid": self.valid}
+
+    def _stored(self) -> dict[str, np.ndarray]:
+        names = ("frames", "depth", "intrinsics", "cam2world", "dynamic", *OBJECT_FIELDS)
+        return {name: array for name in names if (array := getattr(self, name)) is not None}
 
 
 def check(clip: PosedClip) -> None:
@@ -59,8 +68,17 @@ def check(clip: PosedClip) -> None:
         "cam2world": ((time, 4, 4), np.float32),
         "dynamic": ((time, height, width), np.bool_),
     }
+    if any(getattr(clip, name) is not None for name in OBJECT_FIELDS):
+        count = np.shape(clip.tracks)[1] if np.ndim(clip.tracks) == 3 else 0
+        expected |= {
+            "background": ((time, height, width, 3), np.uint8),
+            "instances": ((time, height, width), np.uint8),
+            "tracks": ((time, count, 3), np.float32),
+        }
     for name, (shape, dtype) in expected.items():
         array = getattr(clip, name)
+        if array is None:
+            raise ValueError(f"{name} is None, expected all of {', '.join(OBJECT_FIELDS)} or none")
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
     if np.isnan(clip.depth).any() or (clip.depth < 0).any():

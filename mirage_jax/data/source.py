@@ -11,15 +11,17 @@ from typing import Any, SupportsIndex
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mirage_jax.data.clip import PosedClip
+from mirage_jax.data.clip import OBJECT_FIELDS, PosedClip
 from mirage_jax.errors import UserError
 
 FIELDS = ("frames", "depth", "intrinsics", "cam2world", "dynamic", "valid", "caption", "source")
+"""What every data set has; some have `clip.OBJECT_FIELDS` too."""
+
 _STORED = {"valid": "depth"}  # fields that are computed from a stored one
 
 
 class Source:
-    """Clips of one split: `source[i]` is a dict of the fields asked for.
+    """Clips of one split: `source[i]` is a dict of the fields asked for (of `OBJECT_FIELDS`, where its part has them).
 
     Arrays are those of `PosedClip` (and its `valid`); `caption` and `source` are str. Only what is asked for is
     decompressed. Pickles as its folders, so that worker processes open the files themselves.
@@ -34,8 +36,11 @@ class Source:
             builder = tfds.builder_from_directory(str(part))
             raw = tfds.decode.DeserializeMethod.RAW_BYTES
             self._records.append(builder.as_data_source(split, deserialize_method=raw))
+            known = builder.info.features
             # tfds.decode.PartialDecoding would do this, but imports TensorFlow.
-            self._features.append(tfds.features.FeaturesDict({name: builder.info.features[name] for name in stored}))
+            self._features.append(
+                tfds.features.FeaturesDict({n: known[n] for n in stored if n in known or n not in OBJECT_FIELDS})
+            )
             self._widths.append(builder.info.features["frames"].shape[2])
         self._ends = list(itertools.accumulate(len(records) for records in self._records))
 
@@ -49,7 +54,8 @@ class Source:
         part = bisect.bisect_right(self._ends, index)
         record = self._records[part][index - (self._ends[part - 1] if part else 0)]
         stored = self._features[part].deserialize_example_np(record)
-        return {name: _decode(name, stored, self._widths[part]) for name in self.fields}
+        held = [name for name in self.fields if _STORED.get(name, name) in stored]
+        return {name: _decode(name, stored, self._widths[part]) for name in held}
 
     def clip(self, index: int) -> PosedClip:
         """One clip as a `PosedClip`; needs a source of all fields."""
@@ -70,14 +76,15 @@ def load_source(path: str | pathlib.Path, split: str, fields: Sequence[str] | No
     Args:
       path: the folder given to `build_dataset --out`.
       split: train, validation or test.
-      fields: what to read, of `FIELDS`; everything if None.
+      fields: what to read, of `FIELDS` and `clip.OBJECT_FIELDS`; everything if None.
 
     Raises:
       UserError: if there is no such split there, or a field is unknown.
     """
-    fields = FIELDS if fields is None else tuple(fields)
-    if unknown := set(fields) - set(FIELDS):
-        raise UserError(f"unknown fields {sorted(unknown)}, expected some of {', '.join(FIELDS)}")
+    known = (*FIELDS, *OBJECT_FIELDS)
+    fields = known if fields is None else tuple(fields)
+    if unknown := set(fields) - set(known):
+        raise UserError(f"unknown fields {sorted(unknown)}, expected some of {', '.join(known)}")
     parts = sorted(file.parent for file in pathlib.Path(path).glob(f"{split}/part-*/*/*/*/dataset_info.json"))
     if not parts:
         raise UserError(

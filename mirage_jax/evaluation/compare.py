@@ -1,12 +1,16 @@
 """The same clip made by several methods, scored against the truth on the same frames.
 
 Methods: `latent`, `rgb` and `none` are worlds that differ in their memory; `readout` decodes what the latent memory
-shows without a generator; `flat` is the mean colour of the first frame. Each is run on the true cameras.
+shows without a generator; `flat` is the mean colour of the first frame. `oracle` is a ceiling: the latent memory that
+the generator reads at every segment was written from the true frames before it. `context` is a world without memory
+whose weights were trained with a longer window of preceding frames. Each is run on the true cameras.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,10 +22,14 @@ from mirage_jax.data.clip import PosedClip
 from mirage_jax.evaluation import metrics
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, resample
+from mirage_jax.memory.latent import LatentMemory
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.training.posed import PosedLatents
 
 METHODS = ("latent", "rgb", "none", "readout", "flat")
+MORE_METHODS = ("oracle", "context")
+"""Also possible; `context` only with weights of its own, whose window holds as many frames as memory's references."""
 DEPTH_AGREEMENT = 0.1
 """Log-ratio of depths up to which a remembered point is the surface that a camera sees."""
 
@@ -44,6 +52,7 @@ def generate(
     true_depth: bool,
     seed: int,
     steps: int = 0,
+    others: Mapping[str, tuple[ModelConfig, Any]] | None = None,
 ) -> dict[str, np.ndarray]:
     """The frames of a clip after the first `observed`, by method.
 
@@ -51,43 +60,112 @@ def generate(
       model, params: with all parts.
       clip: the truth; `observed` and what follows are `4k + 1` and whole segments.
       observed: frames given to the world, from the start; 1 gives the first frame only.
-      methods: of `METHODS`.
+      methods: of `METHODS` and `MORE_METHODS`.
       true_depth: whether the observed frames come with their true depth and moving actors, or the heads guess.
       seed: of the noise.
       steps: of the sampler; 0 as the model was made for.
+      others: method -> model and parameters, for methods that have weights of their own.
 
     Returns:
       method -> uint8 `[T - observed, H, W, 3]`.
     """
-    cameras, count = camera_of(clip), model.segment_frames
-    segments = (len(clip) - observed) // count
-    path = jax.tree.map(lambda x: x[observed:].reshape(segments, count, *x.shape[1:]), cameras)
-    truth = {
-        "depth": clip.depth[:observed] if true_depth else None,
-        "dynamic": clip.dynamic[:observed] if true_depth else None,
-    }
+    own = dict(others or {})
+    worlds = [("latent", "readout")] if {"latent", "readout"} <= set(methods) - set(own) else []
+    worlds += [(method,) for method in methods if method != "flat" and not any(method in w for w in worlds)]
     made: dict[str, np.ndarray] = {}
-    for memory in ("latent", "rgb", "none"):
-        if memory not in methods and not (memory == "latent" and "readout" in methods):
-            continue
-        frames_held = (observed - 1) // model.vae.stride_time
-        capacity = world.full_capacity(model, memory, segments + -(-frames_held // model.segment.latents))
-        config = world.WorldConfig(model=model, memory=memory, capacity=capacity, bank=64, steps=steps)
-        state = world.observe(
-            config, params, clip.frames[:observed], cameras=cameras[:observed], key=jax.random.key(seed), **truth
-        )
-        decoder = state.decoder
-        _, output = world.rollout(config, params, state, path)
-        if memory in methods:
-            made[memory] = np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:])
-        if memory == "latent" and "readout" in methods:
-            tokens = output.readout.features
-            frames, _ = vae.decode_stream(model.vae, params["vae"], tokens.reshape(-1, *tokens.shape[2:]), decoder)
-            made["readout"] = np.asarray(jnp.round((frames + 1.0) * 127.5).astype(jnp.uint8))
+    for group in worlds:
+        mine, weights = own.get(group[0], (model, params))
+        made |= _generated(_Run(mine, weights, clip, observed, true_depth, seed, steps), group)
     if "flat" in methods:
         colour = clip.frames[0].mean((0, 1)).round().astype(np.uint8)
         made["flat"] = np.broadcast_to(colour, (len(clip) - observed, *clip.frames.shape[1:]))
     return {method: made[method] for method in methods}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What `generate` is asked for, with the weights of one method."""
+
+    model: ModelConfig
+    params: Any
+    clip: PosedClip
+    observed: int
+    true_depth: bool
+    seed: int
+    steps: int
+
+
+def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Frames of one world: of one method, or of `latent` and `readout`, which share theirs."""
+    clip, observed, model = run.clip, run.observed, run.model
+    memory = {"context": "none", "oracle": "latent", "readout": "latent"}.get(methods[0], methods[0])
+    cameras, count = camera_of(clip), model.segment_frames
+    segments = (len(clip) - observed) // count
+    path = jax.tree.map(lambda x: x[observed:].reshape(segments, count, *x.shape[1:]), cameras)
+    frames_held = (observed - 1) // model.vae.stride_time
+    capacity = world.full_capacity(model, memory, segments + -(-frames_held // model.segment.latents))
+    config = world.WorldConfig(model=model, memory=memory, capacity=capacity, bank=64, steps=run.steps)
+    state = world.observe(
+        config,
+        run.params,
+        clip.frames[:observed],
+        clip.depth[:observed] if run.true_depth else None,
+        cameras[:observed],
+        jax.random.key(run.seed),
+        clip.dynamic[:observed] if run.true_depth else None,
+    )
+    if "oracle" in methods:
+        made = _with_true_memory(config, run.params, clip, state, path, observed)
+        return {"oracle": made.reshape(-1, *clip.frames.shape[1:])}
+    decoder = state.decoder
+    _, output = world.rollout(config, run.params, state, path)
+    made = {method: np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:]) for method in methods}
+    if "readout" in methods:
+        tokens = output.readout.features
+        made["readout"] = to_frames(
+            vae.decode_stream(model.vae, run.params["vae"], tokens.reshape(-1, *tokens.shape[2:]), decoder)[0]
+        )
+    return made
+
+
+def to_frames(pixels: Any) -> np.ndarray:
+    """`[T, H, W, 3]` in [-1, 1] to uint8."""
+    return np.asarray(jnp.round((pixels + 1.0) * 127.5).astype(jnp.uint8))
+
+
+def _with_true_memory(config, params, clip: PosedClip, state, path: Camera, observed: int) -> np.ndarray:
+    """Frames `[S, F, H, W, 3]` of a rollout whose memory is, at every segment, that of the true frames before it."""
+    model = config.model
+    coded = coded_truth(model, params, clip)
+    frames = []
+    for segment in range(len(path)):
+        before = 1 + (observed - 1 + segment * model.segment_frames) // model.vae.stride_time
+        memory = memory_of(model, config.capacity, coded, np.arange(len(coded.latents)) < before)
+        state, output = world.segment(config, params, state.replace(memory=memory), path[segment])
+        frames.append(np.asarray(output.frames))
+    return np.stack(frames)
+
+
+def coded_truth(model: ModelConfig, params: Any, clip: PosedClip) -> PosedLatents:
+    """Latents and geometry of the true frames on the latent grid, in full precision."""
+    pixels = clip.frames.astype(np.float32) / 127.5 - 1.0
+    stride, at = model.vae.stride_space, slice(None, None, model.vae.stride_time)
+    grid = clip.frames.shape[1] // stride, clip.frames.shape[2] // stride
+    return PosedLatents(
+        latents=vae.encode(model.vae, params["vae"], pixels),
+        depth=resample.depth_to_grid(clip.depth[at], *grid),
+        dynamic=resample.mask_to_grid(clip.dynamic[at], *grid, least=0.25),
+        cameras=camera_of(clip)[at].resized(*grid),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def memory_of(model: ModelConfig, capacity: int, coded: PosedLatents, among: jax.Array) -> LatentMemory:
+    """The latent memory of those latent frames that the mask `among` `[t]` has."""
+    still = ~coded.dynamic & among[:, None, None]
+    solid = still & jnp.isfinite(coded.depth) & (coded.depth > 0)
+    memory = latent.create(capacity, model.vae.latent_channels)
+    return latent.write(memory, coded.latents, coded.depth, coded.cameras, solid, still & jnp.isinf(coded.depth))
 
 
 def returned(clip: PosedClip, model: ModelConfig, *, since: int) -> np.ndarray:

@@ -110,9 +110,8 @@ def select_pairs(cam2world: np.ndarray, *, seed: int = 0) -> RevisitPairs:
 
     offset, turn = pose_differences(cam2world, pairs)
     step_offset, step_turn = offset[gap == 1], turn[gap == 1]
-    same_view = (offset <= _at_most(2 * np.percentile(step_offset, 95), 0.1, 1.0)) & (
-        turn <= _at_most(2 * np.percentile(step_turn, 95), 1.0, 5.0)
-    )
+    reach, widest = view_tolerance(step_offset, step_turn)
+    same_view = (offset <= reach) & (turn <= widest)
     is_revisit = same_view & (gap >= 0.2 * count)
     if not is_revisit.any():
         raise ValueError(f"no view of this path of {count} frames is seen again a fifth of the video later")
@@ -186,6 +185,14 @@ def pose_differences(cam2world: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarr
     # |R - I| = 2 sqrt(2) sin(angle / 2) is well conditioned at small angles, where the trace is not.
     chord = np.linalg.norm(a[:, :3, :3] - b[:, :3, :3], axis=(-2, -1)) / (2 * np.sqrt(2))
     return offset, np.degrees(2 * np.arcsin(np.clip(chord, 0, 1)))
+
+
+def view_tolerance(step_offset: np.ndarray, step_turn: np.ndarray) -> tuple[float, float]:
+    """How far apart two views may be to count as the same: metres and degrees, of the steps from frame to frame."""
+    return (
+        _at_most(2 * float(np.percentile(step_offset, 95)), 0.1, 1.0),
+        _at_most(2 * float(np.percentile(step_turn, 95)), 1.0, 5.0),
+    )
 
 
 def _at_most(value: float, low: float, high: float) -> float:

@@ -5,6 +5,7 @@ two commands that both define --out cannot be imported side by side.
 """
 
 import contextlib
+import importlib
 import io
 import json
 import runpy
@@ -41,5 +42,7 @@ def call(main, arguments):
 
 if __name__ == "__main__":
     program = load(sys.argv[1])
+    # It defines flags, which flagsaver would take away again after the first call.
+    importlib.import_module("array_record.python.array_record_data_source")
     results = [call(program, arguments) for arguments in json.load(sys.stdin)]
     json.dump(results, sys.stdout)

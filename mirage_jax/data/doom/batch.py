@@ -17,6 +17,7 @@ import threading
 import time
 import types
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import vizdoom
@@ -61,8 +62,9 @@ def jobs(split: str, clips: int, *, seed: int, frames: int, size: int, kinds: Se
       UserError: if there is no such split or kind of path.
     """
     names = splits.maps(split)
-    if not kinds or set(kinds) - set(paths.KINDS):
-        raise UserError(f"--kinds is {','.join(kinds)}, expected some of {', '.join(paths.KINDS)}")
+    known = paths.KINDS + paths.RETURNING
+    if not kinds or set(kinds) - set(known):
+        raise UserError(f"--kinds is {','.join(kinds)}, expected some of {', '.join(known)}")
     rng = np.random.default_rng([seed, clips])
     order = [rng.permutation(np.arange(clips) % count) for count in (len(names), len(kinds), _MOVING_EVERY)]
     listed = [
@@ -74,9 +76,18 @@ def jobs(split: str, clips: int, *, seed: int, frames: int, size: int, kinds: Se
 
 def render_all(listed: list[Job], *, workers: int) -> Iterator[Rendered]:
     """Renders jobs in order on `workers` processes, which end, with their games, when this one does."""
+    yield from in_processes(render_one, listed, workers)
+
+
+def in_processes(function: Any, listed: Sequence[Any], workers: int) -> Iterator[Any]:
+    """`map(function, listed)` on such processes, in order."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_prepare_worker) as pool:
-        yield from pool.map(render_one, listed)
+        try:
+            yield from pool.map(function, listed)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def render_one(job: Job) -> Rendered:
@@ -88,7 +99,7 @@ def render_one(job: Job) -> Rendered:
         for _ in range(_TRIES_A_MAP):
             seed = int(rng.integers(1 << 31))
             try:
-                game = _engine(map_name, job)
+                game = running(map_name, job.moving)
                 clip, residuals = render.render(
                     game, job.kind, frames=job.frames, seed=seed, moving=job.moving, size=job.size
                 )
@@ -105,11 +116,12 @@ _running: dict[tuple[str, bool], engine.Engine] = {}
 """The game this process keeps running; at most one."""
 
 
-def _engine(map_name: str, job: Job) -> engine.Engine:
-    key = (map_name, job.moving)
+def running(map_name: str, monsters: bool) -> engine.Engine:
+    """The game of a map in this process, which is kept until another is asked for."""
+    key = (map_name, monsters)
     if key not in _running:
         _close_engine()
-        _running[key] = engine.Engine(map_name, monsters=job.moving)
+        _running[key] = engine.Engine(map_name, monsters=monsters)
     return _running[key]
 
 

@@ -13,6 +13,9 @@ import numpy as np
 from mirage_jax.data.doom.wad import LINE_BLOCKING, DoomMap
 
 KINDS = ("walk", "turn", "look_away", "loop", "orbit")
+RETURNING = ("there_and_back", "closed_loop")
+"""Kinds that end exactly where they began; rendered only when asked for."""
+
 MAX_TURN = 4.0  # degrees a frame
 MAX_STEP = 10.5  # map units a frame: a third of a metre
 SPEEDS = (1.6, 9.6)  # map units a frame, mean of a path: 0.05 to 0.3 m
@@ -224,4 +227,28 @@ def _orbit(frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
     return positions, -np.rad2deg(np.arctan2(sideways, 3 * distance)) + _wobble(frames, rng, rng.uniform(0, 8))
 
 
-_CANDIDATE = {"walk": _walk, "turn": _turn, "look_away": _look_away, "loop": _loop, "orbit": _orbit}
+def _there_and_back(frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A walk, and the same views in reverse."""
+    out, angles = _walk((frames + 1) // 2, rng)
+    return np.concatenate([out, out[::-1][1:]]), np.concatenate([angles, angles[::-1][1:]])
+
+
+def _closed_loop(frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Once around an ellipse, turning away from the first view and back to it."""
+    ramp = _ramp(frames, 8)
+    radius = min(_speed(rng), 2 * SPEEDS[0]) * (frames - 1) / (2 * np.pi)
+    sign, around = rng.choice([-1, 1]), 2 * np.pi * ramp
+    ellipse = np.stack([radius * rng.uniform(0.4, 1) * (1 - np.cos(around)), sign * radius * np.sin(around)], axis=1)
+    most = min(120.0, MAX_TURN / (np.pi * np.diff(ramp).max()))
+    return ellipse, rng.choice([-1, 1]) * rng.uniform(0.5, 1.0) * most * np.sin(np.pi * ramp)
+
+
+_CANDIDATE = {
+    "walk": _walk,
+    "turn": _turn,
+    "look_away": _look_away,
+    "loop": _loop,
+    "orbit": _orbit,
+    "there_and_back": _there_and_back,
+    "closed_loop": _closed_loop,
+}

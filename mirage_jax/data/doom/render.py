@@ -24,6 +24,8 @@ _CAPTION = {
     "look_away": "looking away and back",
     "loop": "walking a loop",
     "orbit": "moving sideways",
+    "there_and_back": "walking out and back",
+    "closed_loop": "walking round and back to the start",
 }
 
 

@@ -1,0 +1,184 @@
+"""Results to numbers: means over clips with intervals, ratios of means, paired differences, worst clips; and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io as text_io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mirage_jax.evaluation import statistics
+
+PAIRED_AGAINST = "latent"
+
+RATIOS = {
+    "revisit": {f"nmr_{name}": (f"{name}_gain", f"{name}_range") for name in ("psnr", "ssim", "lpips")},
+    "heads": {f"{mask}_iou": (f"{mask}_intersection", f"{mask}_union") for mask in ("actor", "sky")},
+}
+"""protocol -> metric that is a ratio of means over clips -> its numerator and denominator.
+
+NMR is taken within each kind of path and averaged over kinds (`revisit.normalised_memory`), the others over all clips.
+"""
+
+LOWER_IS_BETTER = (
+    "lpips",
+    "rotation",
+    "translation",
+    "relative_translation",
+    "ghosting",
+    "look",
+    "centroid_error",
+    "holes",
+    "feature_error",
+    "relative_error",
+)
+"""Metrics with one of these words in the name are errors."""
+
+_RESAMPLES = 10_000
+_STILL = 1e-8  # a dynamic range up to this is a video in which nothing changes
+
+Summary = dict[str, dict[str, dict[str, dict[str, Any]]]]
+"""protocol -> method -> metric -> `mean`, `low`, `high`, `clips`, `seeds`, maybe `latent_minus_this`."""
+
+
+def rows_of(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each clip, protocol, method and seed: those, the clip's `kind` and `motion`, and the values."""
+    return [
+        {
+            **{name: result[name] for name in ("clip", "kind", "motion")},
+            **{name: row[name] for name in ("protocol", "method", "seed")},
+            **row["values"],
+        }
+        for result in results
+        for row in result["rows"]
+    ]
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> Summary:
+    """Means of every protocol; that of moving objects also for each class of motion, as `objects[1-5]`.
+
+    A mean is over clips, whose seeds are averaged first; the interval is that of `statistics.bootstrap_mean`, None with
+    fewer than two clips.
+    """
+    by_protocol: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_protocol.setdefault(row["protocol"], []).append(row)
+    moving = by_protocol.get("objects", [])
+    for name in sorted({row["motion"] for row in moving}, key=_least_motion):
+        by_protocol[f"objects[{name}]"] = [row for row in moving if row["motion"] == name]
+    return {protocol: _by_method(protocol, some) for protocol, some in by_protocol.items()}
+
+
+def _least_motion(name: str) -> float:
+    """The lower end of a class of motion, to sort by."""
+    return -1.0 if name == "none" else float(name.partition("-")[0].rstrip("+"))
+
+
+def _by_method(protocol: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    known = {"clip", "kind", "motion", "protocol", "method", "seed"}
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    metrics = list(dict.fromkeys(name for row in rows for name in row if name not in known))
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for method in methods:
+        mine = [row for row in rows if row["method"] == method]
+        table[method] = {}
+        for metric in metrics:
+            if metric.endswith(("_intersection", "_union")):
+                continue
+            values = by_clip(mine, metric)
+            if not values:
+                continue
+            entry = _interval(values) | {"seeds": len({row["seed"] for row in mine if metric in row})}
+            others = by_clip([row for row in rows if row["method"] == PAIRED_AGAINST], metric)
+            shared = [clip for clip in values if clip in others]
+            if method != PAIRED_AGAINST and shared:
+                entry["latent_minus_this"] = _interval({c: others[c] - values[c] for c in shared})
+            table[method][metric] = entry
+        for metric, (above, below) in RATIOS.get(protocol, {}).items():
+            entry = _ratio(mine, above, below, by_kind=protocol == "revisit")
+            if entry is not None:
+                table[method][metric] = entry
+    return table
+
+
+def by_clip(rows: Iterable[Mapping[str, Any]], metric: str) -> dict[str, float]:
+    """clip -> mean of a metric over its rows (its seeds)."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get(metric) is not None:
+            found.setdefault(row["clip"], []).append(float(row[metric]))
+    return {clip: float(np.mean(values)) for clip, values in found.items()}
+
+
+def _interval(values: Mapping[str, float]) -> dict[str, Any]:
+    array = np.array(list(values.values()))
+    if len(array) < 2:
+        return {"mean": float(array.mean()), "low": None, "high": None, "clips": len(array)}
+    found = statistics.bootstrap_mean(array)
+    return {"mean": found.mean, "low": found.low, "high": found.high, "clips": found.count}
+
+
+def _ratio(rows: Sequence[Mapping[str, Any]], above: str, below: str, *, by_kind: bool) -> dict[str, Any] | None:
+    """Mean over mean, with the percentile bootstrap over clips; None where the denominator has no sign or no clips."""
+    top, bottom = by_clip(rows, above), by_clip(rows, below)
+    kinds = {row["clip"]: row["kind"] if by_kind else "" for row in rows}
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for clip in top:
+        if not by_kind or bottom[clip] > _STILL:
+            pairs.setdefault(kinds[clip], []).append((top[clip], bottom[clip]))
+    groups = [np.array(some) for some in pairs.values()]
+    if not groups or any(group[:, 1].mean() <= _STILL for group in groups):
+        return None
+    extra = _STILL if by_kind else 0.0
+    random = np.random.default_rng(0)
+    mean = np.mean([group[:, 0].mean() / (group[:, 1].mean() + extra) for group in groups])
+    count = sum(len(group) for group in groups)
+    entry = {"mean": float(mean), "low": None, "high": None, "clips": count, "seeds": len({r["seed"] for r in rows})}
+    if count < 2:
+        return entry
+    drawn = []
+    for group in groups:
+        means = group[random.integers(len(group), size=(_RESAMPLES, len(group)))].mean(1)
+        drawn.append(means[:, 0] / np.where(means[:, 1] > 0, means[:, 1] + extra, np.nan))
+    low, high = np.nanpercentile(np.mean(drawn, axis=0), [2.5, 97.5])
+    return entry | {"low": float(low), "high": float(high)}
+
+
+def is_error(metric: str) -> bool:
+    """Whether lower values of a metric are better. Gains and ranges are better when higher, whatever they are of."""
+    if metric.endswith(("_gain", "_range")) or metric.startswith("nmr_"):
+        return False
+    return any(word in metric for word in LOWER_IS_BETTER)
+
+
+def worst(rows: Sequence[Mapping[str, Any]], protocol: str, method: str, metric: str, count: int = 10) -> list[str]:
+    """The clips on which a method did worst, worst first."""
+    values = by_clip([row for row in rows if row["protocol"] == protocol and row["method"] == method], metric)
+    return sorted(values, key=lambda clip: -values[clip] if is_error(metric) else values[clip])[:count]
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """All rows as CSV, a column for every name that occurs."""
+    text = text_io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def flatter(table: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of a table of methods, for the metrics that some method has."""
+    some = [name for name in metrics if any(name in row for row in table.values())]
+    lines = [[method, *(cell(row.get(name)) for name in some)] for method, row in table.items()]
+    return ["method", *some], lines
+
+
+def cell(entry: Mapping[str, Any] | None) -> str:
+    """`mean [low, high] (clips x seeds)`."""
+    if entry is None:
+        return "-"
+    interval = "" if entry["low"] is None else f" [{entry['low']:.3f}, {entry['high']:.3f}]"
+    seeds = f" x {entry['seeds']}" if "seeds" in entry else ""
+    return f"{entry['mean']:.3f}{interval} ({entry['clips']}{seeds})"

@@ -1,0 +1,325 @@
+"""All protocols on a set of clips, clip by clip: what is finished stays finished, wherever a run is stopped.
+
+A folder of results holds `plan.json` (what was asked for; a folder of another plan is refused), `clips/ID.json` (all
+scores of one clip), and `videos/KIND/METHOD/ID.mp4` for the first seed (`rollout`, from one picture; `returns`, all but
+the last segment given; `memory`, readouts decoded). `report.write` makes the report of them.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import queue
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mirage_jax import data, io, viz
+from mirage_jax.data.clip import PosedClip
+from mirage_jax.errors import UserError
+from mirage_jax.evaluation import compare, heads_quality, memory_alone, protocols
+from mirage_jax.evaluation.protocols import Scores
+from mirage_jax.models import vae
+from mirage_jax.models.config import ModelConfig
+
+Row = dict[str, Any]
+"""One line of results: `protocol`, `method`, `seed`, `values` and `curves` as in `Scores`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """What is compared.
+
+    Attributes:
+      model, params: of the model under test.
+      others: method -> model and parameters, for methods that have weights of their own.
+    """
+
+    model: ModelConfig
+    params: Any
+    others: Mapping[str, tuple[ModelConfig, Any]] = dataclasses.field(default_factory=dict)
+
+    def on(self, device: Any) -> Models:
+        """The same with all parameters on one device."""
+        others = {name: (model, jax.device_put(params, device)) for name, (model, params) in self.others.items()}
+        return Models(self.model, jax.device_put(self.params, device), others)
+
+
+class Clips:
+    """The clips of several splits of a data set, one after the other."""
+
+    def __init__(self, path: str, splits: Sequence[str], most: int | None = None):
+        """Args: folder of the data set; names of its splits; at most so many clips of each."""
+        self._sources = [data.load_source(path, split) for split in splits]
+        self._names = [data.load_source(path, split, ("source",)) for split in splits]
+        counts = [len(source) if most is None else min(most, len(source)) for source in self._sources]
+        self._places = [(part, index) for part, count in enumerate(counts) for index in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def clip(self, number: int) -> PosedClip:
+        """One clip."""
+        part, index = self._places[number]
+        return self._sources[part].clip(index)
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The `source` of every clip.
+
+        Raises:
+          UserError: if two clips have the same.
+        """
+        found = [self._names[part][index]["source"] for part, index in self._places]
+        if doubles := {name for name in found if found.count(name) > 1}:
+            raise UserError(f"several clips are called {min(doubles)}: their results would take each other's place")
+        return found
+
+
+def clip_id(source: str) -> str:
+    """The name of a clip in file names: `doom/MAP05/seed17/loop` -> `doom-MAP05-seed17-loop`."""
+    return "".join(c if c.isalnum() or c in "._" else "-" for c in source).strip("-.")
+
+
+def whole_segments(clip: PosedClip, model: ModelConfig) -> PosedClip:
+    """The clip without frames at its end that fill no segment.
+
+    Raises:
+      UserError: if it is of another size than the model, or shorter than one segment.
+    """
+    if clip.frames.shape[1:3] != (model.height, model.width):
+        found = "x".join(map(str, clip.frames.shape[1:3]))
+        raise UserError(f"clip {clip.source} is {found} pixels, the model works at {model.height}x{model.width}")
+    segments = (len(clip) - 1) // model.segment_frames
+    if not segments:
+        raise UserError(
+            f"clip {clip.source} has {len(clip)} frames, a segment of the model takes {1 + model.segment_frames}"
+        )
+    return clip[: 1 + segments * model.segment_frames]
+
+
+def check_comparable(method: str, other: ModelConfig, model: ModelConfig) -> None:
+    """Checks that a method's own model makes frames like the model under test, and `context` sees as many tokens.
+
+    Raises:
+      UserError: naming what differs.
+    """
+    wanted = {"height": model.height, "width": model.width, "segment_frames": model.segment_frames}
+    for name, value in wanted.items():
+        if getattr(other, name) != value:
+            raise UserError(
+                f"--checkpoints: the model of {method} has {name} {getattr(other, name)}, the model under test {value}"
+            )
+    window = model.segment.preceding + model.segment.reference
+    if method == "context" and other.segment.preceding != window:
+        raise UserError(
+            f"--checkpoints: the model of context takes {other.segment.preceding} preceding latent frames; equal "
+            f"tokens are {window}, the preceding and reference frames of the model under test"
+        )
+
+
+def score_clip(
+    models: Models, clip: PosedClip, methods: Sequence[str], seeds: int, steps: int = 0
+) -> tuple[list[Row], dict[str, dict[str, np.ndarray]]]:
+    """Every protocol on one clip.
+
+    Args:
+      models: what is compared.
+      clip: of whole segments.
+      methods: of `compare.METHODS` and `compare.MORE_METHODS`.
+      seeds: runs with noise of seeds 0, 1, ...; methods without noise are scored once.
+      steps: of the sampler; 0 as the models were made for.
+
+    Returns:
+      The rows, and for seed 0 kind -> method -> frames.
+    """
+    model, params = models.model, models.params
+    rows: list[Row] = []
+    videos: dict[str, dict[str, np.ndarray]] = {"rollout": {"truth": clip.frames}}
+
+    coded = compare.to_frames(vae.decode(model.vae, params["vae"], compare.coded_truth(model, params, clip).latents))
+    rows += video_rows("vae", 0, protocols.score_video(coded, clip))
+    rows += truth_rows(clip)
+    for seed in range(seeds):
+        wanted = [m for m in methods if seed == 0 or m != "flat"]
+        made = compare.generate(
+            model,
+            params,
+            clip,
+            observed=1,
+            methods=wanted,
+            true_depth=False,
+            seed=seed,
+            steps=steps,
+            others=models.others,
+        )
+        whole = {name: np.concatenate([clip.frames[:1], frames]) for name, frames in made.items()}
+        for name, frames in whole.items():
+            rows += video_rows(name, seed, protocols.score_video(frames, clip))
+        if seed == 0:
+            videos["rollout"] |= whole
+        given, ends = _returns(models, clip, wanted, seed, steps)
+        rows += given
+        if seed == 0 and ends:
+            videos["returns"] = {"truth": clip.frames[-model.segment_frames :], **ends}
+    alone, shown = memory_alone.score(model, params, clip)
+    rows += [_row("memory", name, 0, scores) for name, scores in alone.items()]
+    videos["memory"] = {"truth": clip.frames[1:], **shown}
+    if model.heads is not None:
+        rows.append(_row("heads", "heads", 0, heads_quality.score(model, params, clip)))
+    return rows, videos
+
+
+def video_rows(method: str, seed: int, scores: Mapping[str, Scores]) -> list[Row]:
+    """Rows of one video's protocols."""
+    return [_row(protocol, method, seed, one) for protocol, one in scores.items()]
+
+
+def truth_rows(clip: PosedClip) -> list[Row]:
+    """What the truth itself scores where a video is compared with itself: the ceiling of returning."""
+    found = {
+        "closed_loop": protocols.closed_loop(clip.frames, clip.cam2world),
+        "revisit": protocols.revisit_memory(clip.frames, clip.cam2world),
+    }
+    return video_rows("truth", 0, {name: scores for name, scores in found.items() if scores is not None})
+
+
+def _returns(
+    models: Models, clip: PosedClip, methods: Sequence[str], seed: int, steps: int
+) -> tuple[list[Row], dict[str, np.ndarray]]:
+    """All but the last segment given with true depth, the last one generated."""
+    model = models.model
+    observed = len(clip) - model.segment_frames
+    cells = compare.returned(clip, model, since=observed)
+    if observed < 1 + model.segment_frames or not (cells.mean((1, 2)) >= 0.5).any():
+        return [], {}
+    made = compare.generate(
+        model,
+        models.params,
+        clip,
+        observed=observed,
+        methods=methods,
+        true_depth=True,
+        seed=seed,
+        steps=steps,
+        others=models.others,
+    )
+    rows = []
+    for method, values in compare.score(clip, made, cells).items():
+        curve = np.asarray(values.pop("psnr_by_frame"))
+        rows.append(_row("returns", method, seed, Scores(protocols.flat(values), {"psnr": curve})))
+    return rows, made
+
+
+def _row(protocol: str, method: str, seed: int, scores: Scores) -> Row:
+    # Six digits: what is left is the same on every run of one program, and small enough to keep by the thousand.
+    curves = {
+        name: [round(float(v), 5) if np.isfinite(v) else None for v in np.asarray(curve)]
+        for name, curve in scores.curves.items()
+    }
+    values = {name: float(f"{value:.7g}") for name, value in scores.values.items() if np.isfinite(value)}
+    return {"protocol": protocol, "method": method, "seed": seed, "values": values, "curves": curves}
+
+
+def start(out: Path, plan: Mapping[str, Any]) -> None:
+    """Begins or goes on with a folder of results.
+
+    Raises:
+      UserError: if the folder holds results of another plan.
+    """
+    file = out / "plan.json"
+    wanted = json.loads(json.dumps(plan))
+    if not file.exists():
+        io.write_json(file, wanted)
+        return
+    found = io.read_json(file)
+    for name in dict.fromkeys([*wanted, *found]):
+        if found.get(name) != wanted.get(name):
+            raise UserError(
+                f"{out} holds results of another evaluation: {name} was {found.get(name)!r}, now {wanted.get(name)!r}; "
+                "expected another --out, or the same flags to go on"
+            )
+
+
+def run(
+    out: Path,
+    clips: Clips,
+    numbers: Iterable[int],
+    score: Callable[[PosedClip, Any], tuple[list[Row], dict[str, dict[str, np.ndarray]]]],
+    fps: float,
+) -> Iterator[str]:
+    """Scores the clips that have no results yet, one at a time on every local device.
+
+    Args:
+      out: folder of results.
+      clips, numbers: which clips of which data.
+      score: rows and videos of a clip, on a device; called from one thread a device.
+      fps: of the videos.
+
+    Yields:
+      The source of each clip when its results are there, finished ones first.
+    """
+    left = []
+    for number in numbers:
+        if result_file(out, clips.names[number]).exists():
+            yield clips.names[number]
+        else:
+            left.append(number)
+    free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for device in jax.local_devices():
+        free.put(device)
+
+    def one(number: int) -> str:
+        device = free.get()
+        try:
+            clip = clips.clip(number)
+            with jax.default_device(device):
+                rows, videos = score(clip, device)
+            for kind, by_method in videos.items():
+                for method, frames in by_method.items():
+                    viz.write_video(out / "videos" / kind / method / f"{clip_id(clip.source)}.mp4", frames, fps=fps)
+            about = {"clip": clip.source, "kind": protocols.path_kind(clip), "motion": protocols.motion_class(clip)}
+            io.write_text(result_file(out, clip.source), json.dumps(about | {"rows": rows}, allow_nan=False) + "\n")
+            return clip.source
+        finally:
+            free.put(device)
+
+    if jax.local_device_count() == 1:
+        yield from map(one, left)
+        return
+    with concurrent.futures.ThreadPoolExecutor(jax.local_device_count()) as pool:
+        jobs = [pool.submit(one, number) for number in left]
+        try:
+            yield from (job.result() for job in concurrent.futures.as_completed(jobs))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def result_file(out: Path, source: str) -> Path:
+    """Where the scores of a clip are."""
+    return out / "clips" / f"{clip_id(source)}.json"
+
+
+def results(out: Path, sources: Iterable[str]) -> list[dict[str, Any]]:
+    """The results of those clips that have some, in the order given."""
+    files = (result_file(out, source) for source in sources)
+    return [io.read_json(file) for file in files if file.exists()]
+
+
+def part_of(text: str | None) -> tuple[int, int]:
+    """`i/n` as numbers; `0/1` is everything.
+
+    Raises:
+      UserError: if it is not like that.
+    """
+    if text is None:
+        return 0, 1
+    first, slash, second = text.partition("/")
+    if not (slash and first.isdigit() and second.isdigit() and int(first) < int(second)):
+        raise UserError(f"--part {text}: expected i/n, part i of n, counted from 0 to n - 1")
+    return int(first), int(second)

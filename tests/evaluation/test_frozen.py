@@ -1,0 +1,125 @@
+"""The frozen evaluation set: built from a recipe, the same every time, and damage has a name."""
+
+import copy
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mirage_jax import data
+from mirage_jax.data import builder
+from mirage_jax.data.doom import splits
+from mirage_jax.data.miniworld import batch as rooms
+from mirage_jax.errors import UserError
+from mirage_jax.evaluation import frozen
+
+PLANS = {
+    "closed_loop": frozen.Plan(1, {"none": 1}, ("closed_loop",), 9),
+    "motion": frozen.Plan(0, {"1-5": 1}, ("orbit",), 9),
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    try:
+        rooms.canvases(32)
+    except UserError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("frozen")
+    recipe = frozen.freeze(folder / "recipe.json", PLANS, size=32, workers=1)
+    assert frozen.load_recipe(folder / "recipe.json") == recipe
+    return recipe, folder / "set", frozen.build(folder / "set", recipe, workers=1)
+
+
+def test_building_gives_the_clips_that_were_frozen_to_the_bit(tiny):
+    recipe, folder, agreement = tiny
+    assert agreement == frozen.Agreement(exact=3, close=0) == frozen.verify(folder, recipe)
+    (kept,) = {path for path in (folder / "motion").rglob("*.array_record*")}
+    before = kept.stat().st_mtime_ns
+    assert frozen.build(folder, recipe, workers=1) == agreement and kept.stat().st_mtime_ns == before
+
+
+def _with_clip(folder, group, number, change):
+    """Stores a group's part anew, with its clip changed."""
+    index = {0: 0, 1: -1}[number]
+    source = data.load_source(folder, group)
+    clip = source.clip(range(len(source))[index])
+    part = folder / group / f"part-{number:04d}"
+    shutil.rmtree(part)
+    shape, objects = clip.frames.shape[:3], 0 if clip.tracks is None else clip.tracks.shape[1]
+    name = "doom" if clip.source.startswith("doom") else "miniworld"
+    clips = [("000000", dataclasses.replace(clip, **change(clip)))]
+    builder.write_part(folder, group, number, name, shape, lambda _: clips, lambda _: {}, "", "", objects=objects)
+    return clip.source
+
+
+def flipped(clip):
+    frames = clip.frames.copy()
+    frames[3, 5, 7, 1] ^= 1
+    return {"frames": frames}
+
+
+@pytest.mark.parametrize(("group", "number"), [("closed_loop", 0), ("closed_loop", 1), ("motion", 1)])
+def test_a_flipped_pixel_is_named(tiny, tmp_path, group, number):
+    recipe, folder, _ = tiny
+    shutil.copytree(folder, tmp_path / "set")
+    name = _with_clip(tmp_path / "set", group, number, flipped)
+    with pytest.raises(UserError, match=f"{name} was changed since it was built"):
+        frozen.verify(tmp_path / "set", recipe)
+
+
+def _accepted_as_built(folder, recipe):
+    """As if this machine had rendered what lies there."""
+    (folder / "checksums.json").write_text(json.dumps({"version": 1, "groups": frozen._found(folder, recipe)}))
+    return frozen.verify(folder, recipe)
+
+
+def test_other_rendering_passes_for_rooms_only_and_only_if_it_is_small(tiny, tmp_path):
+    recipe, folder, _ = tiny
+    copies = [shutil.copytree(folder, tmp_path / str(i)) for i in range(4)]
+    _with_clip(copies[0], "motion", 1, lambda clip: {"frames": clip.frames ^ np.uint8(1)})
+    assert _accepted_as_built(copies[0], recipe) == frozen.Agreement(exact=2, close=1)
+    name = _with_clip(copies[1], "closed_loop", 0, flipped)
+    with pytest.raises(UserError, match=f"{name} differs in its pixels"):
+        _accepted_as_built(copies[1], recipe)
+    name = _with_clip(copies[2], "motion", 1, lambda clip: {"frames": clip.frames[:, ::-1].copy()})
+    with pytest.raises(UserError, match=f"{name} differs in its pixels"):
+        _accepted_as_built(copies[2], recipe)
+    name = _with_clip(copies[3], "closed_loop", 0, lambda clip: {"depth": clip.depth * np.float32(1.1)})
+    with pytest.raises(UserError, match=f"{name} differs in its depth or poses"):
+        _accepted_as_built(copies[3], recipe)
+
+
+def test_clips_that_are_missing_or_too_many_are_named(tiny):
+    recipe, folder, _ = tiny
+    more, less = copy.deepcopy(recipe), copy.deepcopy(recipe)
+    more["groups"]["motion"]["miniworld/test/seed1/motion-1-5/orbit"] = {}
+    with pytest.raises(UserError, match="seed1/motion-1-5/orbit is missing"):
+        frozen.verify(folder, more)
+    (name,) = less["groups"]["motion"]
+    less["groups"]["motion"] = {}
+    with pytest.raises(UserError, match=f"{name} does not belong"):
+        frozen.verify(folder, less)
+
+
+def test_only_maps_of_the_test_split_are_rendered():
+    for map_name in ("MAP01", "MAP19", *sorted(splits.RESERVED)):
+        with pytest.raises(UserError, match="not one of the test split"):
+            frozen.render_item(frozen.Item("closed_loop", f"doom/{map_name}/seed1/loop", 9, 32))
+
+
+def test_a_recipe_of_another_version_is_refused(tmp_path):
+    (tmp_path / "recipe.json").write_text('{"version": 99, "groups": {}}')
+    with pytest.raises(UserError, match="version 99"):
+        frozen.load_recipe(tmp_path / "recipe.json")
+    with pytest.raises(UserError, match="missing"):
+        frozen.load_recipe(tmp_path / "none.json")
+
+
+def test_the_plans_have_sixty_clips_for_every_headline():
+    for group, plan in frozen.PLANS.items():
+        assert plan.doom + sum(plan.rooms.values()) >= 60, group
+        assert plan.frames % 16 == 1
+    assert all(count >= 60 for count in frozen.PLANS["motion"].rooms.values())
