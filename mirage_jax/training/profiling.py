@@ -13,7 +13,7 @@ _STEPS = 5
 
 
 class Profiler:
-    """Writes traces for TensorBoard and Perfetto to `workdir/profile`, of process 0.
+    """Writes traces for TensorBoard and Perfetto to `workdir/profile/step_N`, of process 0, from step N on.
 
     Args:
       workdir: of the run; a file `PROFILE` in it profiles the next steps, as many as the number in it or 5, and is
@@ -30,7 +30,8 @@ class Profiler:
             raise UserError(f"--config.profile={pair}: expected two steps, the first and the last to profile")
         self._folder, self._request = workdir / "profile", workdir / "PROFILE"
         self._first, self._last = pair or (0, 0)
-        self._until = 0  # last step of the trace under way
+        self._until = 0  # last step of the trace under way,
+        self._trace = self._folder  # and where it goes
 
     def before(self, step: int) -> None:
         """To be called before a step; starts what is due."""
@@ -43,14 +44,15 @@ class Profiler:
         elif step == self._first:
             self._until = self._last
         if self._until:
-            jax.profiler.start_trace(str(self._folder))
+            self._trace = self._folder / f"step_{step}"  # JAX names a trace by its second, in which two may begin
+            jax.profiler.start_trace(str(self._trace))
 
     def after(self, step: int, state: Any) -> None:
         """To be called after a step, with its result; ends what is due."""
         if self._until and step >= self._until:
             jax.block_until_ready(state)
             self.close()
-            print(f"profiled up to step {step}: {self._folder}", flush=True)
+            print(f"profiled up to step {step}: {self._trace}", flush=True)
 
     def close(self) -> None:
         """Ends a trace that is under way."""

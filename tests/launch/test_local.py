@@ -53,9 +53,8 @@ def test_all_finish(tmp_path):
 
 
 def test_processes_get_one_coordinator_and_their_virtual_devices(tmp_path):
-    body = (
-        """print(me, os.environ["MIRAGE_COORDINATOR"], os.environ["MIRAGE_PROCESS_COUNT"], os.environ["XLA_FLAGS"])"""
-    )
+    names = ("MIRAGE_COORDINATOR", "MIRAGE_PROCESS_COUNT", "XLA_FLAGS")
+    body = f"""sys.stdout.write(f"{{me}} {{' '.join(os.environ[name] for name in {names})}}\\n")"""  # in one piece
     flags = "--xla_force_host_platform_device_count=2 --xla_dump_to=x"
     _, _, out, _ = outcome(tmp_path, body, "--processes=2", "--devices=4", XLA_FLAGS=flags)
     rows = sorted(line.split() for line in out.splitlines())
@@ -65,7 +64,7 @@ def test_processes_get_one_coordinator_and_their_virtual_devices(tmp_path):
 
 
 def test_gpus_are_shared_out(tmp_path):
-    body = """print(me, os.environ["CUDA_VISIBLE_DEVICES"])"""
+    body = """sys.stdout.write(f"{me} {os.environ['CUDA_VISIBLE_DEVICES']}\\n")"""  # in one piece
     _, _, out, _ = outcome(tmp_path, body, "--processes=2", CUDA_VISIBLE_DEVICES="4,5,6,7")
     assert sorted(out.splitlines()) == ["0 4,5", "1 6,7"]
     code, _, _, err = outcome(tmp_path, body, "--processes=3", CUDA_VISIBLE_DEVICES="4,5,6,7")
