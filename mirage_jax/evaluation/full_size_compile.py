@@ -36,6 +36,8 @@ TILE = 24
 GB = 1e9
 
 DENOISE_MESHES = {1: {"data": 1}, 8: {"tensor": 8}, 64: {"fsdp": 8, "tensor": 8}}
+CUBE_MESH = {"fsdp": 16, "tensor": 4}
+"""Of 64: an axis of the mesh must be a product of sides of the cube."""
 TRAIN_MESHES = {1: {"data": 1}, 8: {"fsdp": 8}, 64: {"fsdp": 64}}
 DECODE_MESHES = {1: {"data": 1}, 8: {"fsdp": 8}, 64: {"fsdp": 64}}
 
@@ -47,7 +49,8 @@ def rows() -> list[dict[str, Any]]:
         for count, place in ((1, topology), (8, topology), (64, pod)):
             where = {"topology": f"{chip}:{place}"}
             if count > 1 or chip != "v5e":  # 15 GB of weights leave a 16 GB chip no room
-                wanted.append({"program": "denoise", "mesh": DENOISE_MESHES[count], **where})
+                mesh = CUBE_MESH if place == "4x4x4" else DENOISE_MESHES[count]
+                wanted.append({"program": "denoise", "mesh": mesh, **where})
             if count == 1:
                 wanted.append({"program": "denoise", "mesh": DENOISE_MESHES[count], "int8": True, **where})
                 wanted.append({"program": "decode", "mesh": {"data": 1}, "tile": TILE, **where})

@@ -160,8 +160,8 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
         "decode": lambda: decode(model, mesh, spec.get("tile", 0)),
     }[spec["program"]]
     started = time.perf_counter()
+    function, arguments = build()
     with partition.activated(mesh):
-        function, arguments = build()
         lowered = function.lower(*arguments)
         try:
             compiled = lowered.compile()
