@@ -26,6 +26,7 @@ import tensorflow_datasets as tfds
 from mirage_jax.data import verify
 from mirage_jax.data.clip import OBJECT_FIELDS, PosedClip
 from mirage_jax.data.doom import batch, paths
+from mirage_jax.data.rendering import Rendered
 from mirage_jax.errors import UserError
 from mirage_jax.io import write_json
 
@@ -211,6 +212,85 @@ def percentiles(residuals: Sequence[Mapping[str, float]]) -> dict[str, dict[str,
     }
 
 
+def check_sizes(config: Mapping[str, Any]) -> None:
+    """Checks `clips`, `frames`, `size`, `seed` and `workers` of what is to be rendered.
+
+    Raises:
+      UserError: if one is not usable.
+    """
+    frames = config["frames"]
+    if frames < 9 or frames % 4 != 1:
+        raise UserError(f"--frames is {frames}, expected 4k + 1 and at least 9 (for example 65)")
+    least = {"clips": 1, "workers": 1, "size": 16, "seed": 0}
+    if any(config[name] < value for name, value in least.items()):
+        raise UserError(", ".join(f"--{name} {config[name]}" for name in least) + ": too small")
+
+
+def render_part(
+    out: str | pathlib.Path,
+    dataset: str,
+    config: Mapping[str, Any],
+    rendered: Iterable[Rendered],
+    *,
+    progress: Callable[[Rendered], None],
+    counts: Callable[[list[Rendered]], dict[str, Any]],
+    licence: str,
+    description: str,
+    objects: int = 0,
+) -> pathlib.Path:
+    """Writes one part of clips while they are rendered, with a report of what became of them.
+
+    Args:
+      out, dataset, licence, description, objects: as in `write_part`.
+      config: what `check_sizes` checks, and `split`; for the report.
+      rendered: the outcomes, read once.
+      progress: gets each of them.
+      counts: further numbers for the report, from the outcomes that have a clip (by then without its pixels).
+
+    Returns:
+      The folder of the part.
+
+    Raises:
+      UserError: if the part exists, or too many clips failed.
+    """
+    outcomes: list[Rendered] = []
+
+    def rejected() -> collections.Counter[str]:
+        return sum((collections.Counter(outcome.rejected) for outcome in outcomes), collections.Counter())
+
+    def clips(_scratch: pathlib.Path) -> Iterator[tuple[str, PosedClip]]:
+        for one in rendered:
+            # Without its megabytes of pixels: enough for the report.
+            outcomes.append(dataclasses.replace(one, clip=None if one.clip is None else one.clip[:0]))
+            progress(one)
+            if one.clip is not None:
+                yield f"{one.job.index:06d}", one.clip
+        failed = sum(outcome.clip is None for outcome in outcomes)
+        if failed > _UNUSABLE_SHARE * config["clips"]:
+            reasons = ", ".join(f"{number} x {reason}" for reason, number in rejected().most_common())
+            raise UserError(f"{failed} of {config['clips']} clips failed every try: {reasons}")
+
+    def report(seconds: float) -> dict[str, Any]:
+        good = [outcome for outcome in outcomes if outcome.clip is not None]
+        tries = len(good) + rejected().total()
+        found = {"written": len(good), "failed": len(outcomes) - len(good), "tries": tries}
+        return {
+            "config": dict(config),
+            "clips": found | counts(good),
+            "rejected": dict(rejected().most_common()),
+            "rejected_share": round(rejected().total() / max(tries, 1), 4),
+            "residual_percentiles": percentiles([outcome.residuals for outcome in good]),
+            "bounds": dataclasses.asdict(verify.Bounds()),
+            "seconds": round(seconds, 1),
+            "licence": licence,
+        }
+
+    shape = (config["frames"], config["size"], config["size"])
+    return write_part(
+        out, config["split"], config["seed"], dataset, shape, clips, report, licence, description, objects
+    )
+
+
 def build_doom(
     out: str | pathlib.Path,
     split: str,
@@ -221,7 +301,7 @@ def build_doom(
     size: int = 128,
     kinds: Sequence[str] = paths.KINDS,
     workers: int = 1,
-    progress: Callable[[batch.Rendered], None] = lambda rendered: None,
+    progress: Callable[[Rendered], None] = lambda rendered: None,
 ) -> pathlib.Path:
     """Renders one part of one split of Freedoom maps.
 
@@ -231,70 +311,28 @@ def build_doom(
     Raises:
       UserError: if the sizes are not usable, the part exists, or too many clips failed.
     """
-    if frames < 9 or frames % 4 != 1:
-        raise UserError(f"--frames is {frames}, expected 4k + 1 and at least 9 (for example 65)")
-    if clips < 1 or workers < 1 or size < 16 or seed < 0:
-        raise UserError(f"--clips {clips}, --workers {workers}, --size {size}, --seed {seed}: too small")
-    jobs = batch.jobs(split, clips, seed=seed, frames=frames, size=size, kinds=kinds)
-    outcomes: list[batch.Rendered] = []
-
-    def rendered_clips(_scratch: pathlib.Path) -> Iterator[tuple[str, PosedClip]]:
-        for rendered in batch.render_all(jobs, workers=workers):
-            outcomes.append(_without_pixels(rendered))
-            progress(rendered)
-            if rendered.clip is not None:
-                yield f"{rendered.job.index:06d}", rendered.clip
-        failed = sum(outcome.clip is None for outcome in outcomes)
-        if failed > _UNUSABLE_SHARE * clips:
-            counted = sum((collections.Counter(o.rejected) for o in outcomes), collections.Counter())
-            reasons = ", ".join(f"{count} x {reason}" for reason, count in counted.most_common())
-            raise UserError(f"{failed} of {clips} clips failed every try: {reasons}")
-
     config = {"split": split, "clips": clips, "frames": frames, "size": size, "seed": seed}
     config |= {"kinds": list(kinds), "workers": workers}
-    return write_part(
+    check_sizes(config)
+    jobs = batch.jobs(split, clips, seed=seed, frames=frames, size=size, kinds=kinds)
+    return render_part(
         out,
-        split,
-        seed,
         "doom",
-        (frames, size, size),
-        rendered_clips,
-        lambda seconds: _doom_report(config, outcomes, seconds),
-        DOOM_LICENCE,
-        "Posed video of Freedoom maps with exact depth.",
+        config,
+        batch.render_all(jobs, workers=workers),
+        progress=progress,
+        counts=lambda good: {
+            "by_kind": count(outcome.job.kind for outcome in good),
+            "by_map": count(outcome.clip.source.split("/")[1] for outcome in good if outcome.clip is not None),
+            "with_monsters": sum(outcome.job.moving for outcome in good),
+        },
+        licence=DOOM_LICENCE,
+        description="Posed video of Freedoom maps with exact depth.",
     )
 
 
-def _without_pixels(rendered: batch.Rendered) -> batch.Rendered:
-    """The outcome with an empty clip in place of its megabytes: enough for the report."""
-    return dataclasses.replace(rendered, clip=None if rendered.clip is None else rendered.clip[:0])
-
-
-def _doom_report(config: dict[str, Any], outcomes: list[batch.Rendered], seconds: float) -> dict[str, Any]:
-    """What a build did, as JSON."""
-    good = [o for o in outcomes if o.clip is not None]
-    rejected = sum((collections.Counter(o.rejected) for o in outcomes), collections.Counter())
-    tries = len(good) + rejected.total()
-    return {
-        "config": config,
-        "clips": {
-            "written": len(good),
-            "failed": len(outcomes) - len(good),
-            "tries": tries,
-            "by_kind": _count(o.job.kind for o in good),
-            "by_map": _count(o.clip.source.split("/")[1] for o in good),
-            "with_monsters": sum(o.job.moving for o in good),
-        },
-        "rejected": dict(rejected.most_common()),
-        "rejected_share": round(rejected.total() / max(tries, 1), 4),
-        "residual_percentiles": percentiles([o.residuals for o in good]),
-        "bounds": dataclasses.asdict(verify.Bounds()),
-        "seconds": round(seconds, 1),
-        "licence": DOOM_LICENCE,
-    }
-
-
-def _count(values: Iterable[str]) -> dict[str, int]:
+def count(values: Iterable[str]) -> dict[str, int]:
+    """How often each value occurs, by name."""
     return dict(sorted(collections.Counter(values).items()))
 
 

@@ -35,6 +35,7 @@ from mirage_jax.data.doom import splits
 from mirage_jax.data.miniworld import batch as rooms
 from mirage_jax.data.miniworld import build as room_build
 from mirage_jax.data.miniworld.scenes import MOVERS
+from mirage_jax.data.rendering import RejectedError
 from mirage_jax.errors import UserError
 
 VERSION = 1
@@ -259,9 +260,7 @@ def render_item(item: Item) -> PosedClip:
         return room_render.render(
             *canvases, split, kind, motion.removeprefix("motion-"), frames=item.frames, seed=int(seed[4:])
         )[0]
-    except Exception as error:
-        if isinstance(error, UserError) or type(error).__name__ != "RejectedError":
-            raise
+    except RejectedError as error:
         raise UserError(f"{item.source} does not come out usable on this machine: {error}") from error
 
 

@@ -20,8 +20,7 @@ def score_vae(model: ModelConfig, params: Any, clip: PosedClip) -> list[Row]:
     """Frames through the VAE and back."""
     pixels = clip.frames.astype(np.float32) / 127.5 - 1.0
     decoded = vae.decode(model.vae, params["vae"], vae.encode(model.vae, params["vae"], pixels))
-    frames = np.asarray((decoded + 1.0) * 127.5).round().astype(np.uint8)
-    curves = metrics.all_metrics(frames, clip.frames)
+    curves = metrics.all_metrics(compare.to_frames(decoded), clip.frames)
     return [{"method": "vae", **{name: float(curve.mean()) for name, curve in curves.items()}}]
 
 

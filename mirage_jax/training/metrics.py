@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from PIL import Image
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2
+from tensorboardX.proto import event_pb2, summary_pb2
 
 from mirage_jax import io
 from mirage_jax.errors import UserError
@@ -98,7 +98,7 @@ class _Events:
     def add(self, step: int, *parts: Any) -> None:
         """Writes the values of these summaries as of one step."""
         values = [value for part in parts for value in part.value]
-        self._write(event_pb2.Event(step=step, summary=type(parts[0])(value=values)))
+        self._write(event_pb2.Event(step=step, summary=summary_pb2.Summary(value=values)))
 
     def close(self) -> None:
         self._writer.close()

@@ -4,12 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from sphere import SIZE, turning
 
-from mirage_jax.data import PosedClip
 from mirage_jax.evaluation import compare
 from mirage_jax.models import config as model_config
-
-SIZE = 32
 
 
 @pytest.fixture(scope="module")
@@ -17,50 +15,28 @@ def model():
     return dataclasses.replace(model_config.default(), height=SIZE, width=SIZE)
 
 
-def _turning(degrees):
-    """A camera 90 degrees across that turns in place amid a wall 5 m away, to the given headings."""
-    count = len(degrees)
-    poses = np.tile(np.eye(4, dtype=np.float32), (count, 1, 1))
-    for pose, yaw in zip(poses, np.radians(degrees), strict=True):
-        pose[0, [0, 2]] = np.cos(yaw), np.sin(yaw)
-        pose[2, [0, 2]] = -np.sin(yaw), np.cos(yaw)
-    column, row = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
-    ray = np.stack([column / 16 - 1, row / 16 - 1, np.ones_like(row)], axis=-1)
-    depth = (5.0 / np.linalg.norm(ray, axis=-1)).astype(np.float32)  # a sphere: the same depth from every heading
-    matrix = np.array([[16, 0, 16], [0, 16, 16], [0, 0, 1]], np.float32)
-    return PosedClip(
-        frames=np.zeros((count, SIZE, SIZE, 3), np.uint8),
-        depth=np.tile(depth, (count, 1, 1)),
-        intrinsics=np.tile(matrix, (count, 1, 1)),
-        cam2world=poses,
-        dynamic=np.zeros((count, SIZE, SIZE), bool),
-        caption="",
-        source="test",
-    )
-
-
 def test_what_was_out_of_sight_for_a_segment_counts_as_returned(model):
     away = np.concatenate([np.linspace(0, 100, 17), np.full(16, 100.0), np.linspace(100, 0, 17)[1:]])
-    cells = compare.returned(_turning(away), model, since=33)
+    cells = compare.returned(turning(away), model, since=33)
     assert cells.shape == (16, 4, 4)
     assert cells[-1].mean() > 0.9, "the start is back in view"
     assert not cells[0].any(), "the turn back has just begun"
 
 
 def test_what_stayed_in_sight_does_not(model):
-    still = compare.returned(_turning(np.zeros(49)), model, since=33)
+    still = compare.returned(turning(np.zeros(49)), model, since=33)
     assert not still.any()
 
 
 def test_what_was_never_seen_does_not(model):
-    onwards = compare.returned(_turning(np.linspace(0, 144, 49)), model, since=33)
+    onwards = compare.returned(turning(np.linspace(0, 144, 49)), model, since=33)
     assert not onwards.any()
 
 
 def test_what_was_made_up_on_the_way_does_not(model):
     """First seen in generated frames, then out of sight: only what the given frames showed has a truth."""
     away = [np.linspace(0, 100, 17), np.full(16, 100.0), np.linspace(100, 0, 16), np.full(16, 0.0)]
-    clip = _turning(np.concatenate([*away, np.linspace(0, 100, 16)]))
+    clip = turning(np.concatenate([*away, np.linspace(0, 100, 16)]))
     assert compare.returned(clip, model, since=65)[-1].mean() > 0.9
     assert not compare.returned(clip, model, since=1)[-1].any(), "100 degrees to the side, first seen in frame 16"
     assert compare.returned(clip, model, since=1)[47].mean() > 0.9, "the first view, back after two segments"
@@ -68,7 +44,7 @@ def test_what_was_made_up_on_the_way_does_not(model):
 
 def test_moving_actors_do_not(model):
     away = np.concatenate([np.linspace(0, 100, 17), np.full(16, 100.0), np.linspace(100, 0, 17)[1:]])
-    clip = dataclasses.replace(_turning(away), dynamic=np.ones((49, SIZE, SIZE), bool))
+    clip = dataclasses.replace(turning(away), dynamic=np.ones((49, SIZE, SIZE), bool))
     assert not compare.returned(clip, model, since=33).any()
 
 
@@ -85,7 +61,7 @@ def test_psnr_over_cells_ignores_the_rest():
 
 
 def test_frames_that_come_back_are_scored_apart(model):
-    clip = _turning(np.zeros(5))
+    clip = turning(np.zeros(5))
     made = {"latent": clip.frames[1:].copy(), "flat": clip.frames[1:].copy()}
     made["flat"][3] = 50
     cells = np.zeros((4, 4, 4), bool)

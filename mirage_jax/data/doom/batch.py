@@ -6,15 +6,11 @@ What is rendered depends on the seed only, not on the number of processes.
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import itertools
-import multiprocessing
 import multiprocessing.util
 import os
 import signal
-import threading
-import time
 import types
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,8 +18,9 @@ from typing import Any
 import numpy as np
 import vizdoom
 
-from mirage_jax.data.clip import PosedClip
+from mirage_jax.data import rendering
 from mirage_jax.data.doom import engine, paths, render, splits
+from mirage_jax.data.rendering import Rendered
 from mirage_jax.errors import UserError
 
 _MOVING_EVERY = 4  # one clip in four has moving monsters
@@ -43,16 +40,6 @@ class Job:
     moving: bool
     frames: int
     size: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Rendered:
-    """The clip of one job, None if every try failed, and why tries were rejected."""
-
-    job: Job
-    clip: PosedClip | None
-    residuals: dict[str, float]
-    rejected: dict[str, int]
 
 
 def jobs(split: str, clips: int, *, seed: int, frames: int, size: int, kinds: Sequence[str] = paths.KINDS) -> list[Job]:
@@ -81,13 +68,7 @@ def render_all(listed: list[Job], *, workers: int) -> Iterator[Rendered]:
 
 def in_processes(function: Any, listed: Sequence[Any], workers: int) -> Iterator[Any]:
     """`map(function, listed)` on such processes, in order."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_prepare_worker) as pool:
-        try:
-            yield from pool.map(function, listed)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    yield from rendering.in_processes(function, listed, workers, _prepare_worker)
 
 
 def render_one(job: Job) -> Rendered:
@@ -104,7 +85,7 @@ def render_one(job: Job) -> Rendered:
                     game, job.kind, frames=job.frames, seed=seed, moving=job.moving, size=job.size
                 )
                 return Rendered(job, clip, residuals, dict(rejected))
-            except render.RejectedError as reason:
+            except rendering.RejectedError as reason:
                 rejected[str(reason)] += 1
             except vizdoom.ViZDoomUnexpectedExitException:
                 _running.clear()
@@ -131,19 +112,12 @@ def _close_engine() -> None:
 
 
 def _prepare_worker() -> None:
-    """Makes sure that the game, a process of its own, never outlives this worker, nor the worker its parent."""
+    """Makes sure that the game, a process of its own, never outlives this worker."""
     os.setpgrp()
     multiprocessing.util.Finalize(None, _close_engine, exitpriority=10)
     signal.signal(signal.SIGTERM, _stop)
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
 
 
 def _stop(signum: int, frame: types.FrameType | None) -> None:
     del signum, frame
     os.killpg(0, signal.SIGKILL)  # with the game, be it just starting
-
-
-def _follow(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)

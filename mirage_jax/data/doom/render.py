@@ -9,6 +9,7 @@ from mirage_jax.data.clip import PosedClip, check
 from mirage_jax.data.doom import paths, raycast
 from mirage_jax.data.doom.engine import Engine
 from mirage_jax.data.doom.observe import FOCAL, UNITS_PER_METRE, Capture, Observation, observe
+from mirage_jax.data.rendering import RejectedError
 
 _MONSTERS = ("ZombieMan", "ShotgunGuy", "DoomImp", "Demon", "Cacodemon", "LostSoul", "HellKnight", "Revenant")
 _OFF_PATH = 6.0  # map units; who strays farther was pushed or stopped
@@ -27,10 +28,6 @@ _CAPTION = {
     "there_and_back": "walking out and back",
     "closed_loop": "walking round and back to the start",
 }
-
-
-class RejectedError(Exception):
-    """The attempt gave no usable clip; the message is the reason, one of few."""
 
 
 def render(

@@ -6,20 +6,17 @@ What is rendered depends on the seed only, not on the number of processes.
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import itertools
-import multiprocessing
 import os
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from mirage_jax.data.clip import PosedClip
+from mirage_jax.data import rendering
 from mirage_jax.data.miniworld.scenes import KINDS, MOTION, SPLITS
+from mirage_jax.data.rendering import Rendered
 from mirage_jax.errors import UserError
 
 _TRIES_A_KIND = 150
@@ -38,16 +35,6 @@ class Job:
     motion: str
     frames: int
     size: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Rendered:
-    """The clip of one job, None if every try failed, and why tries were rejected."""
-
-    job: Job
-    clip: PosedClip | None
-    residuals: dict[str, float]
-    rejected: dict[str, int]
 
 
 def jobs(
@@ -82,14 +69,8 @@ def render_all(listed: Sequence[Job], *, workers: int) -> Iterator[Rendered]:
 
 
 def in_processes(function: Any, listed: Sequence[Any], workers: int) -> Iterator[Any]:
-    """`map(function, listed)` on processes of their own, in order."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _follow_parent, (os.getpid(),)) as pool:
-        try:
-            yield from pool.map(function, listed)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    """`map(function, listed)` on such processes, in order."""
+    yield from rendering.in_processes(function, listed, workers, _prepare_worker)
 
 
 def render_one(job: Job) -> Rendered:
@@ -106,7 +87,7 @@ def render_one(job: Job) -> Rendered:
                     *canvases(job.size), job.split, kind, job.motion, frames=job.frames, seed=seed
                 )
                 return Rendered(job, clip, residuals, dict(rejected))
-            except render.RejectedError as reason:
+            except rendering.RejectedError as reason:
                 rejected[str(reason)] += 1
     return Rendered(job, None, {}, dict(rejected))
 
@@ -122,13 +103,5 @@ def canvases(size: int) -> tuple[Any, Any]:
     return tuple(_open[side] if side in _open else _open.setdefault(side, Canvas(side)) for side in (size, _PROBE))
 
 
-def _follow_parent(parent: int) -> None:
-    """Ends this process soon after its parent, however that ended."""
-
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
+def _prepare_worker() -> None:
     os.environ.setdefault("LP_NUM_THREADS", "1")  # of Mesa's software renderer: the processes share the cores
-    threading.Thread(target=follow, daemon=True).start()

@@ -12,6 +12,7 @@ from mirage_jax.data.doom import paths
 from mirage_jax.data.miniworld import scenes
 from mirage_jax.data.miniworld.canvas import Canvas, any_of
 from mirage_jax.data.miniworld.scenes import FOCAL, MOTION, MOVERS, SPLITS, UNITS, Mover
+from mirage_jax.data.rendering import RejectedError
 
 _PROBES = 9  # frames that are looked at before a clip is rendered
 _MIN_DEPTH = 1.2  # metres, median of a frame
@@ -25,10 +26,6 @@ _CAPTION = {
     "closed_loop": "walking round in a room",
     "orbit": "moving sideways in a room",
 }
-
-
-class RejectedError(Exception):
-    """The attempt gave no usable clip; the message is the reason, one of few."""
 
 
 def render(

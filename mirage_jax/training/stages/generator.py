@@ -9,7 +9,6 @@ batch (`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -62,9 +61,6 @@ def make(config: Any) -> Stage:
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
 
-    def encoder(parts):
-        return parts["vae"] if config.memory == "rgb" else None
-
     def init(key, frozen, start):
         fresh = parameters.init(key, model, {**frozen, **start})
         return jax.tree.map(lambda x: x.astype(jnp.float32), {part: fresh[part] for part in trainable})
@@ -74,7 +70,7 @@ def make(config: Any) -> Stage:
         parts = {**frozen, **moving}
         clip = posed.from_batch(sample)
         start = len(clip.latents) - 1 - model.segment.latents
-        example = posed.example(jax.random.key(0), model, clip, start, augment, parts.get("ones"), encoder(parts))
+        example = posed.example(jax.random.key(0), model, clip, start, augment, **_further(parts, config.memory))
         x0 = one_step(model, parts, example, jax.random.key(1), with_memory, sample.get("text"))
         return [vae.decode(model.vae, frozen["vae"], z) for z in (example.target, example.readout, x0)]
 
@@ -88,7 +84,7 @@ def make(config: Any) -> Stage:
     return Stage(
         init=init,
         frozen=frozen,
-        loss=batch_loss(computed, augment, with_memory, encoder),
+        loss=batch_loss(computed, augment, with_memory, config.memory),
         batches=lambda: coded.batches(config, skipped, model.dit, pixels=config.memory == "rgb"),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k != "ones"} | moving),
@@ -101,12 +97,9 @@ def batch_loss(
     model: ModelConfig,
     augment: posed.Augmentation,
     with_memory: bool,
-    encoder: Callable[[Any], Any] = lambda parts: None,
+    memory: str = "latent",
 ):
-    """The loss of a stage (see `Stage`): memory and example of every clip are made on the way.
-
-    `encoder` takes from all parts the `vae_params` of `posed.example`: None for a latent memory.
-    """
+    """The loss of a stage (see `Stage`): memory (of `MEMORIES`) and example of every clip are made on the way."""
 
     def loss(moving, frozen, batch, keys):
         parts = {**frozen, **moving}
@@ -115,13 +108,18 @@ def batch_loss(
             start_key, example_key, noise_key = jax.random.split(key, 3)
             clip = posed.from_batch(sample)
             start = posed.random_start(start_key, model, len(clip.latents))
-            example = posed.example(example_key, model, clip, start, augment, parts.get("ones"), encoder(parts))
+            example = posed.example(example_key, model, clip, start, augment, **_further(parts, memory))
             return example_loss(model, parts, example, noise_key, with_memory, sample.get("text"))
 
         errors, seen = partition.over_batch(one)(dict(batch), keys)
         return errors.mean(), {"visible": seen.mean()}
 
     return loss
+
+
+def _further(parts: Any, memory: str) -> dict[str, Any]:
+    """What `posed.example` takes of the parts: constant control channels, and the encoder that an RGB memory needs."""
+    return {"ones": parts.get("ones"), "vae_params": parts["vae"] if memory == "rgb" else None}
 
 
 def example_loss(
