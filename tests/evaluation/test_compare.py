@@ -61,7 +61,7 @@ def test_psnr_over_cells_ignores_the_rest():
 
 
 def test_frames_that_come_back_are_scored_apart(model):
-    clip = turning(np.zeros(5))
+    clip = dataclasses.replace(turning(np.zeros(5)), frames=np.zeros((5, SIZE, SIZE, 3), np.uint8))
     made = {"latent": clip.frames[1:].copy(), "flat": clip.frames[1:].copy()}
     made["flat"][3] = 50
     cells = np.zeros((4, 4, 4), bool)
