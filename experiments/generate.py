@@ -89,7 +89,7 @@ def main(_) -> None:
         start, known_depth = view.camera, view.depth
     else:
         view, known_depth = None, None
-        start = saved_camera(model)
+        start = world_files.last_camera(_LOAD_WORLD.value).resized(model.height, model.width)
     scene_depth = typical_depth(known_depth, model)
     path, origin = inputs.load_path(_TRAJECTORY.value, start, _FRAMES.value, scene_depth)
     segments, wanted = inputs.whole_segments(path, model.segment_frames)
@@ -155,12 +155,9 @@ def start_world(config, params, view, start, segments: int):
     """The world of the picture, or the one that is loaded, with room for `segments`; and its config."""
     if view is not None:
         return config, world.init(config, params, view.image, view.depth, start, jax.random.key(_SEED.value))
-    blank = np.zeros((config.model.height, config.model.width, 3), np.uint8)
-    like = jax.eval_shape(
-        lambda p, k: world.init(config, p, jnp.asarray(blank), jnp.zeros(blank.shape[:2]), start, k),
-        params,
-        jax.random.key(0),
-    )
+    size = (config.model.height, config.model.width)
+    image, depth = jnp.zeros((*size, 3), jnp.uint8), jnp.zeros(size)
+    like = jax.eval_shape(lambda p, k: world.init(config, p, image, depth, start, k), params, jax.random.key(0))
     state = world_files.load(_LOAD_WORLD.value, config, like)
     room = _CAPACITY.value or int(state.memory.size) + world.full_capacity(config.model, config.memory, segments)
     config = dataclasses.replace(config, capacity=max(config.capacity, room))
@@ -184,7 +181,7 @@ def world_config(model, segments: int) -> world.WorldConfig:
     seen = {
         "depth_source": source,
         "dynamic_filter": _DYNAMIC_FILTER.value,
-        "vae_tile": _vae_tile(model),
+        "vae_tile": loading.vae_tile(model, _VAE_TILE.value),
     }
     if _LOAD_WORLD.value is not None:
         sizes = world_files.memory_size(_LOAD_WORLD.value)
@@ -205,22 +202,11 @@ def world_config(model, segments: int) -> world.WorldConfig:
     return config
 
 
-def _vae_tile(model) -> int:
-    if _VAE_TILE.value is not None:
-        return _VAE_TILE.value
-    return max(model.height, model.width) // model.vae.stride_space if model.height * model.width > 256**2 else 0
-
-
 def typical_depth(depth, model) -> float:
     """Metres that `1d` in a trajectory stands for: the median of the known depth, else the heads' usual."""
     if depth is None:
         return model.heads.typical_depth if model.heads is not None else 5.0
     return float(np.median(depth[np.isfinite(depth) & (depth > 0)]))
-
-
-def saved_camera(model):
-    """The camera a saved world looks from now, at pixel resolution."""
-    return world_files.last_camera(_LOAD_WORLD.value).resized(model.height, model.width)
 
 
 def _numbers(values: list[str] | None) -> list[float] | None:

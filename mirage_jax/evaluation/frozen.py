@@ -45,6 +45,7 @@ GROUPS = ("closed_loop", "there_and_back", "look_away", "long", "motion")
 LONG = ("closed_loop", "there_and_back")  # kinds of path of the long rollouts
 _SEED = 20_260  # of what is drawn when the set is frozen; no other data set has it
 _BUILT = "checksums.json"  # beside the groups, of what was built
+_DRAWS = 6  # times that a job is given to the renderer, which tries many places each time
 _MARKS = 3  # frames of a sketch
 _CELLS = 4  # blocks along a side of its pictures
 _COLOUR, _DEPTH, _POSE, _SHARE = 4.0, 0.03, 1e-4, 0.005  # tolerances: levels, relative, metres, share of pixels
@@ -147,7 +148,7 @@ def freeze(
     for number, (group, plan) in enumerate(plans.items()):
         common = {"seed": _SEED + number, "frames": plan.frames, "size": size}
         found = (
-            [doom.render_all(doom.jobs("test", plan.doom, kinds=plan.kinds, **common), workers=workers)]
+            [_filled(doom.render_all, doom.jobs("test", plan.doom, kinds=plan.kinds, **common), group, workers)]
             if plan.doom
             else []
         )
@@ -157,15 +158,33 @@ def freeze(
             for job in rooms.jobs("test", count, kinds=plan.kinds, motions=(motion,), **common)
         ]
         chosen: dict[str, Any] = {}
-        for rendered in itertools.chain(*found, rooms.render_all(listed, workers=workers) if listed else ()):
-            if rendered.clip is None:
-                raise UserError(f"{group}: no clip for {rendered.job}: {rendered.rejected}")
-            progress(rendered.clip.source)
-            chosen[rendered.clip.source] = entry(rendered.clip)
+        for clip in itertools.chain(*found, _filled(rooms.render_all, listed, group, workers)):
+            progress(clip.source)
+            chosen[clip.source] = entry(clip)
         groups[group] = chosen
     recipe = {"version": VERSION, "groups": groups}
     io.write_text(path, _as_text(recipe))
     return recipe
+
+
+def _filled(render_all: Callable[..., Any], listed: Sequence[Any], group: str, workers: int) -> Iterator[PosedClip]:
+    """A clip for every job; a job for which none came out usable draws anew, a few times.
+
+    Raises:
+      UserError: if there still is none.
+    """
+    rejected: collections.Counter[str] = collections.Counter()
+    for _ in range(_DRAWS):
+        again = []
+        for rendered in render_all(listed, workers=workers) if listed else ():
+            if rendered.clip is not None:
+                yield rendered.clip
+            else:
+                rejected.update(rendered.rejected)
+                again.append(dataclasses.replace(rendered.job, index=rendered.job.index + 1_000_000))
+        listed = again
+    if listed:
+        raise UserError(f"{group}: no clip for {listed[0]} and {len(listed) - 1} others: {dict(rejected)}")
 
 
 def _as_text(recipe: dict[str, Any]) -> str:

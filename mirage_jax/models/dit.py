@@ -99,14 +99,7 @@ class DiTConfig:
 
 
 WAN22_TI2V_5B = DiTConfig(
-    dim=3072,
-    ffn_dim=14336,
-    heads=24,
-    layers=30,
-    in_channels=48,
-    text_dim=4096,
-    dtype="bfloat16",
-    remat="full",
+    dim=3072, ffn_dim=14336, heads=24, layers=30, in_channels=48, text_dim=4096, dtype="bfloat16", remat="full"
 )
 
 

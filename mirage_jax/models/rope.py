@@ -40,11 +40,7 @@ def segment_rotary(
     """
     times = segment_times(reference, target, preceding)
     row_offset = np.where(times < 0, rows, 0)
-    positions = (
-        times[:, None, None],
-        row_offset[:, None, None] + np.arange(rows)[:, None],
-        np.arange(columns),
-    )
+    positions = (times[:, None, None], row_offset[:, None, None] + np.arange(rows)[:, None], np.arange(columns))
     grid = (len(times), rows, columns)
     # Angles in float64 on the host, one small table an axis; the full grid is only ever made on the device.
     angles = [

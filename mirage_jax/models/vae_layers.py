@@ -48,11 +48,7 @@ class CausalConv(nn.Module):
             taps = [x[k : k + (frames - 1) * self.stride_time + 1 : self.stride_time] for k in range(time)]
             return sum(_conv2d(tap, kernel[k], pad) for k, tap in enumerate(taps)) + bias
         out = jax.lax.conv_general_dilated(
-            x[None],
-            kernel,
-            (self.stride_time, 1, 1),
-            [(0, 0), *pad],
-            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+            x[None], kernel, (self.stride_time, 1, 1), [(0, 0), *pad], dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
         )
         return out[0] + bias
 

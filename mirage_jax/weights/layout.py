@@ -62,19 +62,14 @@ STORAGES: dict[str, Storage] = {
     # [1, ...] <-> [...]
     "table": Storage(lambda a: a.reshape(a.shape[1:]), lambda a, _: a[None]),
     # [out, in, *space] <-> [*space, in, out]
-    "conv": Storage(
-        lambda a: np.moveaxis(a, (0, 1), (-1, -2)),
-        lambda a, _: np.moveaxis(a, (-1, -2), (0, 1)),
-    ),
+    "conv": Storage(lambda a: np.moveaxis(a, (0, 1), (-1, -2)), lambda a, _: np.moveaxis(a, (-1, -2), (0, 1))),
     # [in, out, *space] <-> [*space, in, out]: PyTorch's transposed convolution
     "conv_transpose": Storage(
-        lambda a: np.moveaxis(a, (0, 1), (-2, -1)),
-        lambda a, _: np.moveaxis(a, (-2, -1), (0, 1)),
+        lambda a: np.moveaxis(a, (0, 1), (-2, -1)), lambda a, _: np.moveaxis(a, (-2, -1), (0, 1))
     ),
     # [out, in, rows, columns] <-> [1, rows, columns, in, out]: a convolution of single frames
     "frame_conv": Storage(
-        lambda a: np.moveaxis(a, (0, 1), (-1, -2))[None],
-        lambda a, _: np.moveaxis(a[0], (-1, -2), (0, 1)),
+        lambda a: np.moveaxis(a, (0, 1), (-1, -2))[None], lambda a, _: np.moveaxis(a[0], (-1, -2), (0, 1))
     ),
     # [out, C, 1, rows, columns] <-> [rows * columns * C, out]: a convolution that cuts patches; 2 x 2 unless shape says
     "patch": Storage(lambda a: a.transpose(2, 3, 4, 1, 0).reshape(math.prod(a.shape[1:]), len(a)), _unpatch),
@@ -148,19 +143,6 @@ def params_from_public(tensors: Mapping[str, np.ndarray], layout: Layout) -> dic
             raise UserError(f"tensor {name} is a second, different one for the parameter {path}")
         flat[path] = ours
     return traverse_util.unflatten_dict(flat, sep="/")
-
-
-def params_to_public(params: Mapping[str, Any], layout: Layout) -> dict[str, np.ndarray]:
-    """Public arrays by name from parameters `{part: ..}`; the inverse of `params_from_public`.
-
-    Raises:
-      UserError: if a parameter has no name in the layout.
-    """
-    tensors = {}
-    for path, array in traverse_util.flatten_dict(params, sep="/").items():
-        name, storage = to_theirs(path, layout)
-        tensors[name] = to_public(np.asarray(array), storage)
-    return tensors
 
 
 @functools.cache

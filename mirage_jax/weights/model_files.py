@@ -155,8 +155,7 @@ def read_shapes(tree: pathlib.Path) -> dict[str, Any]:
 def restore(tree: pathlib.Path, target: Any) -> Any:
     """Reads of an Orbax tree the leaves of `target`, in its dtypes; on the host, where it has no sharding."""
     target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_host() if x.sharding is None else x.sharding),
-        target,
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_host() if x.sharding is None else x.sharding), target
     )
     arguments = ocp.args.PyTreeRestore(
         item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True

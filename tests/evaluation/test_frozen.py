@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mirage_jax import data
-from mirage_jax.data import builder
+from mirage_jax.data import builder, rendering
 from mirage_jax.data.doom import splits
 from mirage_jax.data.miniworld import batch as rooms
 from mirage_jax.errors import UserError
@@ -123,3 +123,31 @@ def test_the_plans_have_sixty_clips_for_every_headline():
         assert plan.doom + sum(plan.rooms.values()) >= 60, group
         assert plan.frames % 16 == 1
     assert all(count >= 60 for count in frozen.PLANS["motion"].rooms.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    index: int
+
+
+def _renderer(usable):
+    """A renderer for whose jobs a clip comes out where `usable` says so of the index."""
+
+    def render_all(listed, *, workers):
+        del workers
+        for job in listed:
+            clip = f"clip {job.index}" if usable(job.index) else None
+            yield rendering.Rendered(job, clip, {}, {} if clip else {"too dark": 1})
+
+    return render_all
+
+
+def test_a_job_without_a_usable_clip_draws_anew():
+    jobs = [_Job(0), _Job(1)]
+    clips = list(frozen._filled(_renderer(lambda index: index in (0, 2_000_001)), jobs, "long", 1))
+    assert clips == ["clip 0", "clip 2000001"]
+
+
+def test_a_place_that_nothing_fills_is_named():
+    with pytest.raises(UserError, match=r"^long: no clip for _Job\(index=6000001\) and 0 others: {'too dark': 6}$"):
+        list(frozen._filled(_renderer(lambda index: index == 0), [_Job(0), _Job(1)], "long", 1))

@@ -14,6 +14,7 @@ from record import record, relative_error
 from mirage_jax.models import depth_anything
 from mirage_jax.models.depth_anything import DepthAnything, DepthAnythingConfig
 from mirage_jax.weights import depth_layouts, layout
+from tests.weights.public import params_to_public
 
 ORACLE = "transformers.DepthAnythingForDepthEstimation"
 TINY = DepthAnythingConfig(32, 4, 2, (1, 2, 3, 4), (8, 12, 16, 16), 16, positions=5, head_dim=8)
@@ -91,7 +92,7 @@ def test_names_there_and_back_are_bit_identical(name):
             public = {key.replace(f"attention.{x}_proj", f"attention.{y}"): value for key, value in public.items()}
         assert any("attention.attention.query" in key for key in public)
     params = layout.params_from_public(public, LAYOUTS["published"])
-    again = layout.params_to_public(params, LAYOUTS[name])
+    again = params_to_public(params, LAYOUTS[name])
     assert again.keys() == public.keys()
     for key, value in public.items():
         np.testing.assert_array_equal(again[key], value, err_msg=key)

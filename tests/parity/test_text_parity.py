@@ -19,6 +19,7 @@ from record import record, relative_error
 from mirage_jax.data import text
 from mirage_jax.models import umt5
 from mirage_jax.weights import layout, umt5_layouts
+from tests.weights.public import params_to_public
 
 ORACLE = "transformers.UMT5EncoderModel"
 TOKENS = 300  # more than max_distance, so that the last bucket is reached
@@ -117,7 +118,7 @@ def test_bfloat16_is_no_further_from_float32_than_the_public_one():
 def test_transformers_names_and_back():
     tensors = tensors_of(oracle(CASES["wide attention"]))
     table = umt5_layouts.TRANSFORMERS_UMT5
-    again = layout.params_to_public(layout.params_from_public(tensors, table), table)
+    again = params_to_public(layout.params_from_public(tensors, table), table)
     again["encoder.embed_tokens.weight"] = again["shared.weight"]  # tied
     assert again.keys() == tensors.keys()
     differing = sum(not np.array_equal(again[name], tensors[name]) for name in tensors)
@@ -128,12 +129,12 @@ def test_original_names_through_ours_give_the_public_model():
     """Our parameters written under the original names, read back, and given to the public model by its names."""
     config = CASES["wide attention"]
     model, (ids, mask) = oracle(config), prompt_tokens(20)
-    original = layout.params_to_public({"text": ours_from(model)}, umt5_layouts.ORIGINAL_UMT5)
+    original = params_to_public({"text": ours_from(model)}, umt5_layouts.ORIGINAL_UMT5)
     params = layout.params_from_public(original, umt5_layouts.ORIGINAL_UMT5)
-    again = layout.params_to_public(params, umt5_layouts.ORIGINAL_UMT5)
+    again = params_to_public(params, umt5_layouts.ORIGINAL_UMT5)
     differing = sum(not np.array_equal(again[name], original[name]) for name in original)
     record("umT5 original names -> ours -> original names, tensors differing", ORACLE, differing, 0)
-    public = layout.params_to_public(params, umt5_layouts.TRANSFORMERS_UMT5)
+    public = params_to_public(params, umt5_layouts.TRANSFORMERS_UMT5)
     public["encoder.embed_tokens.weight"] = public["shared.weight"]  # tied
     other = transformers.UMT5EncoderModel(model.config).eval()
     other.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in public.items()})

@@ -17,6 +17,7 @@ from torch import nn
 from mirage_jax.errors import UserError
 from mirage_jax.models import vae
 from mirage_jax.weights import layout, vae_layouts
+from tests.weights.public import params_to_public
 
 ORIGINAL = "names of the original module tree"
 
@@ -160,7 +161,7 @@ def test_round_trip_is_bit_identical(which):
     rules = vae_layouts.ORIGINAL_VAE
     if which == "diffusers":
         tensors, rules = {public_name(name): array for name, array in tensors.items()}, vae_layouts.DIFFUSERS_VAE
-    back = layout.params_to_public(layout.params_from_public(tensors, rules), rules)
+    back = params_to_public(layout.params_from_public(tensors, rules), rules)
     assert back.keys() == tensors.keys()
     for name, array in tensors.items():
         np.testing.assert_array_equal(back[name], array, err_msg=name)

@@ -7,6 +7,7 @@ import pytest
 from mirage_jax.errors import UserError
 from mirage_jax.models.umt5 import UMT5Config, UMT5Encoder
 from mirage_jax.weights import layout, umt5_layouts
+from tests.weights.public import params_to_public
 
 LAYERS = 2
 CONFIG = UMT5Config(vocabulary=11, dim=8, ffn_dim=12, heads=3, head_dim=2, layers=LAYERS)
@@ -68,7 +69,7 @@ def test_names_are_our_parameters_one_to_one_and_back(case):
     init = UMT5Encoder(CONFIG).init
     expected = jax.eval_shape(init, jax.random.key(0), np.zeros(3, np.int32), np.ones(3, bool))["params"]
     assert jax.tree.map(np.shape, params["text"]) == jax.tree.map(np.shape, expected)
-    again = layout.params_to_public(params, table)
+    again = params_to_public(params, table)
     assert again.keys() == tensors.keys()
     for name, array in tensors.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
