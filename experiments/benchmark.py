@@ -20,16 +20,23 @@ SUITES = {
     "memory_quality": "mirage_jax.evaluation.memory_quality",
     "compile": "mirage_jax.evaluation.full_size_compile",
     "dit_ratio": "mirage_jax.evaluation.full_size_ratio",
+    "end_to_end": "mirage_jax.evaluation.end_to_end_speed",
     "full_size": "mirage_jax.evaluation.full_size",
     "input": "mirage_jax.evaluation.input_speed",
+    "rollout": "mirage_jax.evaluation.rollout_speed",
     "train_scale": "mirage_jax.evaluation.train_scale",
 }
 
 _SUITE = flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.")
 _OUT = flags.DEFINE_string(
-    "out", None, "Folder for the results; suites compile and train_scale go on from what is there."
+    "out", None, "Folder for the results; suites compile, rollout and train_scale go on from what is there."
 )
-_SCALE = flags.DEFINE_enum("scale", "full", ["full", "tiny"], "For suite full_size: the 5B model, or one for a CPU.")
+_SCALE = flags.DEFINE_enum(
+    "scale",
+    "full",
+    ["full", "tiny"],
+    "For suite full_size: the 5B model, or one for a CPU; for rollout: its size too, or the default model's only.",
+)
 _CLIPS = flags.DEFINE_string("clips", "data/doom", "For suite input: the data set of clips.")
 _LATENTS = flags.DEFINE_string("latents", "data/latents", "For suite input: the data set of coded clips.")
 

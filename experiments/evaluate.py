@@ -16,12 +16,16 @@ Protocols:
 sight for a segment (`mirage_jax.evaluation.compare.returned`). Videos of other systems (`DIR/ID.mp4` or
 `DIR/SYSTEM/ID.mp4`, ID as in cases.json of --export_cases) are scored by the protocols that need frames and cameras
 only.
+
+Ablations are methods too, and get a table of their own in the report: `--methods latent,nearest,no_keep`. Those that
+need training are run with `--checkpoints`: `--methods latent,one_stage --checkpoints one_stage=runs/one_stage/model`.
 """
 
 from __future__ import annotations
 
 import functools
 import pathlib
+import re
 import shlex
 import sys
 from typing import Any
@@ -34,6 +38,7 @@ from experiments import cli
 from mirage_jax import io, viz, weights
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import (
+    ablations,
     compare,
     other_videos,
     readout_cost,
@@ -50,12 +55,14 @@ _PROTOCOL = flags.DEFINE_enum("protocol", "returns", ["all", "vae", "heads", "re
 _METHODS = flags.DEFINE_list(
     "methods",
     None,
-    f"Methods to compare: {', '.join(compare.METHODS + compare.MORE_METHODS)}; default: the first five.",
+    f"Methods to compare: {', '.join(compare.METHODS + compare.MORE_METHODS)}, ablations of latent "
+    f"({', '.join(ablations.TABLE)}), or names of --checkpoints; default: the first five.",
 )
 _CHECKPOINTS = flags.DEFINE_list(
     "checkpoints",
     [],
-    "For --protocol all: METHOD=FOLDER, methods with weights of their own, such as rgb=runs/rgb/model.",
+    "For --protocol all: METHOD=FOLDER, methods with weights of their own, such as rgb=runs/rgb/model; one of another "
+    "name is run as latent.",
 )
 _CLIPS = flags.DEFINE_integer("clips", None, "At most so many clips of a split; default all.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each clip with different noise.")
@@ -80,9 +87,11 @@ _FPS = 15.0  # of videos that no model made
 def main(_) -> int | None:
     """Evaluates."""
     methods = list(compare.METHODS) if _METHODS.value is None else _METHODS.value
-    if unknown := set(methods) - {*compare.METHODS, *compare.MORE_METHODS}:
-        known = ", ".join(compare.METHODS + compare.MORE_METHODS)
-        raise UserError(f"--methods: unknown {sorted(unknown)}, expected some of {known}")
+    known = [*compare.METHODS, *compare.MORE_METHODS, *ablations.TABLE]
+    if unknown := set(methods) - {*known, *(word.partition("=")[0] for word in _CHECKPOINTS.value)}:
+        raise UserError(
+            f"--methods: unknown {sorted(unknown)}, expected some of {', '.join(known)}, or a name of --checkpoints"
+        )
     if _PROTOCOL.value != "all" or _VIDEOS.value:
         for flag in (_CHECKPOINTS,) if _VIDEOS.value else (_CHECKPOINTS, _PAGE, _PART):
             if flag.value:
@@ -133,8 +142,12 @@ def _models(methods: list[str]) -> suite.Models:
             raise UserError(
                 f"--checkpoints: found {word!r}, expected METHOD=FOLDER with a method of {', '.join(methods)}"
             )
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", method) or method in ("truth", "vae", "heads"):
+            raise UserError(f"--checkpoints: found {word!r}, expected a name of letters, digits, - and _, not of a row")
         others[method] = _load(folder)
         suite.check_comparable(method, others[method][0], model)
+    for method in methods:
+        ablations.check(method, others.get(method, (model,))[0])
     return suite.Models(model, params, others)
 
 
@@ -163,7 +176,18 @@ def _score_all(out: pathlib.Path, methods: list[str]) -> None:
     if not cost.exists():
         clip = suite.whole_segments(clips.clip(0), models.model)
         io.write_json(cost, readout_cost.measure(models.model, models.params, clip))
-    _report(out, clips, segment=models.model.segment_frames, fps=models.model.fps, cost=cost)
+    _report(out, clips, segment=models.model.segment_frames, fps=models.model.fps, cost=cost, ablated=_ablated(methods))
+
+
+def _ablated(methods: list[str]) -> dict[str, str]:
+    """The ablations among the methods, with what differs in them."""
+    folders = dict(word.split("=", 1) for word in _CHECKPOINTS.value)
+    found = {}
+    for method in methods:
+        if method not in compare.METHODS + compare.MORE_METHODS:
+            about = [ablations.TABLE[method].about] if method in ablations.TABLE else []
+            found[method] = " ".join([*about, *([f"Weights of {folders[method]}."] if method in folders else [])])
+    return found
 
 
 def _score_videos(out: pathlib.Path) -> None:
@@ -197,7 +221,7 @@ def _run(out: pathlib.Path, clips: suite.Clips, score, fps: float) -> int:
     return sum(not suite.result_file(out, name).exists() for name in clips.names)
 
 
-def _report(out, clips, *, fps, segment=None, cost=None, videos=None) -> None:
+def _report(out, clips, *, fps, segment=None, cost=None, videos=None, ablated=None) -> None:
     results = suite.results(out, clips.names)
     versions = cli.versions()
     summary = report.write(
@@ -214,6 +238,7 @@ def _report(out, clips, *, fps, segment=None, cost=None, videos=None) -> None:
         segment=segment,
         fps=fps,
         videos=videos,
+        ablations=ablated,
         page=None if _PAGE.value is None else pathlib.Path(_PAGE.value),
     )
     print(report.headlines(summary))
@@ -224,6 +249,10 @@ def _score_one(out: pathlib.Path, methods: list[str]) -> None:
     """One protocol, with its table."""
     name, known = _PROTOCOL.value, _PROTOCOL.value == "returns"
     model, params = _load(_CHECKPOINT.value or weights.DEFAULT)
+    for method in methods if name in ("returns", "rollout") else ():
+        ablations.check(method, model)
+        if not ablations.TABLE.get(method, ablations.NOTHING).applies(known):
+            raise UserError(f"--methods: in protocol {name}, {method} is latent itself; expected one that differs")
     params = jax.device_put(params, jax.devices()[0])
     clips = _clips()
     cli.write_run_config(out, cli.flag_values())

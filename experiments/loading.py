@@ -12,8 +12,16 @@ import jax
 from mirage_jax import weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition, quantize
+from mirage_jax.models.config import ModelConfig
 
 WEIGHTS = ("float32", "bfloat16", "int8")
+
+
+def vae_tile(model: ModelConfig, asked: int | None) -> int:
+    """`WorldConfig.vae_tile`: what `--vae_tile` asks for, else frame by frame above 256x256, uncut."""
+    if asked is not None:
+        return asked
+    return max(model.height, model.width) // model.vae.stride_space if model.height * model.width > 256**2 else 0
 
 
 def parse_mesh(words: Sequence[str] | None) -> jax.sharding.Mesh | None:

@@ -40,7 +40,7 @@ def test_imports_point_down(file):
 
 
 def test_the_check_sees_imports():
-    assert set(imported(ROOT / "world" / "segment.py")) >= {"diffusion", "memory", "models", "world"}
+    assert set(imported(ROOT / "world" / "stages.py")) >= {"diffusion", "memory", "models", "world"}
 
 
 def test_models_run_where_the_data_pipeline_is_not_installed():

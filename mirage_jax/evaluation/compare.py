@@ -3,14 +3,15 @@
 Methods: `latent`, `rgb` and `none` are worlds that differ in their memory; `readout` decodes what the latent memory
 shows without a generator; `flat` is the mean colour of the first frame. `oracle` is a ceiling: the latent memory that
 the generator reads at every segment was written from the true frames before it. `context` is a world without memory
-whose weights were trained with a longer window of preceding frames. Each is run on the true cameras.
+whose weights were trained with a longer window of preceding frames. Names of `ablations.TABLE` are `latent` with one
+thing changed, and any other name is `latent` with weights of its own. Each is run on the true cameras.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ import numpy as np
 
 from mirage_jax import world
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.evaluation import metrics
+from mirage_jax.evaluation import ablations, metrics
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, resample
 from mirage_jax.memory.latent import LatentMemory
@@ -60,16 +61,20 @@ def generate(
       model, params: with all parts.
       clip: the truth; `observed` and what follows are `4k + 1` and whole segments.
       observed: frames given to the world, from the start; 1 gives the first frame only.
-      methods: of `METHODS` and `MORE_METHODS`.
+      methods: of `METHODS`, `MORE_METHODS`, `ablations.TABLE` and `others`.
       true_depth: whether the observed frames come with their true depth and moving actors, or the heads guess.
       seed: of the noise.
       steps: of the sampler; 0 as the model was made for.
       others: method -> model and parameters, for methods that have weights of their own.
 
     Returns:
-      method -> uint8 `[T - observed, H, W, 3]`.
+      method -> uint8 `[T - observed, H, W, 3]`, without ablations that would be `latent` itself here.
+
+    Raises:
+      UserError: if the model lacks what an ablation changes.
     """
     own = dict(others or {})
+    methods = [m for m in methods if ablations.TABLE.get(m, ablations.NOTHING).applies(true_depth)]
     worlds = [("latent", "readout")] if {"latent", "readout"} <= set(methods) - set(own) else []
     worlds += [(method,) for method in methods if method != "flat" and not any(method in w for w in worlds)]
     made: dict[str, np.ndarray] = {}
@@ -97,33 +102,38 @@ class _Run:
 
 def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Frames of one world: of one method, or of `latent` and `readout`, which share theirs."""
-    clip, observed, model = run.clip, run.observed, run.model
-    memory = {"context": "none", "oracle": "latent", "readout": "latent"}.get(methods[0], methods[0])
+    clip, observed, name = run.clip, run.observed, methods[0]
+    ablations.check(name, run.model)
+    ablation = ablations.TABLE.get(name, ablations.NOTHING)
+    model, params = ablation.changed(run.model, run.params)
+    memory = name if name in world.MEMORIES else "none" if name == "context" else "latent"
     cameras, count = camera_of(clip), model.segment_frames
     segments = (len(clip) - observed) // count
     path = jax.tree.map(lambda x: x[observed:].reshape(segments, count, *x.shape[1:]), cameras)
     frames_held = (observed - 1) // model.vae.stride_time
     capacity = world.full_capacity(model, memory, segments + -(-frames_held // model.segment.latents))
-    config = world.WorldConfig(model=model, memory=memory, capacity=capacity, bank=64, steps=run.steps)
-    state = world.observe(
-        config,
-        run.params,
-        clip.frames[:observed],
-        clip.depth[:observed] if run.true_depth else None,
-        cameras[:observed],
-        jax.random.key(run.seed),
-        clip.dynamic[:observed] if run.true_depth else None,
+    config = world.WorldConfig(
+        model=model, memory=memory, capacity=capacity, bank=64, steps=run.steps, **ablation.world
     )
-    if "oracle" in methods:
-        made = _with_true_memory(config, run.params, clip, state, path, observed)
-        return {"oracle": made.reshape(-1, *clip.frames.shape[1:])}
+    depth, dynamic = ablation.observed(model, clip, observed, run.true_depth, run.seed)
+    key = jax.random.key(run.seed)
+    state = world.observe(config, params, clip.frames[:observed], depth, cameras[:observed], key, dynamic)
+    if name == "oracle":
+        made = _by_segment(config, params, state, path, _true_memory(config, params, clip, observed))
+        return {name: made.reshape(-1, *clip.frames.shape[1:])}
+    if ablation.restart:
+        made = _by_segment(config, params, state, path, lambda state, _: ablations.restarted(model, params, state))
+        return {name: made.reshape(-1, *clip.frames.shape[1:])}
     decoder = state.decoder
-    _, output = world.rollout(config, run.params, state, path)
+    given = ablation.generated(model, clip, observed, run.seed)
+    if given is not None:
+        config = dataclasses.replace(config, depth_source="given")
+    _, output = world.rollout(config, params, state, path, given=given)
     made = {method: np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:]) for method in methods}
     if "readout" in methods:
         tokens = output.readout.features
         made["readout"] = to_frames(
-            vae.decode_stream(model.vae, run.params["vae"], tokens.reshape(-1, *tokens.shape[2:]), decoder)[0]
+            vae.decode_stream(model.vae, params["vae"], tokens.reshape(-1, *tokens.shape[2:]), decoder)[0]
         )
     return made
 
@@ -133,17 +143,29 @@ def to_frames(pixels: Any) -> np.ndarray:
     return np.asarray(jnp.round((pixels + 1.0) * 127.5).astype(jnp.uint8))
 
 
-def _with_true_memory(config, params, clip: PosedClip, state, path: Camera, observed: int) -> np.ndarray:
-    """Frames `[S, F, H, W, 3]` of a rollout whose memory is, at every segment, that of the true frames before it."""
-    model = config.model
-    coded = coded_truth(model, params, clip)
+_Change = Callable[[world.RolloutState, int], world.RolloutState]
+
+
+def _by_segment(config, params, state, path: Camera, change: _Change) -> np.ndarray:
+    """Frames `[S, F, H, W, 3]` of a rollout in which the state is changed before every segment."""
     frames = []
     for segment in range(len(path)):
-        before = 1 + (observed - 1 + segment * model.segment_frames) // model.vae.stride_time
-        memory = memory_of(model, config.capacity, coded, np.arange(len(coded.latents)) < before)
-        state, output = world.segment(config, params, state.replace(memory=memory), path[segment])
+        state, output = world.segment(config, params, change(state, segment), path[segment])
         frames.append(np.asarray(output.frames))
     return np.stack(frames)
+
+
+def _true_memory(config, params, clip: PosedClip, observed: int) -> _Change:
+    """Puts the memory of the true frames before a segment in the place of what was written."""
+    model = config.model
+    coded = coded_truth(model, params, clip)
+
+    def change(state: world.RolloutState, segment: int) -> world.RolloutState:
+        before = 1 + (observed - 1 + segment * model.segment_frames) // model.vae.stride_time
+        among = np.arange(len(coded.latents)) < before
+        return state.replace(memory=memory_of(model, config.capacity, coded, among))
+
+    return change
 
 
 def coded_truth(model: ModelConfig, params: Any, clip: PosedClip) -> PosedLatents:

@@ -160,8 +160,12 @@ def freeze(
         chosen: dict[str, Any] = {}
         for clip in itertools.chain(*found, _filled(rooms.render_all, listed, group, workers)):
             progress(clip.source)
-            chosen[clip.source] = entry(clip)
-        groups[group] = chosen
+            chosen[clip.source] = Item(group, clip.source, len(clip), size), entry(clip)
+        # The game that found a clip was running before: what is frozen is what building will render.
+        again = [item for item, _ in chosen.values() if item.of_doom]
+        rendered = doom.in_processes(render_item, again, workers) if again else ()
+        fresh = {clip.source: entry(clip) for clip in rendered}
+        groups[group] = {source: values for source, (_, values) in chosen.items()} | fresh
     recipe = {"version": VERSION, "groups": groups}
     io.write_text(path, _as_text(recipe))
     return recipe
@@ -230,13 +234,10 @@ def _write(
 ) -> dict[str, Any]:
     """Renders one part; gives the checksums of its clips."""
     first, found = part[0], {}
-    # A worker keeps the game of one map running; keys, not the order of rendering, decide where a clip is stored.
-    listed = sorted(enumerate(part), key=lambda row: row[1].source.split("/")[1::3])
     in_processes = doom.in_processes if first.of_doom else rooms.in_processes
 
     def clips(_scratch: pathlib.Path) -> Iterator[tuple[str, PosedClip]]:
-        rendered = in_processes(render_item, [item for _, item in listed], workers)
-        for (index, item), clip in zip(listed, rendered, strict=True):
+        for index, (item, clip) in enumerate(zip(part, in_processes(render_item, part, workers), strict=True)):
             found[item.source] = entry(clip)
             progress(item.source)
             yield f"{index:06d}", clip
@@ -268,7 +269,8 @@ def render_item(item: Item) -> PosedClip:
             _, map_name, seed, kind, *monsters = words
             if map_name not in splits.maps("test"):
                 raise UserError(f"{item.source}: its map is not one of the test split")
-            game = doom.running(map_name, bool(monsters))
+            # A game that goes on shows some animations of monsters at another tic, depending on the clips before.
+            game = doom.just_begun(map_name, bool(monsters))
             return doom_render.render(
                 game, kind, frames=item.frames, seed=int(seed[4:]), moving=bool(monsters), size=item.size
             )[0]

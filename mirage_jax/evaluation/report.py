@@ -132,6 +132,7 @@ def write(
     fps: float = 16.0,
     videos: Mapping[str, Path] | None = None,
     page: Path | None = None,
+    ablations: Mapping[str, str] | None = None,
 ) -> Summary:
     """Writes everything that a reader needs into `out`.
 
@@ -144,6 +145,7 @@ def write(
       segment: frames of a segment, for plots.
       fps: of the side-by-side videos.
       videos: system -> folder of its videos, where they are not in `out/videos/rollout`.
+      ablations: method -> what differs in it from `latent`; they are shown in tables of their own only.
       page: also a Markdown page for a repository, with its pictures and `summary.json` in a folder of the same name.
 
     Raises:
@@ -158,13 +160,16 @@ def write(
     films = _Films(out, videos or {}, fps)
     blocks: list[Block] = [Heading("Evaluation", 1), *map(Text, about)]
     blocks += [Text("Every figure is a mean over clips [95 % bootstrap interval] (clips x seeds).")]
-    blocks += _results(out, results, summary, segment)
+    ablated = ablations or {}
+    headline = report_tables.without(summary, ablated)
+    blocks += _results(out, [report_tables.rows_without(one, ablated) for one in results], headline, segment)
+    blocks += _ablations(summary, ablated)
     if efficiency is not None:
-        blocks += _cost(out, summary, efficiency)
-    blocks += _published(summary)
+        blocks += _cost(out, headline, efficiency)
+    blocks += _published(headline)
     shown = [*blocks, *_limits(), *_commands(commands)]
-    failures = _failures(out, rows, summary, films)
-    blocks += [*films.side_by_side(results, summary), *failures, *_limits(), *_commands(commands)]
+    failures = _failures(out, rows, headline, films)
+    blocks += [*films.side_by_side(results, headline), *failures, *_limits(), *_commands(commands)]
     blocks.append(Link(out / "clips.csv", "clips.csv: every clip, protocol, method and seed"))
     io.write_text(out / "report.md", markdown(blocks, out))
     io.write_text(out / "report.html", to_html(blocks, out))
@@ -240,6 +245,30 @@ def _paired(table: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> l
         Text("Latent memory minus each method, paired by clip:"),
         Table(*report_tables.flatter(differences, metrics)),
     ]
+
+
+def _ablations(summary: Summary, about: Mapping[str, str]) -> list[Block]:
+    """Each variant, and in every protocol that has some of them its paired difference to the latent memory."""
+    if not about:
+        return []
+    blocks: list[Block] = [
+        Heading("Ablations"),
+        Text(
+            "The latent memory with one thing changed, on the same clips and seeds. A variant is missing where nothing "
+            "would differ."
+        ),
+        Table(["method", "what differs"], [list(row) for row in about.items()]),
+    ]
+    for name, protocol in PROTOCOLS.items():
+        table = summary.get(name, {})
+        some = {m: row for m, row in table.items() if m in about or m == report_tables.PAIRED_AGAINST}
+        if set(some) & set(about):
+            blocks += [
+                Heading(f"{protocol.title}: ablations", 3),
+                Table(*report_tables.flatter(some, protocol.metrics)),
+                *_paired(some, protocol.metrics),
+            ]
+    return blocks
 
 
 def _cost(out: Path, summary: Summary, efficiency: Mapping[str, Any]) -> list[Block]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io as text_io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,20 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> Summary:
     for name in sorted({row["motion"] for row in moving}, key=_least_motion):
         by_protocol[f"objects[{name}]"] = [row for row in moving if row["motion"] == name]
     return {protocol: _by_method(protocol, some) for protocol, some in by_protocol.items()}
+
+
+def without(summary: Summary, methods: Collection[str]) -> Summary:
+    """The summary without some methods, and without protocols of which nothing is left."""
+    left = {
+        protocol: {method: row for method, row in table.items() if method not in methods}
+        for protocol, table in summary.items()
+    }
+    return {protocol: table for protocol, table in left.items() if table}
+
+
+def rows_without(result: Mapping[str, Any], methods: Collection[str]) -> dict[str, Any]:
+    """The results of a clip without those of some methods."""
+    return {**result, "rows": [row for row in result["rows"] if row["method"] not in methods]}
 
 
 def _least_motion(name: str) -> float:

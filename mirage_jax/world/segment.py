@@ -10,30 +10,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mirage_jax.diffusion import flow, samplers
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import latent
 from mirage_jax.memory.latent import Readout
-from mirage_jax.models import lora, vae
-from mirage_jax.models.generator import Generator
-from mirage_jax.world import align, dynamic, pixels, reference
+from mirage_jax.models import vae
+from mirage_jax.world import reference, stages
 from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.control import control_latents, ones_code
-from mirage_jax.world.state import RolloutState, Scene, decode, decode_stream, look, memorable_depth
-
-
-@struct.dataclass
-class Given:
-    """What is known of a segment's new frames from outside, for depth source 'given'.
-
-    Attributes:
-      depth: `[F, H, W]` metres, inf at the sky, 0 where unknown.
-      keep: bool `[F, H, W]`, what stands still; None for all.
-    """
-
-    depth: chex.Array
-    keep: chex.Array | None = None
+from mirage_jax.world.stages import Given
+from mirage_jax.world.state import RolloutState, memorable_depth
 
 
 @struct.dataclass
@@ -94,11 +78,11 @@ def prepare(config: WorldConfig, params: Any) -> Any:
     are computed. Not differentiable in the LoRA's parts any more.
     """
     prepared = {name: value for name, value in params.items() if name not in ("dit", "side", "lora")}
-    prepared["dit"] = _dit_weights(config, params)
+    prepared["dit"] = stages.dit_weights(config, params)
     if config.memory != "none":
         prepared["side"] = params["side"]
         if "ones" in config.model.segment.control:
-            prepared["ones"] = _ones(config, params)
+            prepared["ones"] = stages.ones(config, params)
     return prepared
 
 
@@ -183,52 +167,14 @@ def _segment(
     count = layout.latents
     key, noise_key = jax.random.split(state.key)
 
-    # Cameras of the latent frames: target (overlap, then new), then preceding.
     cells = cameras[time - 1 :: time].resized(*config.grid)
-    target_cameras = _concatenate(state.context_cameras[-1:], cells)
-    all_cameras = _concatenate(target_cameras, state.context_cameras[:-1])
-
-    # Read.
-    readout = _read(config, params, state, cameras, all_cameras)
-    new = jax.tree.map(lambda x: x[1 : 1 + count], readout)
-
-    # Denoise.
-    references, references_valid = None, None
-    if layout.reference and config.memory != "none":  # retrieved by geometry: a kind of memory
-        slots = jnp.arange(config.bank)
-        recent = (state.bank.count - 1 - slots) % config.bank <= layout.preceding  # given as context already
-        references, references_valid = reference.select(
-            state.bank, cells, new.depth, recent, min(layout.reference, config.bank)
-        )
-    control = None
-    if config.memory != "none":
-        ones = _ones(config, params) if "ones" in layout.control else None
-        control = control_latents(layout.control, readout, ones)
-    latents = _denoise(config, params, state, control, references, references_valid, text, noise_key)[1:]
-
-    # Decode.
-    if layout.overlap == "carry":
-        decoded, decoder = decode_stream(config, params, latents, state.decoder)
-    else:  # the segment is a clip of its own, which starts at the overlap
-        decoded, decoder = decode(config, params, jnp.concatenate([state.context[-1:], latents]))[1:], None
-
-    # Look and write.
+    recalled = stages.recall(config, params, state, cameras, cells)
+    latents = stages.denoise(config, params, state, recalled, text, noise_key)
+    decoded, decoder = stages.decode(config, params, state, latents)
     shown, at = decoded[time - 1 :: time], cameras[time - 1 :: time]
-    known = None if given is None else given.depth[time - 1 :: time]
-    moves = None if given is None or given.keep is None else ~given.keep[time - 1 :: time]
-    scene = look(config, params, latents, cells, shown, known, moves)
-    scene, aligned, trusted = _aligned(config, scene, new)
-    memory, moving = state.memory, jnp.zeros_like(scene.keep)
-    if config.dynamic_filter:
-        moving = scene.keep & dynamic.intruding(latents, scene.depth, new)
-        sound = jnp.where(trusted[:, None, None], scene.depth, 0.0)
-        memory = latent.retire(memory, dynamic.seen_through(memory, sound, cells, near=config.near))
-        scene = scene.replace(keep=scene.keep & ~moving)
-    remaining = memory.size
-    if config.memory == "latent":
-        memory = latent.write(memory, latents, scene.depth, cells, scene.keep, scene.sky, near=config.near)
-    elif config.memory == "rgb":
-        memory = pixels.write(memory, shown, scene.depth, at, scene.keep, scene.sky, config.near)
+    seen = stages.see(config, params, latents, cells, shown, given, recalled.readout)
+    written = stages.write(config, state.memory, seen, latents, shown, cells, at, recalled.readout)
+    memory, scene, aligned = written.memory, written.scene, seen.aligned
 
     past = layout.preceding + 1
     context = jnp.concatenate([state.context, latents])[-past:]
@@ -238,106 +184,29 @@ def _segment(
         memory=memory,
         decoder=decoder,
         context=context,
-        context_cameras=_concatenate(state.context_cameras, cells)[-past:],
+        context_cameras=stages.concatenate(state.context_cameras, cells)[-past:],
         context_valid=jnp.concatenate([state.context_valid, jnp.ones(count, bool)])[-past:],
         bank=reference.store(state.bank, latents, memorable_depth(scene), cells),
         key=key,
         segments=state.segments + 1,
     )
+    chosen = recalled.references_valid
     diagnostics = Diagnostics(
-        visible=new.visible.mean((1, 2)),
-        points=memory.size - remaining,
+        visible=recalled.readout.visible.mean((1, 2)),
+        points=memory.size - written.remaining,
         overflow=memory.overflow,
         depth_scale=aligned.scale.mean(),
         depth_shift=aligned.shift.mean(),
         depth_residual=aligned.residual.max(),
         compared=aligned.compared.sum(),
-        refused=1.0 - trusted.mean(),
+        refused=1.0 - seen.trusted.mean(),
         kept=scene.keep.mean(),
-        moving=moving.mean(),
-        retired=state.memory.size - remaining,
-        references=jnp.zeros((), jnp.int32) if references_valid is None else references_valid.sum(dtype=jnp.int32),
+        moving=written.moving.mean(),
+        retired=state.memory.size - written.remaining,
+        references=jnp.zeros((), jnp.int32) if chosen is None else chosen.sum(dtype=jnp.int32),
     )
     frames = jnp.round((decoded + 1.0) * 127.5).astype(jnp.uint8)
-    return following, SegmentOutput(frames=frames, latents=latents, readout=new, diagnostics=diagnostics)
-
-
-def _aligned(config: WorldConfig, scene: Scene, readout: Readout) -> tuple[Scene, align.Alignment, jax.Array]:
-    """The scene in the memory's scale, how it was brought there, and bool `[n]`: frames that may be written.
-
-    A relative network has a scale and a shift of its own in every frame, and without them its depth says nothing.
-    Metric depth stands for itself where the memory shows too little to compare. The heads, which were trained
-    together with the model, are never refused.
-    """
-    if config.depth_from == "pixels" and not config.model.depth.metric:
-        one = lambda depth, shown: align.align_inverse(depth[None], jax.tree.map(lambda x: x[None], shown))  # noqa: E731
-        aligned = jax.vmap(one)(scene.depth, readout)
-        depth, trusted = aligned.depth[:, 0], aligned.ok
-    else:
-        aligned = align.align_scale(scene.depth, readout)
-        depth, trusted = aligned.depth, aligned.ok | ~aligned.enough | (config.depth_from == "heads")
-    trusted = jnp.broadcast_to(trusted, len(depth))
-    kept, sky = (mask & trusted[:, None, None] for mask in (scene.keep, scene.sky))
-    return Scene(depth=depth, keep=kept & (depth > 0), sky=sky), aligned, trusted
-
-
-def _read(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera, cells: Camera) -> Readout:
-    """The readout at the latent frames of target and preceding, `[T + P, h, w, ..]`."""
-    layout = config.model.segment
-    if config.memory != "rgb":
-        return latent.read(state.memory, cells, max_footprint=layout.footprint, near=config.near)
-    overlap = state.context_cameras[-1:].resized(cameras.height, cameras.width)
-    readout, _ = pixels.read(
-        config.model, params, state.memory, _concatenate(overlap, cameras), layout.footprint, config.near
-    )
-    # Rendered video covers the target; the preceding frames, given clean anyway, get no readout.
-    return jax.tree.map(lambda x: jnp.pad(x, [(0, layout.preceding), *[(0, 0)] * (x.ndim - 1)]), readout)
-
-
-def _ones(config: WorldConfig, params: Any) -> jax.Array:
-    return params["ones"] if "ones" in params else ones_code(config.model, params, config.vae_tile)
-
-
-def _dit_weights(config: WorldConfig, params: Any) -> Any:
-    """The DiT as it is run: without memory the backbone, else with the LoRA that goes with the side branch."""
-    if config.memory == "none" or "lora" not in params:
-        return params["dit"]
-    return lora.merge(params["dit"], params["lora"], config.model.lora.alpha)
-
-
-def _denoise(config, params, state, control, references, references_valid, text, key) -> jax.Array:
-    """The clean target latents `[1 + n, h, w, C]`, the first of which is the overlap."""
-    model = config.model
-    count = model.segment.latents
-    generator = Generator(model.dit, model.side if control is not None else None)
-    weights = {"dit": _dit_weights(config, params)}
-    if control is not None:
-        weights["side"] = params["side"]
-    known = jnp.concatenate([state.context[-1:], jnp.zeros((count, *state.context.shape[1:]))])
-    clean = jnp.arange(1 + count) == 0
-
-    def denoise(noisy, sigma, timestep):
-        sigmas = flow.frame_sigmas(sigma, clean)
-        output = generator.apply(
-            {"params": weights},
-            noisy,
-            flow.frame_sigmas(timestep, clean),
-            preceding=state.context[:-1],
-            preceding_valid=state.context_valid[:-1],
-            reference=references,
-            reference_valid=references_valid,
-            control=control,
-            text=text,
-        )
-        return flow.sample_from_output(output, noisy, sigmas, model.dit.prediction)
-
-    noise = jax.random.normal(key, known.shape)
-    schedule = samplers.wan_schedule(config.sampling_steps)
-    return samplers.unipc(denoise, noise, schedule, known=known, clean=clean)
-
-
-def _concatenate(*cameras: Camera) -> Camera:
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *cameras)
+    return following, SegmentOutput(frames=frames, latents=latents, readout=recalled.readout, diagnostics=diagnostics)
 
 
 def _check_text(config: WorldConfig, text: chex.Array | None, leading: tuple[int, ...]) -> None:

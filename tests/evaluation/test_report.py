@@ -132,6 +132,32 @@ def test_the_report_stands_alone(results, rows, tmp_path):
     assert f"{entry['mean']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}] ({CLIPS} x {SEEDS})" in page.read_text()
 
 
+def test_ablations_have_tables_of_their_own_and_leave_the_others_as_they_are(results, tmp_path):
+    with_one = []
+    for result in results:
+        ours = [row for row in result["rows"] if row["method"] == "latent" and row["protocol"] == "reconstruction"]
+        worse = [
+            {
+                **row,
+                "method": "nearest",
+                "values": {k: v - 1 for k, v in row["values"].items()},
+                "curves": {"psnr": [1.0]},
+            }
+            for row in ours
+        ]
+        with_one.append({**result, "rows": [*result["rows"], *worse]})
+    report.write(tmp_path / "without", results, about=[], commands=[])
+    summary = report.write(
+        tmp_path / "with", with_one, about=[], commands=[], ablations={"nearest": "One cell a point."}
+    )
+    before, after = ((tmp_path / name / "report.md").read_text() for name in ("without", "with"))
+    own = after[after.index("## Ablations") : after.index("## Published figures beside ours")]
+    assert after.replace(own, "") == before
+    assert "One cell a point." in own and own.count("### ") == 1 and "Reconstruction: ablations" in own
+    paired = summary["reconstruction"]["nearest"]["psnr"]["latent_minus_this"]
+    assert paired["mean"] == pytest.approx(1.0) and "| nearest | 1.000 [1.000, 1.000] (12) " in own
+
+
 def test_nothing_to_report_is_said(tmp_path):
     with pytest.raises(UserError, match="no clip has been scored"):
         report.write(tmp_path, [], about=[], commands=[])

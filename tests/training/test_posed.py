@@ -13,7 +13,7 @@ from mirage_jax.models import config as model_config
 from mirage_jax.models import parameters
 from mirage_jax.training import posed
 from mirage_jax.training.stages import generator
-from mirage_jax.world.segment import _read
+from mirage_jax.world.stages import read
 
 FRAMES, SIZE, CHANNELS = 7, 4, 5
 CLEAN = posed.Augmentation(
@@ -196,7 +196,7 @@ def test_an_rgb_example_reads_what_a_world_with_an_rgb_memory_reads(shown, plain
         np.zeros((given, 32, 32), bool),
     )
     following = cameras[given : given + 4 * model.segment.latents]
-    readout = jax.jit(lambda state: _read(config, params, state, following, None))(state)
+    readout = jax.jit(lambda state: read(config, params, state, following, None))(state)
     target = 1 + model.segment.latents
     assert 0.2 < np.asarray(plain.visible).mean() < 1.0
     np.testing.assert_array_equal(plain.visible, readout.visible[:target])

@@ -106,6 +106,12 @@ def running(map_name: str, monsters: bool) -> engine.Engine:
     return _running[key]
 
 
+def just_begun(map_name: str, monsters: bool) -> engine.Engine:
+    """The game of a map, newly started: no clip before it can have left anything behind."""
+    _close_engine()
+    return running(map_name, monsters)
+
+
 def _close_engine() -> None:
     while _running:
         _running.popitem()[1].close()

@@ -1,0 +1,247 @@
+"""Ablations that need no training: the latent memory with one thing changed, run by `compare.generate` as a method.
+
+Each is a row of `TABLE`. The world offers what they change (its config, depth from outside, the decoder's cache in its
+state), so none of them has code of its own there. A variant that would be `latent` itself where the depth of the
+observed frames is given, or where it is not, is left out there (`Ablation.applies`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax import world
+from mirage_jax.data.clip import PosedClip
+from mirage_jax.errors import UserError
+from mirage_jax.memory import resample
+from mirage_jax.models import vae
+from mirage_jax.models.config import CONTROLS, ModelConfig
+from mirage_jax.models.dit import patchify
+
+NOISE = 0.1
+"""Standard deviation of the logarithm of noised depth: of a factor for each frame, and of a smooth one over it."""
+
+_PATCHES = 5  # nodes of a side of the grid that the smooth factor is interpolated from
+
+Depth = Callable[[PosedClip, tuple[int, int], int], np.ndarray | None]
+"""Depth `[T, H, W]` of all frames of a clip, for a latent grid and a seed; None asks the model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """How a variant differs from the method `latent`.
+
+    Attributes:
+      about: one sentence for the report.
+      segment: changes of `SegmentConfig`.
+      world: changes of `WorldConfig`.
+      without: control channel that is zero.
+      depth: that the observed frames are given; None: as `latent`.
+      always: whether they are given it also where `latent` is given none.
+      later: whether generated frames are written with it too, and not with what the model guesses.
+      given: that the variant differs from `latent` only where the observed frames' depth is given (True) or is not
+        (False); None: in both.
+      moving: whether what moves is remembered.
+      restart: whether every segment decodes its latents as a clip of its own, which starts at the overlap.
+    """
+
+    about: str
+    segment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    world: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    without: str = ""
+    depth: Depth | None = None
+    always: bool = False
+    later: bool = False
+    given: bool | None = None
+    moving: bool = False
+    restart: bool = False
+
+    def applies(self, true_depth: bool) -> bool:
+        """Whether it differs from `latent` where the observed frames come with their true depth, or without."""
+        return self.given is None or self.given == true_depth
+
+    def changed(self, model: ModelConfig, params: Any) -> tuple[ModelConfig, Any]:
+        """The model and its parameters with this variant's changes.
+
+        A control channel is silenced by the weights that it meets: the result is that of a channel of zeros.
+        """
+        if self.without:
+            params = {**params, "side": _without(model, params["side"], self.without)}
+        return dataclasses.replace(model, segment=dataclasses.replace(model.segment, **self.segment)), params
+
+    def observed(
+        self, model: ModelConfig, clip: PosedClip, count: int, true_depth: bool, seed: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Depth and moving pixels of the first `count` frames, as `world.observe` takes them."""
+        depth = clip.depth[:count] if true_depth else None
+        dynamic = clip.dynamic[:count] if true_depth else None
+        if self.depth is not None and (true_depth or self.always):
+            depth = self.depth(clip, _grid(model), seed)
+            depth = None if depth is None else depth[:count]
+        return depth, np.zeros_like(dynamic) if self.moving and dynamic is not None else dynamic
+
+    def generated(self, model: ModelConfig, clip: PosedClip, count: int, seed: int) -> world.Given | None:
+        """Depth of the frames after the first `count`, by segment, or None where the model guesses it."""
+        depth = self.depth(clip, _grid(model), seed) if self.depth is not None and self.later else None
+        if depth is None:
+            return None
+        return world.Given(depth=jnp.asarray(depth[count:].reshape(-1, model.segment_frames, *depth.shape[1:])))
+
+
+def check(name: str, model: ModelConfig) -> None:
+    """Checks that a model has what a variant changes; other names pass.
+
+    Raises:
+      UserError: saying what it lacks.
+    """
+    ablation, lacks = TABLE.get(name, NOTHING), None
+    if ablation.without and ablation.without not in model.segment.control:
+        lacks = f"no control channel {ablation.without!r}"
+    elif ablation.moving and model.heads is None:
+        lacks = "no keep head, which this variant switches off"
+    elif ablation.restart and model.segment.overlap != "carry":
+        lacks = f"overlap {model.segment.overlap!r}: its decoder starts anew at every segment as it is"
+    elif ablation.depth is _guessed and model.heads is None and model.depth is None:
+        lacks = "no part that guesses depth"
+    if lacks:
+        raise UserError(f"--methods {name}: model {model.name!r} has {lacks}")
+
+
+def restarted(model: ModelConfig, params: Any, state: world.RolloutState) -> world.RolloutState:
+    """The state with the decoder's cache as it is after the overlap, decoded as the first frame of a clip."""
+    return state.replace(decoder=vae.decode_stream(model.vae, params["vae"], state.context[-1:])[1])
+
+
+def _grid(model: ModelConfig) -> tuple[int, int]:
+    return model.height // model.vae.stride_space, model.width // model.vae.stride_space
+
+
+def _without(model: ModelConfig, side: Any, channel: str) -> Any:
+    """Weights of a side branch by which a control channel has no effect."""
+    sizes = [CONTROLS[part] or model.vae.latent_channels for part in model.segment.control]
+    heard = np.repeat([part != channel for part in model.segment.control], sizes)
+    _, rows, columns = model.dit.patch
+    inputs = patchify(jnp.broadcast_to(heard, (1, rows, columns, len(heard))), model.dit.patch).reshape(-1, 1)
+    silenced = {
+        name: {**side[name], "kernel": jnp.where(inputs, side[name]["kernel"], 0)}
+        for name in ("patch_embedding", "output_hint")
+        if name in side
+    }
+    return {**side, **silenced}
+
+
+def _true(clip: PosedClip, grid: tuple[int, int], seed: int) -> np.ndarray:
+    del grid, seed
+    return clip.depth
+
+
+def _guessed(clip: PosedClip, grid: tuple[int, int], seed: int) -> None:
+    del clip, grid, seed
+
+
+def _noised(clip: PosedClip, grid: tuple[int, int], seed: int) -> np.ndarray:
+    """True depth times a factor for each frame and a smooth one over each frame, both log-normal."""
+    del grid
+    random, count = np.random.default_rng(seed), len(clip)
+    nodes = random.normal(size=(count, _PATCHES, _PATCHES)).astype(np.float32)
+    smooth = np.asarray(jax.image.resize(nodes, clip.depth.shape, "linear"))
+    noise = NOISE * (smooth / smooth.std() + random.normal(size=(count, 1, 1)))
+    return (clip.depth * np.exp(noise)).astype(np.float32)
+
+
+def _first(clip: PosedClip, grid: tuple[int, int], seed: int) -> np.ndarray:
+    """True depth of the first frame, unknown in every other one: nothing of them is remembered."""
+    del grid, seed
+    return np.concatenate([clip.depth[:1], np.zeros_like(clip.depth[1:])])
+
+
+def _resampled(cells: Callable[[np.ndarray], np.ndarray]) -> Depth:
+    """True depth that is constant over each latent cell: what `cells` makes of the cell, the sky where it is ours.
+
+    Args:
+      cells: `[T, h, rows, w, columns]` depth, 0 where unknown or sky, to `[T, h, w]`.
+    """
+
+    def depth(clip: PosedClip, grid: tuple[int, int], seed: int) -> np.ndarray:
+        del seed
+        count, height, width = clip.depth.shape
+        size = height // grid[0], width // grid[1]
+        known = np.where(clip.valid, clip.depth, 0.0).reshape(count, grid[0], size[0], grid[1], size[1])
+        sky = np.isinf(np.asarray(resample.depth_to_grid(clip.depth, *grid)))
+        values = np.where(sky, np.inf, cells(known)).astype(np.float32)
+        return np.repeat(np.repeat(values, size[0], axis=1), size[1], axis=2)
+
+    return depth
+
+
+def _centre(cells: np.ndarray) -> np.ndarray:
+    return cells[:, :, cells.shape[2] // 2, :, cells.shape[4] // 2]
+
+
+def _mean(cells: np.ndarray) -> np.ndarray:
+    return cells.sum((2, 4)) / np.maximum((cells > 0).sum((2, 4)), 1)
+
+
+def _blend(cells: np.ndarray) -> np.ndarray:
+    rows, columns = cells.shape[2] // 2, cells.shape[4] // 2
+    return cells[:, :, rows - 1 : rows + 1, :, columns - 1 : columns + 1].mean((2, 4))
+
+
+NOTHING = Ablation("The latent memory as it is.")
+
+TABLE: dict[str, Ablation] = {
+    "nearest": Ablation(
+        "A remembered point covers the one cell it projects into, as in the paper, and no larger footprint.",
+        segment={"footprint": 1},
+    ),
+    "no_offset": Ablation(
+        "The generator is not told where in its cell a point projects (control channel `offset` is zero).",
+        without="offset",
+    ),
+    "no_keep": Ablation("No keep filter: what moves is remembered too.", world={"moving_threshold": 1.0}, moving=True),
+    "true_depth": Ablation(
+        "Depth source: all frames are written with true depth at their cameras, aligned with the memory as ever.",
+        depth=_true,
+        always=True,
+        later=True,
+        given=False,
+    ),
+    "head_depth": Ablation(
+        "Depth source: depth and masks of the observed frames are guessed on their latents.", depth=_guessed, given=True
+    ),
+    "noised_depth": Ablation(
+        f"Depth source: as `true_depth`, times log-normal noise: {NOISE:g} a frame, and {NOISE:g} smooth over it.",
+        depth=_noised,
+        always=True,
+        later=True,
+    ),
+    "resample_nearest": Ablation(
+        "Depth of a cell is that of the pixel beside its centre.", depth=_resampled(_centre), given=True
+    ),
+    "resample_mean": Ablation(
+        "Depth of a cell is the mean of its pixels, foreground and background mixed.",
+        depth=_resampled(_mean),
+        given=True,
+    ),
+    "resample_blend": Ablation(
+        "Depth of a cell is bilinear at its centre with unknown depth as zero, as in the public PyTorch release.",
+        depth=_resampled(_blend),
+        given=True,
+    ),
+    "one_frame": Ablation(
+        "Only the first frame is remembered, in the memory and among the references.", depth=_first, later=True
+    ),
+    "reencode": Ablation(
+        "A segment starts at the code of the last frame, encoded again, and is decoded as a clip of its own.",
+        segment={"overlap": "reencode"},
+    ),
+    "restart": Ablation(
+        "A segment starts at the carried latent, but is decoded as a clip of its own: the decoder's cache starts anew.",
+        restart=True,
+    ),
+}

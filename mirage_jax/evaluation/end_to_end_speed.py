@@ -1,0 +1,146 @@
+"""Benchmark suite `end_to_end`: seconds of a segment of the default model by stage, with latent, RGB and no memory.
+
+Every stage is the function of `world.stages` that `world.segment` is made of, compiled apart; the whole segment is
+timed beside them, so that the sum of the stages can be compared with it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from mirage_jax import weights, world
+from mirage_jax.evaluation.memory_speed import _processor
+from mirage_jax.evaluation.rollout_speed import timed, walk
+from mirage_jax.geometry import Camera
+from mirage_jax.models.config import ModelConfig
+from mirage_jax.training import resources
+from mirage_jax.world import stages
+
+REPEATS = 9
+SEGMENTS = 3
+"""Segments that are in the memory when one is timed."""
+
+STAGES = {
+    "read": "the memory at the segment's cameras (for RGB with the VAE encoder), references and control channels",
+    "denoise": "all sampling steps",
+    "decode": "latents to frames",
+    "depth": "depth and masks by the heads, brought to the memory's scale",
+    "write": "into the memory",
+}
+
+
+def measure() -> dict[str, Any]:
+    """Times stages and whole segments of the model that ships with the project."""
+    model, params = weights.load(weights.DEFAULT, [p for p in weights.parts_of(weights.DEFAULT) if p != "text"])
+    return measured(model, jax.device_put(params))
+
+
+def measured(model: ModelConfig, params: Any, repeats: int = REPEATS) -> dict[str, Any]:
+    """Times stages and whole segments, memories in turn.
+
+    Args:
+      model, params: with all parts.
+      repeats: timed calls of each.
+
+    Returns:
+      The record that `markdown` prints: `methods` -> stage or 'segment' -> seconds of each call.
+    """
+    device = jax.devices()[0]
+    calls: dict[tuple[str, str], Callable[[], Any]] = {}
+    points = {}
+    for memory in tqdm.tqdm(world.MEMORIES, unit="memory", dynamic_ncols=True):
+        config, prepared, state, cameras = begun(model, params, memory)
+        points[memory] = int(state.memory.size)
+        parts, _ = staged(config, prepared, state, cameras)
+        parts["segment"] = functools.partial(world.segment, config, prepared, state, cameras)
+        calls |= {(memory, name): call for name, call in parts.items()}
+    seconds = timed(calls, repeats)
+    methods = {
+        memory: {name: values for (method, name), values in seconds.items() if method == memory}
+        for memory in world.MEMORIES
+    }
+    return {
+        "model": model.name,
+        "frames": model.segment_frames,
+        "device": _processor() if device.platform == "cpu" else device.device_kind,
+        "jax": jax.__version__,
+        "repeats": repeats,
+        "points": points,
+        "methods": methods,
+        "memory": resources.memory(),
+    }
+
+
+def begun(model: ModelConfig, params: Any, memory: str) -> tuple[world.WorldConfig, Any, world.RolloutState, Camera]:
+    """A world after `SEGMENTS` segments of a walk: its config, prepared parameters, state, and the next cameras."""
+    time, count = model.vae.stride_time, model.segment_frames
+    cameras = walk(model, np.arange(1 + (SEGMENTS + 1) * count) / time, "rgb")
+    capacity = world.full_capacity(model, memory, SEGMENTS + 1)
+    config = world.WorldConfig(model=model, memory=memory, capacity=capacity)
+    prepared = world.prepare(config, params)
+    image = np.random.default_rng(0).integers(0, 256, (model.height, model.width, 3), np.uint8)
+    state = world.init(config, prepared, image, None, cameras[0], jax.random.key(0))
+    for segment in range(SEGMENTS):
+        begin = 1 + segment * count
+        state, _ = world.segment(config, prepared, state, cameras[begin : begin + count])
+    return config, prepared, state, jax.device_put(cameras[1 + SEGMENTS * count :])
+
+
+def staged(
+    config: world.WorldConfig, params: Any, state: world.RolloutState, cameras: Camera
+) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
+    """The stages of one segment, each on what those before it gave, and what they give.
+
+    Args:
+      config, params, state, cameras: as `world.segment` takes them.
+    """
+    time = config.model.vae.stride_time
+    at = cameras[time - 1 :: time]
+    cells = at.resized(*config.grid)
+    key = jax.random.split(state.key)[1]
+    given: dict[str, Any] = {}
+    calls: dict[str, Callable[[], Any]] = {}
+
+    def add(name: str, stage: Callable[..., Any], *arguments: Any) -> Any:
+        calls[name] = functools.partial(jax.jit(functools.partial(stage, config)), *arguments)
+        given[name] = calls[name]()
+        return given[name]
+
+    recalled = add("read", stages.recall, params, state, cameras, cells)
+    latents = add("denoise", stages.denoise, params, state, recalled, None, key)
+    decoded, _ = add("decode", stages.decode, params, state, latents)
+    shown = jnp.asarray(decoded[time - 1 :: time])
+    seen = add("depth", stages.see, params, latents, cells, shown, None, recalled.readout)
+    add("write", stages.write, state.memory, seen, latents, shown, cells, at, recalled.readout)
+    return calls, given
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The record as a table."""
+    lines = [
+        f"A segment of {record['frames']} frames of model {record['model']} after {SEGMENTS} others, on "
+        f"{record['device']}, JAX {record['jax']}: milliseconds, median [10th to 90th percentile] of "
+        f"{record['repeats']} calls in turn after two that warm up.",
+        "",
+        "| | " + " | ".join(f"{name}, {record['points'][name]:,} points" for name in record["methods"]) + " |",
+        "|---" * (1 + len(record["methods"])) + "|",
+    ]
+    rows = [(f"{name}: {about}", name) for name, about in STAGES.items()] + [("whole segment", "segment")]
+    for title, name in rows:
+        cells = [
+            "{:.3g} [{:.3g}, {:.3g}]".format(*1e3 * np.percentile(method[name], [50, 10, 90]))
+            for method in record["methods"].values()
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    sums = [1e3 * sum(np.median(method[name]) for name in STAGES) for method in record["methods"].values()]
+    lines.append(f"| sum of the stages' medians | {' | '.join(f'{value:.3g}' for value in sums)} |")
+    peaks = {"process": "host_memory_peak_gib", "device": "device_memory_peak_gib"}
+    held = [f"{record['memory'][key]:.2f} GiB of the {what}" for what, key in peaks.items() if key in record["memory"]]
+    return "\n".join([*lines, "", f"Peak memory over all three: {', '.join(held)}.", ""])

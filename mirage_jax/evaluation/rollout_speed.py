@@ -1,0 +1,294 @@
+"""Benchmark suite `rollout`: what a readout costs and what the cache holds as a rollout grows, latent and RGB memory.
+
+Both memories hold the same frames of a walk through the room of `room` and are read for the same segment, in turn. The
+latent readout is one read of target and preceding latent frames; the RGB readout is a rendering of every pixel frame
+of the segment and its encoding by the VAE. The encoder sees pictures of one size whatever the memory holds, so it is
+timed once for each size. Rows found in the record of an earlier run are kept, so a run that was stopped goes on.
+
+At 704x1280 a frame has 901,120 points: memories of all frames go to 5 segments, and those of one frame a segment, as
+many as the published figures are of, to 50, whose coloured points take 1.7 GB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from mirage_jax import weights
+from mirage_jax.errors import UserError
+from mirage_jax.evaluation import full_size_programs, published, room
+from mirage_jax.evaluation.full_size import _random
+from mirage_jax.evaluation.memory_speed import _processor
+from mirage_jax.geometry import Camera
+from mirage_jax.io import write_json
+from mirage_jax.memory import latent, rgb
+from mirage_jax.memory.latent import LatentMemory
+from mirage_jax.models import config as model_config
+from mirage_jax.models import vae
+from mirage_jax.models.config import ModelConfig
+
+OPTIONS = ("out", "scale")
+"""What the command hands to `measure`."""
+
+AIM_FASTER, AIM_SMALLER = 10.57, 55.0
+"""What the paper says of its own latent memory against RGB memories."""
+
+SEGMENTS = (1, 2, 5, 10, 20, 50)
+_GEOMETRY_BYTES = 4 * 4 + 4 + 4  # of a point: position, size of its cell, number of its write
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A size at which memories are compared.
+
+    Attributes:
+      model: gives grid, channels, segment and footprint.
+      contents: (frames written a segment, numbers of segments) to be measured.
+      repeats: timed reads of each memory.
+      views: RGB frames that one timed rendering makes; the others of a segment take as long.
+      encodes: timed encodings.
+      grouped: whether the encoder is timed on the first frame and on one group of frames that give a latent, and
+        the whole computed from both, rather than on the whole segment.
+      shipped: whether the VAE has the weights that ship with the project; else random ones.
+    """
+
+    model: ModelConfig
+    contents: tuple[tuple[int, tuple[int, ...]], ...]
+    repeats: int
+    views: int
+    encodes: int
+    grouped: bool
+    shipped: bool
+
+
+def sizes(scale: str) -> dict[str, Size]:
+    """What is compared: 'tiny' the size of the default model, 'full' that of Wan2.2 too."""
+    small, large = model_config.default(), model_config.wan22_ti2v_5b()
+    found = {"default": Size(small, ((small.segment.latents, SEGMENTS),), 9, 1 + small.segment_frames, 9, False, True)}
+    if scale == "full":
+        contents = ((1, SEGMENTS), (large.segment.latents, SEGMENTS[:3]))
+        found["wan22"] = Size(large, contents, 5, 4, 3, True, False)
+    return found
+
+
+def measure(out: pathlib.Path, scale: str) -> dict[str, Any]:
+    """Measures the rows that `out/rollout.json` does not have yet.
+
+    Raises:
+      UserError: if the record is of another device.
+    """
+    target = pathlib.Path(out) / "rollout.json"
+    device = jax.devices()[0]
+    about = {"device": _processor() if device.platform == "cpu" else device.device_kind, "jax": jax.__version__}
+    record = json.loads(target.read_text()) if target.exists() else {**about, "rows": []}
+    for name, value in about.items():
+        if record[name] != value:
+            raise UserError(f"{target}: rows are of {name} {record[name]!r}, this is {value!r}; give another --out")
+    wanted = [(name, size, spec) for name, size in sizes(scale).items() for spec in _specs(name, size)]
+    done = [row["spec"] for row in record["rows"]]
+    missing = [one for one in wanted if one[2] not in done]
+    for _, size, spec in tqdm.tqdm(missing, unit="row", dynamic_ncols=True):
+        found = _encoding(size) if spec["what"] == "encode" else _reading(size, spec["written"], spec["segments"])
+        record["rows"].append({"spec": spec, **found})
+        write_json(target, record)
+    return record
+
+
+def ratios(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """A line for each content and number of segments whose size has its encoder timed.
+
+    Returns:
+      Dicts of `size`, `written`, `segments`, seconds per pixel frame `latent`, `render`, `encode` (median, 10th and
+      90th percentile), bytes `latent_bytes`, `rgb_bytes`, and `faster`, `smaller`, `smaller_small_types` (tokens as
+      bfloat16, colours as bytes).
+    """
+    encode = {
+        row["spec"]["size"]: row["seconds_per_frame"] for row in record["rows"] if row["spec"]["what"] == "encode"
+    }
+    lines = []
+    for row in record["rows"]:
+        spec = row["spec"]
+        if spec["what"] != "read" or spec["size"] not in encode:
+            continue
+        parts = {"latent": row["latent"]["seconds_per_frame"], "render": row["rgb"]["seconds_per_frame"]}
+        parts["encode"] = encode[spec["size"]]
+        middle = {name: np.percentile(values, [50, 10, 90]).tolist() for name, values in parts.items()}
+        tokens, colours = row["latent"], row["rgb"]
+        small = [
+            one["points"] * (_GEOMETRY_BYTES + size) for one, size in ((tokens, 2 * tokens["channels"]), (colours, 3))
+        ]
+        lines.append(
+            {name: spec[name] for name in ("size", "written", "segments")}
+            | middle
+            | {
+                "faster": (middle["render"][0] + middle["encode"][0]) / middle["latent"][0],
+                "latent_bytes": tokens["bytes"],
+                "rgb_bytes": colours["bytes"],
+                "smaller": colours["bytes"] / tokens["bytes"],
+                "smaller_small_types": small[1] / small[0],
+            }
+        )
+    return lines
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The record as a table, with the paper's figures."""
+    lines = [
+        f"Readouts on {record['device']}, JAX {record['jax']}: ms per pixel frame, median [10th to 90th percentile] of "
+        "reads in turn after two that warm up; the RGB readout is rendering plus encoding. The cache is as the world "
+        "holds it, in float32; beside it the ratio with bfloat16 tokens and 8-bit colours.",
+        "",
+        "| size | frames written a segment | segments | latent | RGB: render | RGB: encode | RGB | times faster | "
+        "latent, MiB | RGB, MiB | times smaller | in small types |",
+        "|---" * 12 + "|",
+    ]
+    found = ratios(record)
+    for row in found:
+        cells = ["{:.3g} [{:.3g}, {:.3g}]".format(*(1e3 * v for v in row[n])) for n in ("latent", "render", "encode")]
+        both = 1e3 * (row["render"][0] + row["encode"][0])
+        lines.append(
+            f"| {row['size']} | {row['written']} | {row['segments']} | {' | '.join(cells)} | {both:.3g} "
+            f"| {row['faster']:.1f}x | {row['latent_bytes'] / 2**20:.3g} | {row['rgb_bytes'] / 2**20:.4g} "
+            f"| {row['smaller']:.1f}x | {row['smaller_small_types']:.1f}x |"
+        )
+    for name in dict.fromkeys(row["size"] for row in found):
+        mine = [row for row in found if row["size"] == name]
+        least = {key: min(row[key] for row in mine) for key in ("faster", "smaller", "smaller_small_types")}
+        notes = [row["note"] for row in record["rows"] if row["spec"]["size"] == name and "note" in row]
+        lines += [
+            "",
+            f"{name}: at least {least['faster']:.1f} times faster (the paper's figure is {AIM_FASTER}), "
+            f"{least['smaller']:.1f} times smaller, {least['smaller_small_types']:.1f} times in small types (the "
+            f"paper's is {AIM_SMALLER:g}). {' '.join(dict.fromkeys(notes))}",
+        ]
+    lines += ["", f"Published ({published.SOURCE}), one H100, 704x1280:", "", "| segment | 1 | 2 | 3 | 4 | 5 |"]
+    lines.append("|---" * 6 + "|")
+    tables = (("readout, s per frame", published.READOUT_SECONDS_PER_FRAME), ("cache, MiB", published.CACHE_MIB))
+    for what, table in tables:
+        lines += [f"| {system}: {what} | {' | '.join(f'{v:g}' for v in row)} |" for system, row in table.items()]
+    return "\n".join([*lines, ""])
+
+
+def _specs(name: str, size: Size) -> list[dict[str, Any]]:
+    reads = [
+        {"what": "read", "size": name, "written": written, "segments": segments}
+        for written, numbers in size.contents
+        for segments in numbers
+    ]
+    return [{"what": "encode", "size": name}, *reads]
+
+
+def _reading(size: Size, written: int, segments: int) -> dict[str, Any]:
+    """Both memories after so many segments, read for the next one."""
+    model, layout = size.model, size.model.segment
+    times = np.arange(1 + segments * written) * (layout.latents / written)
+    held = {"latent": filled(model, times, "latent"), "rgb": filled(model, times, "rgb")}
+    now = float(segments * layout.latents)
+    ahead = np.arange(-layout.preceding, layout.latents + 1) + now
+    pixel_frames = np.arange(size.views) / model.vae.stride_time + now
+    views = {"latent": walk(model, ahead, "latent"), "rgb": walk(model, pixel_frames, "rgb")}
+    of_segment = {"latent": 1.0, "rgb": (1 + model.segment_frames) / size.views}
+    reads = {name: functools.partial(_read, held[name], views[name], layout.footprint) for name in held}
+    seconds = timed(reads, size.repeats)
+    rows = {
+        name: {
+            "seconds_per_frame": [v * of_segment[name] / model.segment_frames for v in seconds[name]],
+            "points": int(memory.size),
+            "channels": memory.features.shape[1],
+            "bytes": latent.nbytes(memory)["held"],
+            "frames": len(times),
+        }
+        for name, memory in held.items()
+    }
+    if size.views < 1 + model.segment_frames:
+        rows["note"] = f"Renderings are of {size.views} of {1 + model.segment_frames} frames, {size.repeats} times."
+    return rows
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _read(memory: LatentMemory, cameras: Camera, footprint: int) -> latent.Readout:
+    return latent.read(memory, cameras, max_footprint=footprint)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _write(memory: LatentMemory, features: Any, depth: Any, cameras: Camera) -> LatentMemory:
+    return latent.write(memory, features, depth, cameras, jnp.ones(depth.shape, bool))
+
+
+def timed(reads: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of calls in turn, after two of each that compile and warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in reads}
+    for turn in range(2 + repeats):
+        for name, read in reads.items():
+            start = time.perf_counter()
+            jax.block_until_ready(read())
+            if turn >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def walk(model: ModelConfig, times: np.ndarray, kind: str) -> Camera:
+    """Cameras of a walk to and fro through the room that looks all around; times in latent frames.
+
+    Args:
+      model: gives the grids.
+      times: `[T]`.
+      kind: 'latent' for cameras on the latent grid, 'rgb' at pixel resolution.
+    """
+    stride = model.vae.stride_space if kind == "latent" else 1
+    height, width = model.height // stride, model.width // stride
+    poses = np.stack([room.pose(0.3 * np.sin(t / 7), 2 * np.sin(t / 25), t / 20) for t in times])
+    k = np.tile(room.intrinsics(height, width), (len(times), 1, 1))
+    return Camera(k.astype(np.float32), poses.astype(np.float32), height, width)
+
+
+def filled(model: ModelConfig, times: np.ndarray, kind: str) -> LatentMemory:
+    """A memory that holds exactly the frames at these times, every cell or pixel of them."""
+    cameras = walk(model, times, kind)
+    cells = cameras.height * cameras.width
+    channels = model.vae.latent_channels if kind == "latent" else 3
+    make = latent.create if kind == "latent" else rgb.create
+    memory = jax.jit(make, static_argnums=(0, 1))(len(times) * cells, channels)  # buffers that can be given away
+    for index in range(len(times)):
+        one = cameras[index : index + 1]
+        k, pose = np.asarray(one.intrinsics[0], np.float64), np.asarray(one.cam2world[0], np.float64)
+        depth = room.depth_and_points(k, pose, cameras.height, cameras.width)[0].astype(np.float32)[None]
+        random = np.random.default_rng(index)
+        features = random.standard_normal((*depth.shape, channels), np.float32)
+        memory = _write(memory, features, depth, one)
+    return memory
+
+
+def _encoding(size: Size) -> dict[str, Any]:
+    """Seconds per pixel frame of the VAE encoder, by which a rendering becomes a readout."""
+    model = size.model
+    frames = np.random.default_rng(0).uniform(-1, 1, (1 + model.segment_frames, model.height, model.width, 3))
+    frames = jnp.asarray(frames[: 1 + model.vae.stride_time] if size.grouped else frames, jnp.float32)
+    if size.shipped:
+        params = weights.load(weights.DEFAULT, ["vae"])[1]["vae"]
+    else:
+        params = {"encoder": _random(full_size_programs.vae_shapes(model)["encoder"], jnp.float32)}
+    if not size.grouped:
+        seconds = timed({"encode": lambda: vae.encode(model.vae, params, frames)}, size.encodes)["encode"]
+        return {"seconds_per_frame": [value / model.segment_frames for value in seconds]}
+    first = lambda: vae.encode_stream(model.vae, params, frames[:1])  # noqa: E731
+    cache = first()[1]
+    group = lambda: vae.encode_stream(model.vae, params, frames[1:], cache)  # noqa: E731
+    seconds = timed({"first": first, "group": group}, size.encodes)
+    whole = [a + model.segment.latents * b for a, b in zip(seconds["first"], seconds["group"], strict=True)]
+    return {
+        "seconds_per_frame": [value / model.segment_frames for value in whole],
+        "seconds": seconds,
+        "note": f"The encoder is timed on the first frame and on one of {model.segment.latents} groups of "
+        f"{model.vae.stride_time} frames, {size.encodes} times, with random weights.",
+    }

@@ -1,0 +1,185 @@
+"""Ablations: each changes what it says, and nothing else."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sphere import SIZE, turning
+
+from mirage_jax import world
+from mirage_jax.errors import UserError
+from mirage_jax.evaluation import ablations, compare
+from mirage_jax.memory import resample
+from mirage_jax.models import vae
+from mirage_jax.models.side_branch import SideBranch
+
+sys.path.append(str(Path(__file__).parents[1] / "world"))
+import tiny_world
+
+CELLS = 64
+TABLE = ablations.TABLE
+
+
+@pytest.fixture(scope="module")
+def model():
+    """One transformer block, 8x8 cells, segments of 4 frames: quick to compile."""
+    base = tiny_world.model()
+    coder = dataclasses.replace(base.vae, multipliers=(1, 1), time_downsample=(True,), time_kernels=(1, 3))
+    return dataclasses.replace(
+        base,
+        vae=coder,
+        dit=dataclasses.replace(base.dit, layers=1),
+        lora=None,
+        segment=dataclasses.replace(base.segment, steps=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    params = tiny_world.random_parameters(model)
+    params["heads"]["out"]["bias"] = np.array([7.0, 5.0, -5.0], np.float32)  # keeps cells, 1000 m away
+    return params
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return turning(np.linspace(0, 60, 5))
+
+
+@pytest.fixture
+def memories(monkeypatch):
+    """Memories that rollouts end with, in order."""
+    held, run = [], world.rollout
+
+    def rollout(*arguments, **options):
+        state, output = run(*arguments, **options)
+        held.append(state.memory)
+        return state, output
+
+    monkeypatch.setattr(compare.world, "rollout", rollout)
+    return held
+
+
+def _radii(memory):
+    return np.linalg.norm(np.asarray(memory.points)[: int(memory.size), :3], axis=1)
+
+
+def test_depth_is_written_as_the_variant_says(model, params, clip, memories):
+    """On a sphere of 5 m, with heads that know nothing: they are 1000 m off."""
+    names = ("noised_depth", "one_frame")
+    made = compare.generate(model, params, clip, observed=1, methods=names, true_depth=True, seed=0)
+    assert tuple(made) == names and all(frames.shape == (4, SIZE, SIZE, 3) for frames in made.values())
+    noised, one = memories
+    assert int(noised.size) == 3 * CELLS and int(one.size) == CELLS
+    np.testing.assert_allclose(_radii(one), 5.0, rtol=0.01)
+    assert 0.02 < np.abs(np.log(_radii(noised) / 5.0)).mean() < 0.3
+
+
+def test_a_restarted_decoder_changes_frames_and_no_memory(model, params, clip):
+    cameras = compare.camera_of(clip)
+    config = world.WorldConfig(model=model, capacity=world.full_capacity(model, "latent", 2), bank=4)
+    path = cameras[1:]
+    state = world.init(config, params, clip.frames[0], None, cameras[0], jax.random.key(0))
+    state, _ = world.segment(config, params, state, path)
+    carried, frames = world.segment(config, params, state, path)
+    anew, again = world.segment(config, params, ablations.restarted(model, params, state), path)
+    jax.tree.map(np.testing.assert_array_equal, anew.memory, carried.memory)
+    jax.tree.map(np.testing.assert_array_equal, anew.context, carried.context)
+    assert (frames.frames != again.frames).any()
+    alone = vae.decode(model.vae, params["vae"], jnp.concatenate([state.context[-1:], again.latents]))[1:]
+    np.testing.assert_allclose(compare.to_frames(alone).astype(int), np.asarray(again.frames).astype(int), atol=1)
+
+
+def test_a_silent_channel_is_a_channel_of_zeros(model, params):
+    patched = dataclasses.replace(model, dit=dataclasses.replace(model.dit, patch=(1, 2, 2)))
+    module = SideBranch(patched.dit, patched.side)
+    random = np.random.default_rng(0)
+    control = random.normal(size=(2, 4, 4, patched.side.control_channels)).astype(np.float32)
+    silent = control.copy()
+    silent[..., -2:] = 0  # `offset` is the last part, of two channels
+    tokens = jnp.zeros((2, 4, patched.dit.dim))
+    angles = (jnp.ones((8, 4)), jnp.zeros((8, 4)))
+    others = (tokens, jnp.zeros((2, 6, patched.dit.dim)), angles, None, None)
+    side = module.init(jax.random.key(0), control, *others)["params"]
+    side = jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape).astype(np.float32), side)
+    _, changed = TABLE["no_offset"].changed(patched, {**params, "side": side})
+    assert changed["dit"] is params["dit"]
+    apply = jax.jit(lambda weights, control: module.apply({"params": weights}, control, *others))
+    expected, full = apply(side, silent), apply(side, control)
+    jax.tree.map(np.testing.assert_array_equal, apply(changed["side"], control), expected)
+    assert not np.allclose(full[1], expected[1])
+
+
+def test_configs_differ_in_what_is_named_only(model, params, clip):
+    paper = dataclasses.replace(model, segment=dataclasses.replace(model.segment, footprint=1))
+    assert TABLE["nearest"].changed(model, params) == (paper, params)
+    assert TABLE["nearest"].changed(paper, params) == (paper, params), "the very program of `latent`"
+    reencoded, _ = TABLE["reencode"].changed(model, params)
+    assert reencoded.segment == dataclasses.replace(model.segment, overlap="reencode")
+    for name in TABLE.keys() - {"nearest", "reencode", "no_offset"}:
+        assert TABLE[name].changed(model, params) == (model, params)
+    for name in TABLE.keys() - {"true_depth", "noised_depth", "one_frame"}:
+        assert TABLE[name].generated(model, clip, 1, 0) is None
+    clip = dataclasses.replace(clip, depth=clip.depth * np.arange(1, 6, dtype=np.float32)[:, None, None])
+    given = TABLE["true_depth"].generated(model, clip, 1, 0)
+    assert given.keep is None and np.array_equal(given.depth, clip.depth[None, 1:])
+
+
+def test_observed_frames_are_given_as_the_variant_says(model, clip):
+    clip = dataclasses.replace(clip, dynamic=np.ones_like(clip.dynamic))
+    for name, variant in TABLE.items():
+        depth, dynamic = variant.observed(model, clip, 5, True, 0)
+        assert dynamic.all() != (name == "no_keep")
+        changed = name in ("head_depth", "noised_depth", "one_frame") or name.startswith("resample")
+        assert (depth is clip.depth or np.array_equal(depth, clip.depth[:5])) != changed, name
+        guessed, masks = variant.observed(model, clip, 5, False, 0)
+        assert masks is None and (guessed is not None) == (name in ("true_depth", "noised_depth"))
+    depth, _ = TABLE["one_frame"].observed(model, clip, 5, True, 0)
+    assert (depth[0] == clip.depth[0]).all() and not depth[1:].any()
+
+
+def test_noise_is_seeded_and_of_its_size(model, clip):
+    depth = [ablations._noised(clip, (4, 4), seed) for seed in (0, 0, 1)]
+    assert np.array_equal(depth[0], depth[1]) and not np.array_equal(depth[0], depth[2])
+    many = dataclasses.replace(clip, depth=np.ones((400, 32, 32), np.float32))
+    noise = np.log(ablations._noised(dataclasses.replace(many, frames=np.empty(400)), (4, 4), 0))
+    of_frames = noise.mean((1, 2))
+    assert 0.09 < (noise - of_frames[:, None, None]).std() < 0.11 and 0.09 < of_frames.std() < 0.12
+    assert np.abs(np.diff(noise, axis=2)).mean() < 0.02, "smooth"
+
+
+def test_resampling_reaches_the_cells_as_it_was_meant():
+    """Half of a cell at 2 m and half at 8 m, an unknown pixel beside its centre, and a sky that stays."""
+    depth = np.full((1, 8, 24), 2.0, np.float32)
+    depth[0, :, 4:8] = 8.0
+    depth[0, 4, 4] = 0.0
+    depth[0, :, 16:] = np.inf
+    clip = dataclasses.replace(turning(np.zeros(1)), depth=depth)
+    expected = {"nearest": 0.0, "mean": (2 * 32 + 8 * 31) / 63, "blend": (2 + 2 + 8 + 0) / 4}
+    for kind, value in expected.items():
+        given = TABLE[f"resample_{kind}"].depth(clip, (1, 3), 0)
+        cells = np.asarray(resample.depth_to_grid(given, 1, 3))[0, 0]
+        np.testing.assert_allclose(cells, [value, 2.0, np.inf], rtol=1e-6)
+    assert np.isclose(resample.depth_to_grid(depth, 1, 3)[0, 0, 0], 4.0), "ours: of the three that are known"
+
+
+def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(model, params, clip):
+    assert [name for name in TABLE if not TABLE[name].applies(True)] == ["true_depth"]
+    assert {name for name in TABLE if not TABLE[name].applies(False)} == {
+        *("head_depth", "resample_nearest", "resample_mean", "resample_blend")
+    }
+    generate = lambda model, *names: compare.generate(  # noqa: E731
+        model, params, clip, observed=1, methods=names, true_depth=False, seed=0
+    )
+    assert generate(model, "resample_mean", "head_depth") == {}
+    layout = dataclasses.replace(model.segment, control=("readout", "visible"), overlap="reencode")
+    bare = dataclasses.replace(model, heads=None, segment=layout)
+    messages = {"no_offset": "control channel 'offset'", "no_keep": "no keep head", "restart": "overlap 'reencode'"}
+    for name, message in messages.items():
+        with pytest.raises(UserError, match=message):
+            generate(bare, name)
+        ablations.check(name, model)
