@@ -146,7 +146,8 @@ def markdown(record: dict[str, Any]) -> str:
     lines = [
         f"Readouts on {record['device']}, JAX {record['jax']}: ms per pixel frame, median [10th to 90th percentile] of "
         "reads in turn after two that warm up; the RGB readout is rendering plus encoding. The cache is as the world "
-        "holds it, in float32; beside it the ratio with bfloat16 tokens and 8-bit colours.",
+        "holds it: tokens in the type the DiT computes in (bfloat16 for wan22), colours in float32; beside it the "
+        "ratio with bfloat16 tokens and 8-bit colours.",
         "",
         "| size | frames written a segment | segments | latent | RGB: render | RGB: encode | RGB | times faster | "
         "latent, MiB | RGB, MiB | times smaller | in small types |",
@@ -253,11 +254,11 @@ def walk(model: ModelConfig, times: np.ndarray, kind: str) -> Camera:
 
 
 def filled(model: ModelConfig, times: np.ndarray, kind: str) -> LatentMemory:
-    """A memory that holds exactly the frames at these times, every cell or pixel of them."""
+    """A memory that holds exactly the frames at these times, every cell or pixel of them, in the world's types."""
     cameras = walk(model, times, kind)
     cells = cameras.height * cameras.width
     channels = model.vae.latent_channels if kind == "latent" else 3
-    make = latent.create if kind == "latent" else rgb.create
+    make = functools.partial(latent.create, dtype=model.dit.dtype) if kind == "latent" else rgb.create
     memory = jax.jit(make, static_argnums=(0, 1))(len(times) * cells, channels)  # buffers that can be given away
     for index in range(len(times)):
         one = cameras[index : index + 1]

@@ -77,6 +77,11 @@ class WorldConfig:
         return "heads" if self.model.heads is not None else "pixels" if self.model.depth is not None else "given"
 
     @property
+    def token_dtype(self) -> str:
+        """Dtype of the tokens in a latent memory: the one in which the parts that read them compute."""
+        return self.model.dit.dtype
+
+    @property
     def frame_points(self) -> int:
         """Points that one frame can add to the memory."""
         if self.memory == "rgb":

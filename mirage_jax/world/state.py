@@ -151,7 +151,7 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
         memory = rgb.create(config.capacity)
         memory = world_pixels.write(memory, pixels, dense, shown, scene.keep, sky, config.near)
     else:
-        memory = latent.create(config.capacity, model.vae.latent_channels)
+        memory = latent.create(config.capacity, model.vae.latent_channels, config.token_dtype)
         if config.memory == "latent":
             memory = latent.write(memory, latents, scene.depth, cells, scene.keep, scene.sky, near=config.near)
 

@@ -135,3 +135,14 @@ def test_prepared_without_memory_is_the_backbone_as_it_was(params):
     prepared = world.prepare(config, params)
     assert set(prepared) == {"vae", "heads", "dit"}
     assert prepared["dit"] is params["dit"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tokens_are_kept_in_the_type_that_the_generator_computes_in(params, dtype):
+    model = dataclasses.replace(CONFIG.model, dit=dataclasses.replace(CONFIG.model.dit, dtype=dtype))
+    config = dataclasses.replace(CONFIG, model=model)
+    state = jax.eval_shape(
+        lambda p, key: world.init(config, p, tiny.image(), None, tiny.camera(), key), params, jax.random.key(0)
+    )
+    assert state.memory.features.dtype == dtype
+    assert state.memory.points.dtype == "float32"
