@@ -64,7 +64,7 @@ _CHECKPOINTS = flags.DEFINE_list(
     "For --protocol all: METHOD=FOLDER, methods with weights of their own, such as rgb=runs/rgb/model; one of another "
     "name is run as latent.",
 )
-_CLIPS = flags.DEFINE_integer("clips", None, "At most so many clips of a split; default all.")
+_CLIPS = flags.DEFINE_integer("clips", None, "At most so many clips of a split, spread evenly over it; default all.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each clip with different noise.")
 _STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: as the model was made for.")
 _PART = flags.DEFINE_string(

@@ -54,11 +54,15 @@ class Clips:
     """The clips of several splits of a data set, one after the other."""
 
     def __init__(self, path: str, splits: Sequence[str], most: int | None = None):
-        """Args: folder of the data set; names of its splits; at most so many clips of each."""
+        """Args: folder of the data set; names of its splits; at most so many clips of each, spread evenly over it."""
         self._sources = [data.load_source(path, split) for split in splits]
         self._names = [data.load_source(path, split, ("source",)) for split in splits]
-        counts = [len(source) if most is None else min(most, len(source)) for source in self._sources]
-        self._places = [(part, index) for part, count in enumerate(counts) for index in range(count)]
+        self._places = [
+            (part, place * len(source) // count)
+            for part, source in enumerate(self._sources)
+            for count in (len(source) if most is None else min(most, len(source)),)
+            for place in range(count)
+        ]
 
     def __len__(self) -> int:
         return len(self._places)

@@ -154,3 +154,25 @@ def test_the_score_of_a_folder_counts_what_it_refuses(tmp_path, monkeypatch):
     refused = []
     rows = other_videos.score(other_videos.find_systems(tmp_path, [clip.source]), clip, refused)
     assert {row["method"] for row in rows} == {"ours"} and len(refused) == 1 and "theirs" in refused[0]
+
+
+class _Numbers:
+    """A split of ten clips, each its own number."""
+
+    def __init__(self, *_):
+        pass
+
+    def __len__(self):
+        return 10
+
+    def clip(self, index):
+        return index
+
+
+@pytest.mark.parametrize(
+    ("most", "wanted"), [(4, [0, 2, 5, 7]), (10, [*range(10)]), (99, [*range(10)]), (None, [*range(10)])]
+)
+def test_some_of_a_split_are_spread_over_it(monkeypatch, most, wanted):
+    monkeypatch.setattr(suite.data, "load_source", _Numbers)
+    clips = suite.Clips("folder", ["one", "two"], most)
+    assert [clips.clip(number) for number in range(len(clips))] == 2 * wanted
