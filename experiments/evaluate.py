@@ -79,6 +79,9 @@ _EXPORT_CASES = flags.DEFINE_string(
 _PAGE = flags.DEFINE_string(
     "page", None, "For --protocol all and --videos: also write the report as this Markdown file of a repository."
 )
+_NOTE = flags.DEFINE_multi_string(
+    "note", [], "For --protocol all and --videos: a sentence for the report, such as how a method was trained."
+)
 _OUT = flags.DEFINE_string("out", None, "Folder for the results; needed but for --export_cases.")
 
 _FPS = 15.0  # of videos that no model made
@@ -93,7 +96,7 @@ def main(_) -> int | None:
             f"--methods: unknown {sorted(unknown)}, expected some of {', '.join(known)}, or a name of --checkpoints"
         )
     if _PROTOCOL.value != "all" or _VIDEOS.value:
-        for flag in (_CHECKPOINTS,) if _VIDEOS.value else (_CHECKPOINTS, _PAGE, _PART):
+        for flag in (_CHECKPOINTS,) if _VIDEOS.value else (_CHECKPOINTS, _PAGE, _PART, _NOTE):
             if flag.value:
                 raise UserError(f"--{flag.name} goes with --protocol all only")
     if "context" in methods and not any(word.startswith("context=") for word in _CHECKPOINTS.value):
@@ -232,6 +235,7 @@ def _report(out, clips, *, fps, segment=None, cost=None, videos=None, ablated=No
             f"Project version {versions['mirage_jax']}, commit {versions['commit']}"
             f"{' (modified)' if versions['modified'] else ''}, JAX {versions['packages']['jax']}, "
             f"{versions['device_count']} x {versions['device']} ({versions['backend']}).",
+            *_NOTE.value,
         ],
         commands=[f"python -m experiments.evaluate {shlex.join(sys.argv[1:])}"],
         efficiency=None if cost is None else io.read_json(cost),

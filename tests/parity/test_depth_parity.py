@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from public_names import params_to_public
 from record import record, relative_error
 
 from mirage_jax.models import depth_anything
 from mirage_jax.models.depth_anything import DepthAnything, DepthAnythingConfig
 from mirage_jax.weights import depth_layouts, layout
-from tests.weights.public import params_to_public
 
 ORACLE = "transformers.DepthAnythingForDepthEstimation"
 TINY = DepthAnythingConfig(32, 4, 2, (1, 2, 3, 4), (8, 12, 16, 16), 16, positions=5, head_dim=8)

@@ -14,12 +14,12 @@ import sentencepiece
 import torch
 import transformers
 from diffusers.pipelines.wan import pipeline_wan
+from public_names import params_to_public
 from record import record, relative_error
 
 from mirage_jax.data import text
 from mirage_jax.models import umt5
 from mirage_jax.weights import layout, umt5_layouts
-from tests.weights.public import params_to_public
 
 ORACLE = "transformers.UMT5EncoderModel"
 TOKENS = 300  # more than max_distance, so that the last bucket is reached

@@ -11,13 +11,13 @@ import pytest
 import torch
 from diffusers.loaders import single_file_utils
 from flax import traverse_util
+from public_names import params_to_public
 from record import record
 from torch import nn
 
 from mirage_jax.errors import UserError
 from mirage_jax.models import vae
 from mirage_jax.weights import layout, vae_layouts
-from tests.weights.public import params_to_public
 
 ORIGINAL = "names of the original module tree"
 

@@ -7,7 +7,7 @@ import pytest
 from mirage_jax.errors import UserError
 from mirage_jax.models.umt5 import UMT5Config, UMT5Encoder
 from mirage_jax.weights import layout, umt5_layouts
-from tests.weights.public import params_to_public
+from tests.parity.public_names import params_to_public
 
 LAYERS = 2
 CONFIG = UMT5Config(vocabulary=11, dim=8, ffn_dim=12, heads=3, head_dim=2, layers=LAYERS)
