@@ -113,14 +113,14 @@ def pose_errors(
     Raises:
       ValueError: if a side has fewer than 16 pixels.
     """
-    frames, truth = jnp.asarray(frames, jnp.float32), jnp.asarray(truth, jnp.float32)
-    depth, usable = jnp.asarray(depth, jnp.float32), jnp.asarray(usable, bool)
+    frames, truth = np.asarray(frames, np.float32), np.asarray(truth, np.float32)
+    depth, usable = np.asarray(depth, np.float32), np.asarray(usable, bool)
     chex.assert_shape([frames, truth], (len(cameras), cameras.height, cameras.width, 3))
     chex.assert_shape([depth, usable], (len(cameras), cameras.height, cameras.width))
     if min(cameras.height, cameras.width) < _SMALLEST:
         raise ValueError(f"alignment needs frames of at least 16x16, got {cameras.height}x{cameras.width}")
     # In groups of one size, the last filled up, so that videos of all lengths share one compiled program.
-    everything = frames, truth, depth, usable, cameras
+    everything = frames, truth, depth, usable, jax.tree.map(np.asarray, cameras)
     groups = [np.arange(begin, begin + _FRAMES_AT_ONCE) for begin in range(0, len(cameras), _FRAMES_AT_ONCE)]
     parts = [
         _align_all(*jax.tree.map(lambda x, group=group: x[np.minimum(group, len(x) - 1)], everything))
