@@ -3,7 +3,8 @@
 Both memories hold the same frames of a walk through the room of `room` and are read for the same segment, in turn. The
 latent readout is one read of target and preceding latent frames; the RGB readout is a rendering of every pixel frame
 of the segment and its encoding by the VAE. The encoder sees pictures of one size whatever the memory holds, so it is
-timed once for each size. Rows found in the record of an earlier run are kept, so a run that was stopped goes on.
+timed once for each size, at its end; until then what is said of the RGB readout is of rendering alone. Rows found in
+the record of an earlier run are kept, so a run that was stopped goes on.
 
 At 704x1280 a frame has 901,120 points: memories of all frames go to 5 segments, and those of one frame a segment, as
 many as the published figures are of, to 50, whose coloured points take 1.7 GB.
@@ -105,12 +106,12 @@ def measure(out: pathlib.Path, scale: str) -> dict[str, Any]:
 
 
 def ratios(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """A line for each content and number of segments whose size has its encoder timed.
+    """A line for each content and number of segments.
 
     Returns:
       Dicts of `size`, `written`, `segments`, seconds per pixel frame `latent`, `render`, `encode` (median, 10th and
-      90th percentile), bytes `latent_bytes`, `rgb_bytes`, and `faster`, `smaller`, `smaller_small_types` (tokens as
-      bfloat16, colours as bytes).
+      90th percentile; `encode` is None until it is timed), bytes `latent_bytes`, `rgb_bytes`, and `faster` (by
+      rendering alone while `encode` is None), `smaller`, `smaller_small_types` (tokens as bfloat16, colours as bytes).
     """
     encode = {
         row["spec"]["size"]: row["seconds_per_frame"] for row in record["rows"] if row["spec"]["what"] == "encode"
@@ -118,11 +119,12 @@ def ratios(record: dict[str, Any]) -> list[dict[str, Any]]:
     lines = []
     for row in record["rows"]:
         spec = row["spec"]
-        if spec["what"] != "read" or spec["size"] not in encode:
+        if spec["what"] != "read":
             continue
         parts = {"latent": row["latent"]["seconds_per_frame"], "render": row["rgb"]["seconds_per_frame"]}
-        parts["encode"] = encode[spec["size"]]
-        middle = {name: np.percentile(values, [50, 10, 90]).tolist() for name, values in parts.items()}
+        parts["encode"] = encode.get(spec["size"])
+        middle = {n: None if v is None else np.percentile(v, [50, 10, 90]).tolist() for n, v in parts.items()}
+        slow = middle["render"][0] + (middle["encode"][0] if middle["encode"] else 0.0)
         tokens, colours = row["latent"], row["rgb"]
         small = [
             one["points"] * (_GEOMETRY_BYTES + size) for one, size in ((tokens, 2 * tokens["channels"]), (colours, 3))
@@ -131,7 +133,7 @@ def ratios(record: dict[str, Any]) -> list[dict[str, Any]]:
             {name: spec[name] for name in ("size", "written", "segments")}
             | middle
             | {
-                "faster": (middle["render"][0] + middle["encode"][0]) / middle["latent"][0],
+                "faster": slow / middle["latent"][0],
                 "latent_bytes": tokens["bytes"],
                 "rgb_bytes": colours["bytes"],
                 "smaller": colours["bytes"] / tokens["bytes"],
@@ -155,8 +157,9 @@ def markdown(record: dict[str, Any]) -> str:
     ]
     found = ratios(record)
     for row in found:
-        cells = ["{:.3g} [{:.3g}, {:.3g}]".format(*(1e3 * v for v in row[n])) for n in ("latent", "render", "encode")]
-        both = 1e3 * (row["render"][0] + row["encode"][0])
+        parts = [row[name] for name in ("latent", "render", "encode")]
+        cells = ["{:.3g} [{:.3g}, {:.3g}]".format(*(1e3 * v for v in p)) if p else "not timed" for p in parts]
+        both = 1e3 * row["faster"] * row["latent"][0]
         lines.append(
             f"| {row['size']} | {row['written']} | {row['segments']} | {' | '.join(cells)} | {both:.3g} "
             f"| {row['faster']:.1f}x | {row['latent_bytes'] / 2**20:.3g} | {row['rgb_bytes'] / 2**20:.4g} "
@@ -186,7 +189,7 @@ def _specs(name: str, size: Size) -> list[dict[str, Any]]:
         for written, numbers in size.contents
         for segments in numbers
     ]
-    return [{"what": "encode", "size": name}, *reads]
+    return [*reads, {"what": "encode", "size": name}]  # last: at 704x1280 a CPU takes minutes for it
 
 
 def _reading(size: Size, written: int, segments: int) -> dict[str, Any]:

@@ -84,6 +84,10 @@ def test_a_stopped_run_goes_on(sizes, tmp_path, monkeypatch):
     table = rollout_speed.markdown(record)
     assert table.count("| small |") == 3 and "40.0x" in table and "10.57" in table and "GEN3C" in table
 
+    reads = record | {"rows": [row for row in record["rows"] if row["spec"]["what"] == "read"]}
+    assert rollout_speed.ratios(reads)[0]["faster"] == pytest.approx(20 / 1), "rendering alone"
+    assert rollout_speed.markdown(reads).count("not timed") == 3
+
     monkeypatch.setattr(rollout_speed, "_processor", lambda: "another")
     with pytest.raises(UserError, match="this is 'another'"):
         rollout_speed.measure(tmp_path, "full")
