@@ -197,6 +197,8 @@ def _name(spec: dict[str, Any]) -> str:
 
 def _compile_elsewhere(spec: dict[str, Any]) -> dict[str, Any]:
     result = train_program.elsewhere(programs.__name__, spec)
+    if result.returncode < 0:
+        return {"error": f"ended by signal {-result.returncode}"}
     if result.returncode:
         last = [line for line in result.stderr.strip().splitlines() if line.strip()][-1:]
         return {"error": (last or [f"exit {result.returncode}"])[0][:300]}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 
 import jax
 import numpy as np
@@ -148,3 +149,9 @@ def test_suite_dit_ratio_says_how_large_the_ratio_can_become():
     found = full_size_ratio._limits([30.0, 45.0, 60.0], [20.0, 20.0, 30.0], operations=3e9, product_rate=2e8)
     assert found["least"] == 15.0 and found["largest_ratio"] == 3.0
     assert found["public_share"] == 15 / 45 and found["our_share"] == 0.75
+
+
+def test_a_compilation_that_was_killed_says_so(monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, stdout="", stderr="a warning of the compiler")
+    monkeypatch.setattr(full_size_compile.train_program, "elsewhere", lambda *_: killed)
+    assert full_size_compile._compile_elsewhere({}) == {"error": "ended by signal 9"}
