@@ -151,8 +151,7 @@ def _chosen() -> list[Sample]:
     chosen = []
     for split in dict.fromkeys(_SPLIT.value):
         found = worldscore_files.read(_DATASET.value, split)
-        count = min(_SAMPLES.value or len(found), len(found))
-        chosen += [found[index * len(found) // count] for index in range(count)]
+        chosen += [found[index] for index in suite.spread(len(found), _SAMPLES.value)]
     return chosen
 
 

@@ -64,7 +64,7 @@ def generate(
       methods: of `METHODS`, `MORE_METHODS`, `ablations.TABLE` and `others`.
       true_depth: whether the observed frames come with their true depth and moving actors, or the heads guess.
       seed: of the noise.
-      steps: of the sampler; 0 as the model was made for.
+      steps: of the sampler, for all methods; 0 as `model` was made for.
       others: method -> model and parameters, for methods that have weights of their own.
 
     Returns:
@@ -74,6 +74,7 @@ def generate(
       UserError: if the model lacks what an ablation changes.
     """
     own = dict(others or {})
+    steps = steps or model.segment.steps
     methods = [m for m in methods if ablations.TABLE.get(m, ablations.NOTHING).applies(true_depth)]
     worlds = [("latent", "readout")] if {"latent", "readout"} <= set(methods) - set(own) else []
     worlds += [(method,) for method in methods if method != "flat" and not any(method in w for w in worlds)]

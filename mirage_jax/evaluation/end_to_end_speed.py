@@ -16,8 +16,8 @@ import numpy as np
 import tqdm
 
 from mirage_jax import weights, world
-from mirage_jax.evaluation.memory_speed import _processor
-from mirage_jax.evaluation.rollout_speed import timed, walk
+from mirage_jax.evaluation import timing
+from mirage_jax.evaluation.rollout_speed import walk
 from mirage_jax.geometry import Camera
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import resources
@@ -52,7 +52,6 @@ def measured(model: ModelConfig, params: Any, repeats: int = REPEATS) -> dict[st
     Returns:
       The record that `markdown` prints: `methods` -> stage or 'segment' -> seconds of each call.
     """
-    device = jax.devices()[0]
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
     points = {}
     for memory in tqdm.tqdm(world.MEMORIES, unit="memory", dynamic_ncols=True):
@@ -61,7 +60,7 @@ def measured(model: ModelConfig, params: Any, repeats: int = REPEATS) -> dict[st
         parts, _ = staged(config, prepared, state, cameras)
         parts["segment"] = functools.partial(world.segment, config, prepared, state, cameras)
         calls |= {(memory, name): call for name, call in parts.items()}
-    seconds = timed(calls, repeats)
+    seconds = timing.in_turn(calls, repeats)
     methods = {
         memory: {name: values for (method, name), values in seconds.items() if method == memory}
         for memory in world.MEMORIES
@@ -69,7 +68,7 @@ def measured(model: ModelConfig, params: Any, repeats: int = REPEATS) -> dict[st
     return {
         "model": model.name,
         "frames": model.segment_frames,
-        "device": _processor() if device.platform == "cpu" else device.device_kind,
+        "device": timing.device(),
         "jax": jax.__version__,
         "repeats": repeats,
         "points": points,

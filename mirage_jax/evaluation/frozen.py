@@ -160,12 +160,11 @@ def freeze(
         chosen: dict[str, Any] = {}
         for clip in itertools.chain(*found, _filled(rooms.render_all, listed, group, workers)):
             progress(clip.source)
-            chosen[clip.source] = Item(group, clip.source, len(clip), size), entry(clip)
+            chosen[clip.source] = entry(clip)
         # The game that found a clip was running before: what is frozen is what building will render.
-        again = [item for item, _ in chosen.values() if item.of_doom]
-        rendered = doom.in_processes(render_item, again, workers) if again else ()
-        fresh = {clip.source: entry(clip) for clip in rendered}
-        groups[group] = {source: values for source, (_, values) in chosen.items()} | fresh
+        found_by_game = [item for source in chosen if (item := Item(group, source, plan.frames, size)).of_doom]
+        rendered = doom.in_processes(render_item, found_by_game, workers) if found_by_game else ()
+        groups[group] = chosen | {clip.source: entry(clip) for clip in rendered}
     recipe = {"version": VERSION, "groups": groups}
     io.write_text(path, _as_text(recipe))
     return recipe

@@ -8,7 +8,6 @@ CPU.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import tqdm
 
 from mirage_jax.evaluation import full_size_programs as programs
-from mirage_jax.evaluation import room
+from mirage_jax.evaluation import room, timing
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 from mirage_jax.models import config as model_config
@@ -49,15 +48,18 @@ def measure(scale: str) -> dict[str, Any]:
     add("denoising step", model.segment.steps, seconds, flops=flops, share_of_peak=flops / np.median(seconds) / peak)
     generator_peak = _memory_peak(device)
 
-    weights, shape = _random(programs.vae_shapes(model), jnp.float32), programs.segment_inputs(model)["target"].shape
+    weights, shape = (
+        random_like(programs.vae_shapes(model), jnp.float32),
+        programs.segment_inputs(model)["target"].shape,
+    )
     latents = jax.random.normal(jax.random.key(1), shape)
     tile = _TILE[scale]
     for size, note in ((max(shape[1:3]), "a frame at a time"), (tile, f"tiles of {tile}")):
         decode = lambda size=size: vae_tiling.decode(model.vae, weights, latents, tile=size)  # noqa: E731
-        add(f"decode a segment, {note}", int(size == tile), _timed(decode, repeats))
+        add(f"decode a segment, {note}", int(size == tile), timing.alone(decode, repeats))
     frame = jnp.zeros((1, model.height, model.width, 3))
-    add("encode the overlap", 1, _timed(lambda: vae.encode(model.vae, weights, frame), repeats))
-    add("memory: read and write", 1, _timed(_memory(model), repeats))
+    add("encode the overlap", 1, timing.alone(lambda: vae.encode(model.vae, weights, frame), repeats))
+    add("memory: read and write", 1, timing.alone(_memory(model), repeats))
     progress.close()
     total = sum(part["median"] * part["times"] for part in parts)
     return {
@@ -152,32 +154,20 @@ def matrix_flops(model: ModelConfig) -> float:
 def _denoising(model: ModelConfig, repeats: int) -> list[float]:
     """Seconds of denoising steps; the weights are gone afterwards."""
     generator = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat=False))
-    params = _random(programs.generator_shapes(model), jnp.dtype(model.dit.dtype))
-    inputs = _random(programs.segment_inputs(model), None)
+    params = random_like(programs.generator_shapes(model), jnp.dtype(model.dit.dtype))
+    inputs = random_like(programs.segment_inputs(model), None)
     step = jax.jit(lambda params, inputs: programs.apply_generator(generator, params, inputs))
-    return _timed(lambda: step(params, inputs), repeats)
+    return timing.alone(lambda: step(params, inputs), repeats)
 
 
 def _peak(size: int, dtype: jnp.dtype, repeats: int) -> float:
     """FLOP per second of square matrix products."""
     a, b = (jax.random.normal(jax.random.key(i), (size, size)).astype(dtype) for i in range(2))
     product = jax.jit(jnp.matmul)
-    return 2.0 * size**3 / min(_timed(lambda: product(a, b), 4 * repeats))
+    return 2.0 * size**3 / min(timing.alone(lambda: product(a, b), 4 * repeats))
 
 
-def _timed(function: Callable[[], Any], repeats: int) -> list[float]:
-    """Seconds of calls after one that compiles and one that warms up."""
-    for _ in range(2):
-        jax.block_until_ready(function())
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
-def _random(shapes: Any, dtype: jnp.dtype | None) -> Any:
+def random_like(shapes: Any, dtype: jnp.dtype | None) -> Any:
     """Small random values on the device, of `dtype` or the type each shape says; True for booleans."""
     leaves, treedef = jax.tree.flatten(shapes)
 
@@ -203,7 +193,7 @@ def _memory(model: ModelConfig) -> Callable[[], Any]:
         [room.depth_and_points(k, pose, height, width)[0] for k, pose in zip(intrinsics, poses, strict=True)]
     )
     features = jax.random.normal(jax.random.key(0), (frames, height, width, channels))
-    empty = latent.create(5 * frames * height * width, channels)
+    empty = latent.create(5 * frames * height * width, channels, model.dit.dtype)
     written = jax.device_put((features, depth.astype(np.float32), cameras, np.ones(depth.shape, bool)))
 
     @jax.jit

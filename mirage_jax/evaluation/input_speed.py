@@ -21,7 +21,7 @@ import numpy as np
 from mirage_jax.data import latents as coded
 from mirage_jax.data import source as rendered
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation.memory_speed import _processor
+from mirage_jax.evaluation import timing
 from mirage_jax.models import partition
 from mirage_jax.training import optimizer, stages
 from mirage_jax.training import step as stepping
@@ -84,7 +84,7 @@ def measure(stage_config: Callable[[str], Any], clips: str, latents: str) -> dic
         "rounds": _ROUNDS,
         "steps_a_round": _STEPS,
         "batches_a_round": _BATCHES,
-        "processor": _processor(),
+        "processor": timing.processor(),
         "device": jax.devices()[0].device_kind,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_before_and_after": [load, os.getloadavg()[0]],

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import functools
 import os
-import platform
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mirage_jax.evaluation import room
+from mirage_jax.evaluation import room, timing
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 from mirage_jax.memory.latent import LatentMemory
@@ -60,7 +57,7 @@ def measure() -> dict[str, Any]:
         "work": f"{FRAMES} views of {HEIGHT}x{WIDTH} cells, {CHANNELS} channels",
         "repeats": _REPEATS,
         "repeats_of_the_sort": _SLOW_REPEATS,
-        "processor": _processor(),
+        "processor": timing.processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_before_and_after": [load, os.getloadavg()[0]],
         "rows": rows,
@@ -89,14 +86,8 @@ def markdown(record: dict[str, Any]) -> str:
 
 def _timed(repeats: int, function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[float]]:
     """The result, and milliseconds of calls after two that compile and warm up."""
-    for _ in range(2):
-        result = jax.block_until_ready(function(*arguments))
-    milliseconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        milliseconds.append(1e3 * (time.perf_counter() - start))
-    return result, milliseconds
+    call = functools.partial(function, *arguments)
+    return call(), [1e3 * seconds for seconds in timing.alone(call, repeats)]
 
 
 def _row(what: str, memory: LatentMemory, milliseconds: list[float], release: float | None = None) -> dict[str, Any]:
@@ -171,13 +162,3 @@ def _sorted_read(
         visible[t, row[order], column[order]] = True
         shown[t, row[order], column[order]] = depth[order]
     return seen, visible, shown
-
-
-def _processor() -> str:
-    """The processor's name, as the system tells it."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

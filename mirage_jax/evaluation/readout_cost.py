@@ -6,15 +6,13 @@ that compile and warm up. The RGB readout includes the VAE encoding that it need
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-import jax
 import numpy as np
 
 from mirage_jax import world
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.evaluation import compare, memory_alone
+from mirage_jax.evaluation import compare, memory_alone, timing
 from mirage_jax.memory import latent
 from mirage_jax.models.config import ModelConfig
 
@@ -54,15 +52,8 @@ def measure(model: ModelConfig, params: Any, clip: PosedClip, repeats: int = REP
                 model, params, m, v
             ),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in reads}
-        for turn in range(2 + repeats):
-            for name, read in reads.items():
-                start = time.perf_counter()
-                jax.block_until_ready(read())
-                if turn >= 2:
-                    seconds[name].append((time.perf_counter() - start) / frames)
-        for name, values in seconds.items():
-            low, median, high = (float(v) for v in np.percentile(values, [10, 50, 90]))
+        for name, seconds in timing.in_turn(reads, repeats).items():
+            low, median, high = (float(v) / frames for v in np.percentile(seconds, [10, 50, 90]))
             rows[name].append(
                 {
                     "seconds_per_frame": median,

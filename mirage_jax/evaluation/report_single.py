@@ -37,7 +37,7 @@ def score_methods(
     Args:
       model, params: of all parts.
       clip: the truth.
-      methods: of `compare.METHODS`.
+      methods: as `compare.generate` takes them.
       known: whether all but the last segment is given with true depth, or the first frame alone.
       seed, steps: of the sampler.
 

@@ -16,8 +16,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,9 +25,7 @@ import tqdm
 
 from mirage_jax import weights
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import full_size_programs, published, room
-from mirage_jax.evaluation.full_size import _random
-from mirage_jax.evaluation.memory_speed import _processor
+from mirage_jax.evaluation import full_size, full_size_programs, published, room, timing
 from mirage_jax.geometry import Camera
 from mirage_jax.io import write_json
 from mirage_jax.memory import latent, rgb
@@ -89,8 +85,7 @@ def measure(out: pathlib.Path, scale: str) -> dict[str, Any]:
       UserError: if the record is of another device.
     """
     target = pathlib.Path(out) / "rollout.json"
-    device = jax.devices()[0]
-    about = {"device": _processor() if device.platform == "cpu" else device.device_kind, "jax": jax.__version__}
+    about = {"device": timing.device(), "jax": jax.__version__}
     record = json.loads(target.read_text()) if target.exists() else {**about, "rows": []}
     for name, value in about.items():
         if record[name] != value:
@@ -203,7 +198,7 @@ def _reading(size: Size, written: int, segments: int) -> dict[str, Any]:
     views = {"latent": walk(model, ahead, "latent"), "rgb": walk(model, pixel_frames, "rgb")}
     of_segment = {"latent": 1.0, "rgb": (1 + model.segment_frames) / size.views}
     reads = {name: functools.partial(_read, held[name], views[name], layout.footprint) for name in held}
-    seconds = timed(reads, size.repeats)
+    seconds = timing.in_turn(reads, size.repeats)
     rows = {
         name: {
             "seconds_per_frame": [v * of_segment[name] / model.segment_frames for v in seconds[name]],
@@ -227,18 +222,6 @@ def _read(memory: LatentMemory, cameras: Camera, footprint: int) -> latent.Reado
 @functools.partial(jax.jit, donate_argnums=0)
 def _write(memory: LatentMemory, features: Any, depth: Any, cameras: Camera) -> LatentMemory:
     return latent.write(memory, features, depth, cameras, jnp.ones(depth.shape, bool))
-
-
-def timed(reads: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of calls in turn, after two of each that compile and warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in reads}
-    for turn in range(2 + repeats):
-        for name, read in reads.items():
-            start = time.perf_counter()
-            jax.block_until_ready(read())
-            if turn >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def walk(model: ModelConfig, times: np.ndarray, kind: str) -> Camera:
@@ -281,14 +264,14 @@ def _encoding(size: Size) -> dict[str, Any]:
     if size.shipped:
         params = weights.load(weights.DEFAULT, ["vae"])[1]["vae"]
     else:
-        params = {"encoder": _random(full_size_programs.vae_shapes(model)["encoder"], jnp.float32)}
+        params = {"encoder": full_size.random_like(full_size_programs.vae_shapes(model)["encoder"], jnp.float32)}
     if not size.grouped:
-        seconds = timed({"encode": lambda: vae.encode(model.vae, params, frames)}, size.encodes)["encode"]
+        seconds = timing.alone(lambda: vae.encode(model.vae, params, frames), size.encodes)
         return {"seconds_per_frame": [value / model.segment_frames for value in seconds]}
     first = lambda: vae.encode_stream(model.vae, params, frames[:1])  # noqa: E731
     cache = first()[1]
     group = lambda: vae.encode_stream(model.vae, params, frames[1:], cache)  # noqa: E731
-    seconds = timed({"first": first, "group": group}, size.encodes)
+    seconds = timing.in_turn({"first": first, "group": group}, size.encodes)
     whole = [a + model.segment.latents * b for a, b in zip(seconds["first"], seconds["group"], strict=True)]
     return {
         "seconds_per_frame": [value / model.segment_frames for value in whole],

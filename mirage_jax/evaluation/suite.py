@@ -50,6 +50,12 @@ class Models:
         return Models(self.model, jax.device_put(self.params, device), others)
 
 
+def spread(length: int, most: int | None) -> list[int]:
+    """At most so many of the numbers below `length`, spread evenly; all if `most` is None."""
+    count = length if most is None else min(most, length)
+    return [place * length // count for place in range(count)]
+
+
 class Clips:
     """The clips of several splits of a data set, one after the other."""
 
@@ -57,12 +63,7 @@ class Clips:
         """Args: folder of the data set; names of its splits; at most so many clips of each, spread evenly over it."""
         self._sources = [data.load_source(path, split) for split in splits]
         self._names = [data.load_source(path, split, ("source",)) for split in splits]
-        self._places = [
-            (part, place * len(source) // count)
-            for part, source in enumerate(self._sources)
-            for count in (len(source) if most is None else min(most, len(source)),)
-            for place in range(count)
-        ]
+        self._places = [(n, index) for n, source in enumerate(self._sources) for index in spread(len(source), most)]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -135,7 +136,7 @@ def score_clip(
     Args:
       models: what is compared.
       clip: of whole segments.
-      methods: of `compare.METHODS` and `compare.MORE_METHODS`.
+      methods: as `compare.generate` takes them.
       seeds: runs with noise of seeds 0, 1, ...; methods without noise are scored once.
       steps: of the sampler; 0 as the models were made for.
 

@@ -183,3 +183,18 @@ def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(mod
         with pytest.raises(UserError, match=message):
             generate(bare, name)
         ablations.check(name, model)
+
+
+def test_all_methods_take_the_steps_that_the_model_under_test_takes(model, params, clip):
+    more = dataclasses.replace(model, segment=dataclasses.replace(model.segment, steps=3))
+    made = compare.generate(
+        model,
+        params,
+        clip,
+        observed=1,
+        methods=("latent", "again"),
+        true_depth=False,
+        seed=0,
+        others={"again": (more, params)},
+    )
+    np.testing.assert_array_equal(made["again"], made["latent"])

@@ -49,7 +49,9 @@ def test_both_memories_hold_the_same_frames(size):
 
 
 def test_a_part_stands_for_the_whole(size, monkeypatch):
-    monkeypatch.setattr(rollout_speed, "timed", lambda reads, repeats: {name: [1.0] * repeats for name in reads})
+    monkeypatch.setattr(
+        rollout_speed.timing, "in_turn", lambda calls, repeats: {name: [1.0] * repeats for name in calls}
+    )
     row = rollout_speed._reading(size, 1, 2)
     frames = size.model.segment_frames
     assert row["latent"]["seconds_per_frame"] == [1 / frames] * 3, "one read serves the segment"
@@ -88,15 +90,9 @@ def test_a_stopped_run_goes_on(sizes, tmp_path, monkeypatch):
     assert rollout_speed.ratios(reads)[0]["faster"] == pytest.approx(20 / 1), "rendering alone"
     assert rollout_speed.markdown(reads).count("not timed") == 3
 
-    monkeypatch.setattr(rollout_speed, "_processor", lambda: "another")
+    monkeypatch.setattr(rollout_speed.timing, "device", lambda: "another")
     with pytest.raises(UserError, match="this is 'another'"):
         rollout_speed.measure(tmp_path, "full")
-
-
-def test_reads_are_timed_in_turn():
-    calls = []
-    seconds = rollout_speed.timed({name: lambda name=name: calls.append(name) for name in "ab"}, 3)
-    assert "".join(calls) == "ab" * 5 and [len(values) for values in seconds.values()] == [3, 3]
 
 
 def test_full_scale_measures_the_default_size_too():

@@ -72,7 +72,11 @@ class Engine:
         self._folder.cleanup()
 
     def restart(self, seed: int) -> None:
-        """Begins a new episode, frozen: only the player moves. Same seed, same frames."""
+        """Begins a new episode, frozen: only the player moves.
+
+        Same seed, same frames; but monsters may show another step of their animation in a game that has played other
+        episodes than in one that has just begun.
+        """
         self._game.set_seed(seed)
         self._game.new_episode()
         self._game.send_game_command("god")
