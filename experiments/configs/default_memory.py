@@ -9,6 +9,7 @@ def get_config():
     config.init_from = "runs/backbone/model"
     config.data = "data/latents"
     config.trainable = ("side", "lora")
+    config.fresh = ()  # parts of init_from to begin anew: ("side", "lora") of a model that has them already
     config.batch_size = 4
     config.augmentation = common.augmentation()
 

@@ -1,11 +1,11 @@
 """Clips coded once by a VAE: latents and geometry on the latent grid, for training the parts that follow.
 
-    data/latents/train/part-0000-of-0002/latents/1.1.0/...      ArrayRecord, made by TFDS, one shard
+    data/latents/train/part-0000-of-0002/latents/1.2.0/...      ArrayRecord, made by TFDS, one shard
 
 Shards can be made by different machines, in any order; a split is whole when all are there. `depth` is inf at the sky
-and 0 where unknown; lengths are metres. A data set made with pixels also has, for the RGB memory, the frames that the
-latent frames end at (`frames`, `pixel_depth`, `pixel_dynamic`) and the cameras of all frames (`pixel_intrinsics`,
-`pixel_cam2world`).
+and 0 where unknown; lengths are metres. `still` is the first frame coded as a video in which nothing moves. A data set
+made with pixels also has, for the RGB memory, the frames that the latent frames end at (`frames`, `pixel_depth`,
+`pixel_dynamic`) and the cameras of all frames (`pixel_intrinsics`, `pixel_cam2world`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from mirage_jax.data.sharing import Parts
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.errors import UserError
 
-_VERSION = tfds.core.Version("1.1.0")
-CELLS = ("latents", "depth", "dynamic", "intrinsics", "cam2world", "text")
+_VERSION = tfds.core.Version("1.2.0")
+CELLS = ("latents", "still", "depth", "dynamic", "intrinsics", "cam2world", "text")
 """What a sample has on the latent grid."""
 _TEXTS = ("source", "caption", tolerance.SKIPPED)
 
@@ -67,6 +67,7 @@ class Latents(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "latents": packed(self._shape, np.float16),
+                    "still": packed(self._shape[1:], np.float16),
                     "depth": packed((frames, height, width), np.float16),
                     "dynamic": packed((frames, height, width), np.uint8),
                     "intrinsics": tfds.features.Tensor(shape=(frames, 3, 3), dtype=np.float32),
@@ -118,7 +119,7 @@ def write(
       out: folder of the data set.
       split: name of the split.
       shape: `(t, h, w, C)` of the latents.
-      samples: dicts with `latents`, `depth`, `dynamic`, `intrinsics`, `cam2world`, `caption`, `source`,
+      samples: dicts with `latents`, `still`, `depth`, `dynamic`, `intrinsics`, `cam2world`, `caption`, `source`,
         and with `pixels` those named at the top.
       shard, shards: which one this is, out of how many.
       pixels: `(T, H, W)` of the clips, for a data set with pixels.

@@ -199,6 +199,10 @@ TABLE: dict[str, Ablation] = {
         "A remembered point covers the one cell it projects into, as in the paper, and no larger footprint.",
         segment={"footprint": 1},
     ),
+    "clip_token": Ablation(
+        "The first frame is remembered as the token it has in its clip, where the VAE codes it alone.",
+        segment={"first_token": "clip"},
+    ),
     "no_offset": Ablation(
         "The generator is not told where in its cell a point projects (control channel `offset` is zero).",
         without="offset",

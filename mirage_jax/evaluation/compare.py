@@ -26,7 +26,9 @@ from mirage_jax.memory import latent, resample
 from mirage_jax.memory.latent import LatentMemory
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.training import posed
 from mirage_jax.training.posed import PosedLatents
+from mirage_jax.world.control import shifted
 
 METHODS = ("latent", "rgb", "none", "readout", "flat")
 MORE_METHODS = ("oracle", "context")
@@ -176,6 +178,7 @@ def coded_truth(model: ModelConfig, params: Any, clip: PosedClip) -> PosedLatent
     grid = clip.frames.shape[1] // stride, clip.frames.shape[2] // stride
     return PosedLatents(
         latents=vae.encode(model.vae, params["vae"], pixels),
+        still=vae.encode_still(model.vae, params["vae"], pixels[:1])[0],
         depth=resample.depth_to_grid(clip.depth[at], *grid),
         dynamic=resample.mask_to_grid(clip.dynamic[at], *grid, least=0.25),
         cameras=camera_of(clip)[at].resized(*grid),
@@ -187,8 +190,9 @@ def memory_of(model: ModelConfig, capacity: int, coded: PosedLatents, among: jax
     """The latent memory of those latent frames that the mask `among` `[t]` has."""
     still = ~coded.dynamic & among[:, None, None]
     solid = still & jnp.isfinite(coded.depth) & (coded.depth > 0)
-    memory = latent.create(capacity, model.vae.latent_channels)
-    return latent.write(memory, coded.latents, coded.depth, coded.cameras, solid, still & jnp.isinf(coded.depth))
+    memory = latent.create(capacity, model.vae.latent_channels, motion="motion" in model.segment.control)
+    entering = coded.depth, coded.cameras, solid, still & jnp.isinf(coded.depth)
+    return latent.write(memory, posed.tokens(model, coded), *entering, previous=shifted(coded.cameras))
 
 
 def returned(clip: PosedClip, model: ModelConfig, *, since: int) -> np.ndarray:

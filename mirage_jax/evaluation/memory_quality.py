@@ -1,7 +1,8 @@
 """Benchmark suite `memory_quality`: what a read shows, against a room in which the truth is known.
 
 A camera takes one or five frames on its way, then walks on, turned and to the side. Tokens are a smooth
-texture of the world position, about ten cells to a wave at 6 m, so the right token of every cell is known.
+texture of the world position, about ten cells to a wave at 6 m, blurred over the cell that they stand for, so the
+right token of every cell is known, and one of a larger or smaller cell is a little wrong.
 
 - avoidable holes: cells whose surface, at the cell's centre, some frame saw, that show nothing.
 - leaks: cells that show what is behind everything in them, by over 5 % of depth.
@@ -33,6 +34,7 @@ from mirage_jax.memory.resample import depth_to_grid
 GRIDS = ((16, 16), (44, 80))
 SOURCES = (1, 5)
 TOLERANCES = (0.0, 1.0, 2.0, 3.0, 4.0)
+SCALE_WEIGHTS = (0.0, 2.0, 8.0, 32.0)
 PIXELS = {(16, 16): (128, 128), (44, 80): (704, 1280)}
 FIGURES = ("holes", "leaks", "bleeding", "error", "error_with_holes")
 
@@ -97,11 +99,12 @@ def _reads() -> dict[str, Callable[[LatentMemory, Camera], jax.Array]]:
         splats = splat.Splats(x=x, y=y, z=z, w=w, cell_size=memory.cell_size)
         return select(cameras[0], splats, memory.size, near=latent.NEAR)
 
-    def footprint(tolerance: float) -> Callable[..., jax.Array]:
-        return functools.partial(splat.footprint, max_footprint=3, tolerance=tolerance)
+    def footprint(**settings: float) -> Callable[..., jax.Array]:
+        return functools.partial(splat.footprint, max_footprint=3, **settings)
 
     ways = {"nearest cell": splat.nearest}
-    ways |= {f"footprint, tolerance {tolerance:g}": footprint(tolerance) for tolerance in TOLERANCES}
+    ways |= {f"footprint, tolerance {tolerance:g}": footprint(tolerance=tolerance) for tolerance in TOLERANCES}
+    ways |= {f"footprint, scale weight {weight:g}": footprint(scale_weight=weight) for weight in SCALE_WEIGHTS}
     return {name: jax.jit(functools.partial(chosen, select=select)) for name, select in ways.items()}
 
 
@@ -126,15 +129,15 @@ def _walks(grid: tuple[int, int], sources: int) -> dict[str, list[list[float]]]:
         views = [room.depth_and_points(k, pose, height, width) for pose in written]
         memory = write(
             latent.create(sources * height * width, _CHANNELS),
-            np.stack([texture(points) for _, points in views]).astype(np.float32),
+            np.stack([texture(points, depth / k[0, 0]) for depth, points in views]).astype(np.float32),
             np.stack([depth for depth, _ in views]).astype(np.float32),
             _cameras(k, written, grid),
             np.ones((sources, *grid), bool),
         )
-        _, points = room.depth_and_points(k, target, height, width)
+        depth, points = room.depth_and_points(k, target, height, width)
         seen = np.any([room.sees(k, pose, height, width, points) for pose in written], axis=0)
         inside = room.depth_and_points(fine, target, 8 * height, 8 * width)[0].reshape(height, 8, width, 8)
-        truth = texture(points)
+        truth = texture(points, depth / k[0, 0])
         for name, read in reads.items():
             slot = np.asarray(read(memory, _cameras(k, [target], grid)))
             visible, slot = slot >= 0, np.maximum(slot, 0)
@@ -183,10 +186,14 @@ def _cameras(k: np.ndarray, poses: list[np.ndarray], grid: tuple[int, int]) -> C
     return Camera(np.stack([k] * len(poses)).astype(np.float32), np.stack(poses).astype(np.float32), *grid)
 
 
-def _texture(random: np.random.Generator, wavelength: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Plane waves of about that wavelength in metres, one for each channel, of variance 1."""
+def _texture(random: np.random.Generator, wavelength: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Plane waves of about that wavelength in metres, one for each channel, of variance 1, at points `[.., 3]`.
+
+    Blurred by a Gaussian as wide as a box of so many metres `[..]`.
+    """
     wave = random.normal(size=(3, _CHANNELS))
     wave /= np.linalg.norm(wave, axis=0)
     wave *= 2 * np.pi / (wavelength * np.exp(random.uniform(-0.5, 0.5, _CHANNELS)))
     phase = random.uniform(0, 2 * np.pi, _CHANNELS)
-    return lambda points: np.sqrt(2) * np.sin(points @ wave + phase)
+    sharp = (wave**2).sum(0) / 24
+    return lambda points, cell: np.sqrt(2) * np.sin(points @ wave + phase) * np.exp(-sharp * cell[..., None] ** 2)

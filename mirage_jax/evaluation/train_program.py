@@ -98,6 +98,7 @@ def clips(model: ModelConfig, batch: int, mesh: Mesh) -> dict[str, Shape]:
     grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
     shapes = {
         "latents": ((CLIP_LATENTS, *grid, model.vae.latent_channels), jnp.float16),
+        "still": ((*grid, model.vae.latent_channels), jnp.float16),
         "depth": ((CLIP_LATENTS, *grid), jnp.float16),
         "dynamic": ((CLIP_LATENTS, *grid), jnp.uint8),
         "intrinsics": ((CLIP_LATENTS, 3, 3), jnp.float32),

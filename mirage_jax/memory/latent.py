@@ -21,6 +21,9 @@ from mirage_jax.memory import splat
 NEAR = 0.05
 """Near plane in scene units: nothing closer enters a memory or is read from it."""
 
+MOTION_LIMIT = 16.0
+"""Cells, beyond which motion is not told apart."""
+
 
 @struct.dataclass
 class LatentMemory:
@@ -38,6 +41,8 @@ class LatentMemory:
       size: int32 `[]` points held.
       overflow: int32 `[]` points that found no room, over all writes.
       writes: int32 `[]` writes so far.
+      motion: `[N, 2]` float16 how far the point had moved across its own view since the frame before, in cells (u, v):
+        a token of video holds that too. None in a memory that does not keep it.
     """
 
     points: jax.Array  # [N, 4]
@@ -47,6 +52,7 @@ class LatentMemory:
     size: jax.Array  # []
     overflow: jax.Array  # []
     writes: jax.Array  # []
+    motion: jax.Array | None = None  # [N, 2]
 
     @property
     def capacity(self) -> int:
@@ -67,6 +73,9 @@ class Readout:
       scale: `[T, h, w]` float32 cells of this view that one source cell spans (above 1: closer
         than when it was written); 0 where not visible.
       index: `[T, h, w]` int32 slot of the point in the memory, -1 where not visible.
+      motion: `[T, h, w, 2]` float32 how far that point has moved across this view since the frame before, in cells; 0
+        where not visible. None where the memory does not keep motion.
+      source_motion: `[T, h, w, 2]` the same of the view that the token was written from.
     """
 
     features: jax.Array  # [T, h, w, C]
@@ -75,15 +84,20 @@ class Readout:
     offset: jax.Array | None = None  # [T, h, w, 2]
     scale: jax.Array | None = None  # [T, h, w]
     index: jax.Array | None = None  # [T, h, w]
+    motion: jax.Array | None = None  # [T, h, w, 2]
+    source_motion: jax.Array | None = None  # [T, h, w, 2]
 
 
-def create(capacity: int, channels: int, dtype: jax.typing.DTypeLike = jnp.float32) -> LatentMemory:
+def create(
+    capacity: int, channels: int, dtype: jax.typing.DTypeLike = jnp.float32, *, motion: bool = False
+) -> LatentMemory:
     """An empty memory.
 
     Args:
       capacity: N, the most points it can ever hold.
       channels: C, channels of a token.
       dtype: of the tokens.
+      motion: whether to keep how points moved across the view that they were written from.
 
     Raises:
       ValueError: if capacity or channels are below 1.
@@ -99,6 +113,7 @@ def create(capacity: int, channels: int, dtype: jax.typing.DTypeLike = jnp.float
         size=zero,
         overflow=zero,
         writes=zero,
+        motion=jnp.zeros((capacity, 2), jnp.float16) if motion else None,
     )
 
 
@@ -115,8 +130,7 @@ def grown(memory: LatentMemory, capacity: int) -> LatentMemory:
     def padded(column: jax.Array) -> jax.Array:
         return jnp.pad(column, [(0, added), *[(0, 0)] * (column.ndim - 1)])
 
-    columns = {name: padded(getattr(memory, name)) for name in ("points", "features", "cell_size", "segment")}
-    return memory.replace(**columns)
+    return memory.replace(**{name: padded(column) for name, column in _columns(memory).items()})
 
 
 def write(
@@ -128,6 +142,7 @@ def write(
     sky: chex.Array | None = None,
     *,
     near: float = NEAR,
+    previous: Camera | None = None,
 ) -> LatentMemory:
     """Appends the cells of T frames (paper eq. 4, 6, 8), in the order frame, row, column.
 
@@ -144,6 +159,8 @@ def write(
       keep: bool `[T, h, w]`, what is to be remembered (static).
       sky: bool `[T, h, w]`, what is infinitely far away; none if not given.
       near: near plane in scene units.
+      previous: `Camera[T]`, for each frame the camera of the frame before, for a memory that keeps motion; the same
+        camera where there is none. None: the cameras stood still.
     """
     grid = (*cameras.shape, cameras.height, cameras.width)
     chex.assert_rank(cameras.cam2world, 3)
@@ -161,20 +178,32 @@ def write(
         new = new.reshape(slot.size, *held.shape[1:]).astype(held.dtype)
         return held.at[slot].set(new, mode="drop", unique_indices=True)
 
+    columns = {
+        "points": points,
+        "features": jnp.asarray(features),
+        "cell_size": cell_size,
+        "segment": jnp.broadcast_to(memory.writes, grid),
+    }
+    if memory.motion is not None:
+        columns["motion"] = moved(points, cameras, previous, near=near)
     entered = jnp.sum(enters, dtype=jnp.int32)
     kept = jnp.minimum(entered, memory.capacity - memory.size)
-    return LatentMemory(
-        points=stored(memory.points, points),
-        features=stored(memory.features, jnp.asarray(features)),
-        cell_size=stored(memory.cell_size, cell_size),
-        segment=stored(memory.segment, jnp.broadcast_to(memory.writes, grid)),
+    return memory.replace(
+        **{name: stored(held, columns[name]) for name, held in _columns(memory).items()},
         size=memory.size + kept,
         overflow=memory.overflow + entered - kept,
         writes=memory.writes + 1,
     )
 
 
-def read(memory: LatentMemory, cameras: Camera, *, max_footprint: int = 1, near: float = NEAR) -> Readout:
+def read(
+    memory: LatentMemory,
+    cameras: Camera,
+    *,
+    max_footprint: int = 1,
+    near: float = NEAR,
+    previous: Camera | None = None,
+) -> Readout:
     """What cameras see of the memory (paper eq. 5, 9, 10).
 
     With `max_footprint=1` a point fills the cell it projects into, and in each cell the smallest depth
@@ -188,6 +217,7 @@ def read(memory: LatentMemory, cameras: Camera, *, max_footprint: int = 1, near:
       cameras: `Camera[T]` on the grid to read.
       max_footprint: odd, 1 for the paper's nearest cell.
       near: near plane in scene units.
+      previous: as in `write`.
 
     Raises:
       ValueError: if `max_footprint` is not a positive odd number.
@@ -211,6 +241,10 @@ def read(memory: LatentMemory, cameras: Camera, *, max_footprint: int = 1, near:
     def seen(value: jax.Array) -> jax.Array:
         return jnp.where(visible.reshape(*visible.shape, *(1,) * (value.ndim - visible.ndim)), value, 0)
 
+    motion = source_motion = None
+    if memory.motion is not None:
+        motion = seen(moved(points[slot], cameras, previous, near=near))
+        source_motion = seen(memory.motion[slot].astype(jnp.float32))
     uv, depth = project(cameras, points[slot])
     return Readout(
         features=seen(memory.features[slot]),
@@ -219,7 +253,30 @@ def read(memory: LatentMemory, cameras: Camera, *, max_footprint: int = 1, near:
         offset=seen(uv - cell_centres(cameras.height, cameras.width)),
         scale=seen(jnp.maximum(*splat.extent(cameras, cell_size[slot], depth))),
         index=index,
+        motion=motion,
+        source_motion=source_motion,
     )
+
+
+def moved(points: chex.Array, cameras: Camera, previous: Camera | None, *, near: float = NEAR) -> jax.Array:
+    """How far points have moved across a view since the frame before, in cells: flow that cameras and depth imply.
+
+    Args:
+      points: `[T, h, w, 4]` homogeneous world positions.
+      cameras: `Camera[T]`.
+      previous: `Camera[T]`; None: the cameras stood still.
+      near: near plane; what was in front of it then, or is now, has motion 0.
+
+    Returns:
+      `[T, h, w, 2]` float32 (u, v), within `MOTION_LIMIT`.
+    """
+    if previous is None:
+        return jnp.zeros((*points.shape[:-1], 2))
+    points, cameras, previous = lax.stop_gradient((points, cameras, previous))
+    (now, depth), (then, depth_then) = project(cameras, points), project(previous, points)
+    limit = jnp.where(points[..., 3] == 0, 0.0, near)
+    known = (depth > limit) & (depth_then > limit)
+    return jnp.where(known[..., None], jnp.clip(now - then, -MOTION_LIMIT, MOTION_LIMIT), 0.0)
 
 
 def retire(memory: LatentMemory, gone: chex.Array) -> LatentMemory:
@@ -238,15 +295,20 @@ def retire(memory: LatentMemory, gone: chex.Array) -> LatentMemory:
     def compacted(column: jax.Array) -> jax.Array:
         return jnp.zeros_like(column).at[slot].set(column, mode="drop", unique_indices=True)
 
-    columns = {name: compacted(getattr(memory, name)) for name in ("points", "features", "cell_size", "segment")}
+    columns = {name: compacted(column) for name, column in _columns(memory).items()}
     return memory.replace(**columns, size=jnp.sum(stays, dtype=jnp.int32))
 
 
 def nbytes(memory: LatentMemory) -> dict[str, int]:
     """Bytes of the points `held` and of all slots `allocated`, for reports (on the host)."""
-    arrays = (memory.points, memory.features, memory.cell_size, memory.segment)
-    allocated = sum(array.size * array.dtype.itemsize for array in arrays)
+    allocated = sum(column.size * column.dtype.itemsize for column in _columns(memory).values())
     return {"held": allocated // memory.capacity * int(memory.size), "allocated": allocated}
+
+
+def _columns(memory: LatentMemory) -> dict[str, jax.Array]:
+    """What there is of every point, by name."""
+    columns = {name: getattr(memory, name) for name in ("points", "features", "cell_size", "segment", "motion")}
+    return {name: column for name, column in columns.items() if column is not None}
 
 
 def _lifted(

@@ -19,13 +19,15 @@ from mirage_jax.models.side_branch import SideBranchConfig
 from mirage_jax.models.umt5 import UMT5_XXL, UMT5Config
 from mirage_jax.models.vae import WAN22, VAEConfig
 
-CONTROLS = {"readout": None, "ones": None, "visible": 1, "depth": 1, "offset": 2}
+CONTROLS = {"readout": None, "ones": None, "visible": 1, "depth": 1, "offset": 2, "scale": 1, "motion": 4}
 """What control channels may be made of, and how many each takes (None: the latent channels).
 
 'ones' is the code of an all-ones video, which the public release gives its side branch in place of the visibility mask.
 """
 
 OVERLAPS = ("carry", "reencode")
+
+FIRST_TOKENS = ("clip", "still")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,9 @@ class SegmentConfig:
       overlap: where a segment starts. 'carry': at the last latent of the one before, with the decoder's cache, so that
         no pixel is touched. 'reencode': at the code of its last frame encoded alone, decoded as a new clip, which is
         what the released Wan weights were trained on.
+      first_token: what a latent memory remembers of the first frame of a video. 'still': its code as a video in which
+        nothing moves (`vae.encode_still`), which compares with the tokens of later frames. 'clip': its code in its
+        clip, as in the paper.
     """
 
     latents: int = 8
@@ -66,10 +71,14 @@ class SegmentConfig:
     footprint: int = 1
     steps: int = 20
     overlap: str = "carry"
+    first_token: str = "clip"
 
     def __post_init__(self):
         if self.overlap not in OVERLAPS:
             raise UserError(f"segment config: overlap must be one of {', '.join(OVERLAPS)}, found {self.overlap!r}")
+        if self.first_token not in FIRST_TOKENS:
+            wanted = ", ".join(FIRST_TOKENS)
+            raise UserError(f"segment config: first_token must be one of {wanted}, found {self.first_token!r}")
         unknown = set(self.control) - set(CONTROLS)
         if unknown:
             raise UserError(f"segment config: unknown control {sorted(unknown)}, known are {sorted(CONTROLS)}")
@@ -156,9 +165,10 @@ def default() -> ModelConfig:
         latents=4,
         preceding=1,
         reference=1,
-        control=("readout", "visible", "depth", "offset"),
+        control=("readout", "visible", "depth", "offset", "scale", "motion"),
         footprint=3,
         steps=1,  # on validation clips better than 2 and 4, in PSNR and LPIPS
+        first_token="still",
     )
     return ModelConfig(
         name="default",

@@ -204,6 +204,27 @@ def encode(config: VAEConfig, params: Any, frames: chex.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def encode_still(config: VAEConfig, params: Any, frames: chex.Array) -> jax.Array:
+    """Pictures as tokens of video: each is coded as a clip in which nothing moves, after the clip's first frame.
+
+    A causal VAE codes the first frame of a clip alone, in another language than all that follow: put beside later
+    views of the same surface it is further off than any of them. A spatial memory mixes both, so it wants this code.
+
+    Args:
+      config, params: of the VAE.
+      frames: `[T, H, W, 3]` in [-1, 1], each by itself.
+
+    Returns:
+      `[T, h, w, C]` normalised.
+
+    Raises:
+      UserError: for an odd size.
+    """
+    held = jnp.repeat(frames[:, None], 1 + config.stride_time, axis=1)
+    return jax.lax.map(lambda clip: encode(config, params, clip)[1], held)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def encode_stream(config: VAEConfig, params: Any, frames: chex.Array, cache: Cache = None) -> tuple[jax.Array, Cache]:
     """Normalised latents of the next chunk of a stream, and the cache to carry.
 

@@ -95,9 +95,10 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
         height=frames.shape[1],
         width=frames.shape[2],
     ).resized(height, width)
-    latents, cells, moving = _on_device(coder, params["vae"], frames, depth[at], dynamic[at])
+    latents, still, cells, moving = _on_device(coder, params["vae"], frames, depth[at], dynamic[at])
     return {
         "latents": np.asarray(latents, np.float16),
+        "still": np.asarray(still, np.float16),
         "depth": np.asarray(cells, np.float16),
         "dynamic": np.asarray(moving, np.uint8),
         "intrinsics": cameras.intrinsics,
@@ -107,6 +108,7 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _on_device(coder, params, frames, depth, dynamic):
-    latents = vae.encode(coder, params, frames.astype(jnp.float32) / 127.5 - 1.0)
+    frames = frames.astype(jnp.float32) / 127.5 - 1.0
+    latents, still = vae.encode(coder, params, frames), vae.encode_still(coder, params, frames[:1])[0]
     height, width = latents.shape[1:3]
-    return latents, resample.depth_to_grid(depth, height, width), resample.mask_to_grid(dynamic, height, width)
+    return latents, still, resample.depth_to_grid(depth, height, width), resample.mask_to_grid(dynamic, height, width)

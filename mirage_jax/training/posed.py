@@ -20,7 +20,7 @@ from mirage_jax.memory import latent, rgb
 from mirage_jax.memory.latent import NEAR, LatentMemory, Readout
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.world import pixels, reference
-from mirage_jax.world.control import control_latents
+from mirage_jax.world.control import control_latents, previous_of, shifted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +75,8 @@ class PosedLatents:
       depth: `[t, h, w]` metres; inf = sky, 0 = unknown.
       dynamic: bool `[t, h, w]`.
       cameras: `Camera[t]`.
+      still: `[h, w, C]`, the first frame as a video in which nothing moves (`vae.encode_still`), for a model that
+        remembers that (`SegmentConfig.first_token`).
       pixels: for an RGB memory; None where the data set has none.
     """
 
@@ -82,6 +84,7 @@ class PosedLatents:
     depth: chex.Array
     dynamic: chex.Array
     cameras: Camera
+    still: chex.Array | None = None
     pixels: PosedPixels | None = None
 
 
@@ -118,6 +121,7 @@ def from_batch(batch: Any) -> PosedLatents:
         depth=batch["depth"].astype(jnp.float32),
         dynamic=batch["dynamic"].astype(bool),
         cameras=Camera(intrinsics=batch["intrinsics"], cam2world=batch["cam2world"], height=height, width=width),
+        still=batch["still"].astype(jnp.float32) if "still" in batch else None,
         pixels=_pixels_from_batch(batch) if "frames" in batch else None,
     )
 
@@ -167,12 +171,13 @@ def example(
     before = start - past + jnp.arange(past)
     earlier = jnp.take(clip.latents, jnp.maximum(before, 0), axis=0)
 
-    cameras = jax.tree.map(
-        lambda x: jnp.concatenate([_window(x, start, 1 + count), jnp.take(x, jnp.maximum(before, 0), axis=0)]),
-        clip.cameras,
-    )
+    target_cameras = jax.tree.map(lambda x: _window(x, start, 1 + count), clip.cameras)
+    earlier_cameras = clip.cameras[jnp.maximum(before, 0)]
     if vae_params is None:
-        readout = latent.read(remember(keys[0], clip, start, augment), cameras, max_footprint=layout.footprint)
+        memory = remember(keys[0], model, clip, start, augment)
+        cameras = jax.tree.map(lambda *x: jnp.concatenate(x), target_cameras, earlier_cameras)
+        previous = previous_of(target_cameras, earlier_cameras)
+        readout = latent.read(memory, cameras, max_footprint=layout.footprint, previous=previous)
     else:
         readout = _rendered(keys[0], model, vae_params, clip, start, augment)
 
@@ -184,7 +189,7 @@ def example(
         count=start + 1,
     )
     chosen, chosen_valid = reference.select(
-        bank, cameras[1 : 1 + count], readout.depth[1 : 1 + count], frames >= start - past, layout.reference
+        bank, target_cameras[1:], readout.depth[1 : 1 + count], frames >= start - past, layout.reference
     )
 
     level = augment.context_noise * jax.random.uniform(keys[1], (3,))
@@ -205,15 +210,23 @@ def example(
     )
 
 
-def remember(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, augment: Augmentation) -> LatentMemory:
+def tokens(model: ModelConfig, clip: PosedLatents) -> jax.Array:
+    """`[t, h, w, C]`, what a latent memory remembers of each frame (`SegmentConfig.first_token`)."""
+    if model.segment.first_token == "clip":
+        return clip.latents
+    assert clip.still is not None
+    return clip.latents.at[0].set(clip.still)
+
+
+def remember(
+    key: chex.PRNGKey, model: ModelConfig, clip: PosedLatents, last: chex.Array, augment: Augmentation
+) -> LatentMemory:
     """A memory of a random subset of the frames `0 .. last`, the last one always among them, with imitated errors."""
     errors = _draw(key, clip, last, augment)
-    features = clip.latents + errors.noise * jax.random.normal(errors.key, clip.latents.shape)
-    return latent.write(
-        latent.create(clip.depth.size, clip.latents.shape[-1]),
-        features,
-        *_entering(clip.depth, clip.dynamic, errors, clip.cameras),
-    )
+    features = tokens(model, clip) + errors.noise * jax.random.normal(errors.key, clip.latents.shape)
+    memory = latent.create(clip.depth.size, clip.latents.shape[-1], motion="motion" in model.segment.control)
+    entering = _entering(clip.depth, clip.dynamic, errors, clip.cameras)
+    return latent.write(memory, features, *entering, previous=shifted(clip.cameras))
 
 
 def remember_pixels(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, augment: Augmentation) -> LatentMemory:

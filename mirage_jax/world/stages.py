@@ -18,7 +18,7 @@ from mirage_jax.models.generator import Generator
 from mirage_jax.world import align, dynamic, pixels, reference
 from mirage_jax.world import state as world_state
 from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.control import control_latents, ones_code
+from mirage_jax.world.control import control_latents, ones_code, previous_of, shifted
 from mirage_jax.world.state import RolloutState, Scene
 
 
@@ -192,6 +192,7 @@ def write(
     cells: Camera,
     at: Camera,
     readout: Readout,
+    overlap: Camera,
 ) -> Written:
     """Adds what is static and valid to the memory.
 
@@ -199,6 +200,7 @@ def write(
       config, seen, latents, shown, cells, readout: as in `see`.
       memory: before the segment.
       at: `Camera[n]` at pixel resolution, of `shown`.
+      overlap: `Camera[1]` on the latent grid, of the latent frame before the new ones.
     """
     scene, moving = seen.scene, jnp.zeros_like(seen.scene.keep)
     if config.dynamic_filter:
@@ -208,7 +210,10 @@ def write(
         scene = scene.replace(keep=scene.keep & ~moving)
     remaining = memory.size
     if config.memory == "latent":
-        memory = latent.write(memory, latents, scene.depth, cells, scene.keep, scene.sky, near=config.near)
+        previous = shifted(cells, overlap)
+        memory = latent.write(
+            memory, latents, scene.depth, cells, scene.keep, scene.sky, near=config.near, previous=previous
+        )
     elif config.memory == "rgb":
         memory = pixels.write(memory, shown, scene.depth, at, scene.keep, scene.sky, config.near)
     return Written(memory=memory, scene=scene, moving=moving, remaining=remaining)
@@ -218,7 +223,9 @@ def read(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera,
     """The readout at the latent frames of target and preceding, `[T + P, h, w, ..]`."""
     layout = config.model.segment
     if config.memory != "rgb":
-        return latent.read(state.memory, cells, max_footprint=layout.footprint, near=config.near)
+        targets = len(cells) - layout.preceding
+        previous = previous_of(cells[:targets], cells[targets:])
+        return latent.read(state.memory, cells, max_footprint=layout.footprint, near=config.near, previous=previous)
     overlap = state.context_cameras[-1:].resized(cameras.height, cameras.width)
     readout, _ = pixels.read(
         config.model, params, state.memory, concatenate(overlap, cameras), layout.footprint, config.near

@@ -19,6 +19,7 @@ from mirage_jax.models import depth_anything, heads, vae, vae_tiling
 from mirage_jax.world import pixels as world_pixels
 from mirage_jax.world import reference
 from mirage_jax.world.config import WorldConfig
+from mirage_jax.world.control import shifted
 
 FIRST_DEPTH = 5.0
 """Metres of the median depth of a first image that only a relative depth network has seen; the unit of its world."""
@@ -151,9 +152,15 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
         memory = rgb.create(config.capacity)
         memory = world_pixels.write(memory, pixels, dense, shown, scene.keep, sky, config.near)
     else:
-        memory = latent.create(config.capacity, model.vae.latent_channels, config.token_dtype)
+        motion = "motion" in model.segment.control
+        memory = latent.create(config.capacity, model.vae.latent_channels, config.token_dtype, motion=motion)
         if config.memory == "latent":
-            memory = latent.write(memory, latents, scene.depth, cells, scene.keep, scene.sky, near=config.near)
+            tokens = latents
+            if model.segment.first_token == "still":
+                tokens = latents.at[0].set(vae.encode_still(model.vae, params["vae"], pixels[:1])[0])
+            memory = latent.write(
+                memory, tokens, scene.depth, cells, scene.keep, scene.sky, near=config.near, previous=shifted(cells)
+            )
 
     past, seen = model.segment.preceding + 1, len(latents)
     recent = jnp.clip(jnp.arange(seen - past, seen), 0)

@@ -13,6 +13,7 @@ def _sample(seed):
     rng = np.random.default_rng(seed)
     return {
         "latents": rng.normal(size=(3, 2, 2, 4)).astype(np.float16),
+        "still": rng.normal(size=(2, 2, 4)).astype(np.float16),
         "depth": np.array([np.inf, 0.0, 1.5, 2.0] * 3, np.float16).reshape(3, 2, 2),
         "dynamic": rng.integers(0, 2, (3, 2, 2), np.uint8),
         "intrinsics": rng.normal(size=(3, 3, 3)).astype(np.float32),
@@ -58,7 +59,7 @@ def test_shards_are_read_together_and_none_may_be_missing(tmp_path):
 
 def test_split_of_the_first_version_is_read(folder, tmp_path):
     old = tmp_path / "train" / "latents" / "1.0.0"
-    shutil.copytree(folder / "train" / "part-0000-of-0001" / "latents" / "1.1.0", old)
+    shutil.copytree(folder / "train" / "part-0000-of-0001" / "latents" / "1.2.0", old)
     assert len(latents.load_source(tmp_path, "train")) == 5
 
 

@@ -67,5 +67,6 @@ def test_the_oracle_remembers_the_true_frames_before_a_segment_and_no_others(mod
     coded = compare.coded_truth(model, params, clip)
     memory = compare.memory_of(model, 5 * 16, coded, np.arange(5) < 3)
     assert int(memory.size) == 3 * 16
-    np.testing.assert_array_equal(np.asarray(memory.features[:48]), np.asarray(coded.latents[:3]).reshape(48, -1))
+    remembered = np.stack([coded.still, *coded.latents[1:3]])  # the first frame as video
+    np.testing.assert_array_equal(np.asarray(memory.features[:48]), remembered.reshape(48, -1))
     np.testing.assert_allclose(np.linalg.norm(np.asarray(memory.points[:48, :3]), axis=1), 5, rtol=0.05)

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from mirage_jax.memory.latent import NEAR
-from mirage_jax.memory.splat import SURFACE_TOLERANCE
+from mirage_jax.memory.splat import SCALE_WEIGHT, SURFACE_TOLERANCE
 
 F = np.float32
 
@@ -91,7 +91,7 @@ def project(view, position):
 def read(memory, view, max_footprint):
     """`features, visible, depth, offset, scale, index` of one view."""
     grid = (view.height, view.width)
-    candidates = {}  # cell -> [(depth, squared distance, number)]
+    candidates = {}  # cell -> [(depth, how ill it fits, number)]
     facts = {}
     reach = max_footprint // 2
     for number, point in enumerate(memory.points):
@@ -110,7 +110,9 @@ def read(memory, view, max_footprint):
                 du, dv = u - (F(column) + F(0.5)), v - (F(row) + F(0.5))
                 covers = abs(du) <= F(0.5) * extent[0] and abs(dv) <= F(0.5) * extent[1]
                 if covers or (down == 0 and right == 0):
-                    candidates.setdefault((row, column), []).append((level, du * du + dv * dv, number))
+                    s = max(extent)
+                    misfit = du * du + dv * dv + (s + F(1) / s - F(2)) * F(SCALE_WEIGHT)
+                    candidates.setdefault((row, column), []).append((level, misfit, number))
     features = np.zeros((*grid, memory.points[0].feature.size if memory.points else 1), F)
     visible, depth = np.zeros(grid, bool), np.zeros(grid, F)
     offset, scale, index = np.zeros((*grid, 2), F), np.zeros(grid, F), np.full(grid, -1)
@@ -120,8 +122,8 @@ def read(memory, view, max_footprint):
             number = max(n for level, _, n in found if level == front)
         else:
             surface = [
-                (distance, -n)
-                for level, distance, n in found
+                (misfit, -n)
+                for level, misfit, n in found
                 if level <= front + F(SURFACE_TOLERANCE) * memory.points[n].cell_size
             ]
             number = -min(surface)[1]

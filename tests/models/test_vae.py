@@ -76,6 +76,14 @@ def test_codes_see_only_the_past(params, frames):
     assert np.abs(before[3] - after[3]).max() > 1e-3
 
 
+def test_still_code_is_that_of_a_video_in_which_nothing_moves(params, frames):
+    stills = vae.encode_still(TINY, params, frames[:2])
+    for frame, still in zip(frames[:2], stills, strict=True):
+        whole = vae.encode(TINY, params, jnp.repeat(frame[None], 5, axis=0))
+        np.testing.assert_allclose(still, whole[1], atol=1e-5)
+        assert np.abs(still - whole[0]).max() > 1e-2
+
+
 def test_latents_are_normalised(params, frames):
     mean, _ = vae.moments(TINY, params, frames)
     expected = (mean - jnp.array(TINY.latent_mean)) / jnp.array(TINY.latent_std)

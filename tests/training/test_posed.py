@@ -9,11 +9,12 @@ import pytest
 
 from mirage_jax import world
 from mirage_jax.geometry import Camera
+from mirage_jax.memory import resample
 from mirage_jax.models import config as model_config
-from mirage_jax.models import parameters
+from mirage_jax.models import parameters, vae
 from mirage_jax.training import posed
 from mirage_jax.training.stages import generator
-from mirage_jax.world.stages import read
+from mirage_jax.world.stages import read, recall
 
 FRAMES, SIZE, CHANNELS = 7, 4, 5
 CLEAN = posed.Augmentation(
@@ -58,6 +59,7 @@ def clip():
     matrix = np.array([[3.2, 0, 2], [0, 3.2, 2], [0, 0, 1]])
     return posed.PosedLatents(
         latents=jnp.asarray(rng.normal(size=(FRAMES, SIZE, SIZE, CHANNELS)), jnp.float32),
+        still=jnp.asarray(rng.normal(size=(SIZE, SIZE, CHANNELS)), jnp.float32),
         depth=jnp.full((FRAMES, SIZE, SIZE), 4.0),
         dynamic=jnp.zeros((FRAMES, SIZE, SIZE), bool),
         cameras=Camera(
@@ -87,6 +89,15 @@ def test_the_overlap_frame_reads_back_itself(model, clip):
     example = _example(model, clip)
     assert example.visible[0].all()
     np.testing.assert_array_equal(example.readout[0], clip.latents[3])
+
+
+@pytest.mark.parametrize("first_token", model_config.FIRST_TOKENS)
+def test_first_frame_is_remembered_as_the_model_wants_it(model, clip, first_token):
+    changed = dataclasses.replace(model, segment=dataclasses.replace(model.segment, first_token=first_token))
+    memory = posed.remember(jax.random.key(0), changed, clip, jnp.asarray(1), CLEAN)
+    first, second = memory.features[: 2 * SIZE**2].reshape(2, SIZE, SIZE, CHANNELS)
+    np.testing.assert_array_equal(first, clip.still if first_token == "still" else clip.latents[0])
+    np.testing.assert_array_equal(second, clip.latents[1])
 
 
 def test_frames_that_are_still_to_come_are_never_seen(model, clip):
@@ -202,6 +213,32 @@ def test_an_rgb_example_reads_what_a_world_with_an_rgb_memory_reads(shown, plain
     np.testing.assert_array_equal(plain.visible, readout.visible[:target])
     np.testing.assert_allclose(plain.readout, readout.features[:target], atol=1e-4)
     assert not np.asarray(plain.control[target:]).any()
+
+
+def test_a_latent_example_shows_the_generator_what_a_world_with_a_latent_memory_shows(shown):
+    """The whole control: tokens, where they are read, scale and motion."""
+    model, params, clip, frames, depth = shown
+    given, cameras = 4 * START + 1, clip.pixels.cameras
+    config = world.WorldConfig(model=model, memory="latent", capacity=(START + 1) * 16, bank=4)
+    moving = np.zeros((given, 32, 32), bool)
+    state = world.observe(config, params, frames[:given], depth[:given], cameras[:given], jax.random.key(0), moving)
+    following = cameras[given : given + 4 * model.segment.latents]
+    cells = following[3::4].resized(4, 4)
+    recalled = jax.jit(lambda state: recall(config, params, state, following, cells))(state)
+
+    pictures = jnp.asarray(frames, jnp.float32) / 127.5 - 1.0
+    coded = dataclasses.replace(
+        clip,
+        latents=vae.encode(model.vae, params["vae"], pictures),
+        still=vae.encode_still(model.vae, params["vae"], pictures[:1])[0],
+        depth=resample.depth_to_grid(depth[::4], 4, 4),
+        cameras=cameras[::4].resized(4, 4),
+    )
+    example = _example(model, coded)
+    assert {"motion", "scale"} < set(model.segment.control)
+    for sideways in (-4, -2):  # of the view, and of the token's own
+        assert np.abs(example.control[..., sideways]).max() > 0.1
+    np.testing.assert_allclose(recalled.control, example.control, atol=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,25 @@
 """Stages go on from a model that has their part already, and refuse one of other sizes."""
 
 import dataclasses
+import json
+import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.configs import default_backbone, default_heads, default_vae, wan22_lora, wan22_side
+from experiments.configs import default_backbone, default_heads, default_memory, default_vae, wan22_lora, wan22_side
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import parameters
 from mirage_jax.models.heads import LatentHeadsConfig
 from mirage_jax.training import stages
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
+import tiny_world
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +100,63 @@ def test_unknown_stage_and_part(model, folder):
     config.stage = "tail"
     with pytest.raises(UserError, match="unknown stage, expected one of vae, heads, generator"):
         stages.make(config)
+
+
+def _generator_config(model, tmp_path, **changes):
+    """A memory stage on top of a finished model, with a data set of one still clip."""
+    from mirage_jax.data import latents
+
+    path = tmp_path / "whole"
+    weights.save(path, model, jax.jit(lambda: parameters.init(jax.random.key(3), model))())
+    rows, columns, channels = model.height // 8, model.width // 8, model.vae.latent_channels
+    sample = {
+        "latents": np.zeros((6, rows, columns, channels), np.float16),
+        "still": np.zeros((rows, columns, channels), np.float16),
+        "depth": np.ones((6, rows, columns), np.float16),
+        "dynamic": np.zeros((6, rows, columns), np.uint8),
+        "intrinsics": np.tile(np.eye(3, dtype=np.float32), (6, 1, 1)),
+        "cam2world": np.tile(np.eye(4, dtype=np.float32), (6, 1, 1)),
+        "caption": "",
+        "source": "a clip",
+    }
+    latents.write(tmp_path / "data", "train", sample["latents"].shape, [sample] * 4)
+    config = default_memory.get_config()
+    config.init_from, config.data = str(path), str(tmp_path / "data")
+    config.model.update(json.loads(model.to_json()))
+    config.update(changes)
+    return config, path
+
+
+def test_a_finished_model_gets_a_fresh_side_branch(tmp_path):
+    whole = tiny_world.model()
+    config, path = _generator_config(whole, tmp_path, fresh=("side",))
+    config.model.segment.control = ("readout", "visible")
+    config.model.side.control_channels = whole.vae.latent_channels + 1
+    stage = stages.make(config)
+    held = weights.load(path)[1]
+    assert set(stage.start) == {"lora"}
+    jax.tree.map(np.testing.assert_array_equal, stage.frozen["dit"], held["dit"])
+    moving = stage.init(jax.random.key(0), stage.frozen, stage.start)
+    assert not jax.tree.leaves(moving["side"]["output_hint"])[0].any()
+    model, params = stage.finish(moving, stage.frozen, 0)
+    assert model.segment.control == ("readout", "visible") and model.heads is not None
+    assert set(params) == {"vae", "heads", "dit", "side", "lora"}
+
+
+def test_only_what_is_trained_may_be_fresh(tmp_path):
+    config, _ = _generator_config(tiny_world.model(), tmp_path, fresh=("dit",))
+    with pytest.raises(UserError, match=r"fresh=\('dit',\): expected some of the parts that are trained: side, lora"):
+        stages.make(config)
+
+
+def test_a_data_set_without_the_first_frames_code_as_video_is_refused(tmp_path, monkeypatch):
+    from mirage_jax.data import latents
+
+    config, _ = _generator_config(tiny_world.model(), tmp_path)
+    next(stages.make(config).batches())
+    monkeypatch.setattr(latents.Source, "__getitem__", lambda self, index: {"latents": None})
+    with pytest.raises(UserError, match="coded by an older version, without the first frames' codes as video"):
+        stages.make(config).batches()
 
 
 def test_a_better_decoder_leaves_every_other_part_as_it_was(model, folder):

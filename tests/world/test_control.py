@@ -17,13 +17,14 @@ def _readout(depth, visible):
         visible=visible,
         depth=depth,
         offset=jnp.full((*depth.shape, 2), 0.25),
+        scale=jnp.where(visible, 4.0, 0.0),
     )
 
 
 def test_channels_are_stacked_in_order_and_zero_where_nothing_is_seen():
     readout = _readout([[[DEPTH_UNIT, jnp.inf, 0.0]]], [[[True, True, False]]])
-    control = control_latents(("readout", "visible", "depth", "offset"), readout)
-    expected = [[0, 1, 1, 0.5, 0.25, 0.25], [2, 3, 1, 0.0, 0.25, 0.25], [0] * 6]
+    control = control_latents(("readout", "visible", "depth", "offset", "scale"), readout)
+    expected = [[0, 1, 1, 0.5, 0.25, 0.25, 2], [2, 3, 1, 0.0, 0.25, 0.25, 2], [0] * 7]
     np.testing.assert_allclose(control[0, 0], expected)
 
 

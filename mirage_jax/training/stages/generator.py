@@ -1,9 +1,10 @@
 """The generator's stages: backbone alone, side branch, LoRA, or several parts at once, on posed latents.
 
 `config.trainable` names the parts that move: `("dit",)` is the backbone without memory, `("side",)` and then
-`("lora",)` are the paper's two stages, `("side", "lora")` trains both together. `config.memory` is what the side branch
-learns to read: `latent`, or `rgb` for the control that is trained on equal terms. A model with text takes it from the
-batch (`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dropped it).
+`("lora",)` are the paper's two stages, `("side", "lora")` trains both together. `config.fresh` names parts
+that are not taken over from `config.init_from`: a finished model can get another side branch. `config.memory` is what
+the side branch learns to read: `latent`, or `rgb` for the control that is trained on equal terms. A model with text
+takes it from the batch (`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dropped it).
 """
 
 from __future__ import annotations
@@ -39,12 +40,17 @@ def make(config: Any) -> Stage:
         raise UserError(f"--config.trainable={trainable}: expected some of {', '.join(PARTS)}")
     if config.memory not in MEMORIES:
         raise UserError(f"--config.memory={config.memory}: expected one of {', '.join(MEMORIES)}")
-    there = [part for part in weights.parts_of(config.init_from) if part not in ("text", "depth")]  # not run here
+    fresh = tuple(config.get("fresh", ()))
+    if set(fresh) - set(trainable):
+        raise UserError(f"--config.fresh={fresh}: expected some of the parts that are trained: {', '.join(trainable)}")
+    left_out = ("text", "depth", *fresh)  # the first two are not run here
+    there = [part for part in weights.parts_of(config.init_from) if part not in left_out]
     loaded, params = weights.load(config.init_from, [part for part in there if part in trainable])
     resting = [part for part in there if part not in trainable]
     params |= weights.load(config.init_from, resting, config.frozen_dtype or None)[1]
     wanted = model_config.from_json(config.model.to_json(), "--config.model")
     with_memory = trainable != ("dit",)
+    loaded = dataclasses.replace(loaded, **dict.fromkeys(fresh))
     model = dataclasses.replace(
         loaded,
         dit=loaded.dit or wanted.dit,
@@ -58,6 +64,7 @@ def make(config: Any) -> Stage:
     augment = posed.Augmentation(**config.augmentation)
     skipped = Skipped(config.bad_samples)
     frozen = {part: value for part, value in params.items() if part not in trainable}
+    still = with_memory and config.memory == "latent" and model.segment.first_token == "still"
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
 
@@ -85,7 +92,7 @@ def make(config: Any) -> Stage:
         init=init,
         frozen=frozen,
         loss=batch_loss(computed, augment, with_memory, config.memory),
-        batches=lambda: coded.batches(config, skipped, model.dit, pixels=config.memory == "rgb"),
+        batches=lambda: coded.batches(config, skipped, model.dit, pixels=config.memory == "rgb", still=still),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k != "ones"} | moving),
         counters=skipped.counters,
