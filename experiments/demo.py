@@ -31,20 +31,22 @@ def main(_) -> None:
     out = cli.prepare_output(_OUT.value)
     cli.keep_compiled_programs()
     folder = _CHECKPOINT.value or weights.DEFAULT
-    model, params = weights.load(folder, [part for part in weights.parts_of(folder) if part != "text"])
-    params = jax.device_put(params, jax.devices()[0])
+    parts = [part for part in weights.parts_of(folder) if part != "text"]
+    model = weights.read_config(folder)
     clip = clip_files.load_demo()
     cameras = compare.camera_of(clip)
     frames = len(clip) - 1
     path = jax.tree.map(lambda x: x[1:].reshape(-1, model.segment_frames, *x.shape[1:]), cameras)
-    seconds = {"load": time.time() - started}
+    seconds = {"start": time.time() - started}
 
     videos = {"truth": clip.frames}
     for memory in ("latent", "rgb", "none"):
         print(f"{NAMES[memory]}: {frames} frames in {len(path)} segments", flush=True)
         before = time.time()
-        capacity = world.full_capacity(model, memory, len(path))
-        config = world.WorldConfig(model=model, memory=memory, capacity=capacity)
+        mine, params = weights.load_for(folder, memory, parts)
+        params = jax.device_put(params, jax.devices()[0])
+        capacity = world.full_capacity(mine, memory, len(path))
+        config = world.WorldConfig(model=mine, memory=memory, capacity=capacity)
         state = world.init(config, params, clip.frames[0], None, cameras[0], jax.random.key(_SEED.value))
         state, output = jax.block_until_ready(world.rollout(config, params, state, path))
         made = np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:])

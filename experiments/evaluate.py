@@ -137,8 +137,11 @@ def _export(out: pathlib.Path) -> None:
 
 def _models(methods: list[str]) -> suite.Models:
     """The model under test, and those of methods with weights of their own."""
-    model, params = _load(_CHECKPOINT.value or weights.DEFAULT)
+    folder = _CHECKPOINT.value or weights.DEFAULT
+    model, params = _load(folder)
     others = {}
+    if "rgb" in methods and weights.side_folder(folder, "rgb") != pathlib.Path(folder):
+        others["rgb"] = _load(folder, "rgb")
     for word in _CHECKPOINTS.value:
         method, _, folder = word.partition("=")
         if method not in methods or not folder:
@@ -154,8 +157,8 @@ def _models(methods: list[str]) -> suite.Models:
     return suite.Models(model, params, others)
 
 
-def _load(folder: str) -> tuple[Any, Any]:
-    return weights.load(folder, [part for part in weights.parts_of(folder) if part != "text"])
+def _load(folder: str | pathlib.Path, memory: str = "latent") -> tuple[Any, Any]:
+    return weights.load_for(folder, memory, [part for part in weights.parts_of(folder) if part != "text"])
 
 
 def _score_all(out: pathlib.Path, methods: list[str]) -> None:
@@ -252,12 +255,12 @@ def _report(out, clips, *, fps, segment=None, cost=None, videos=None, ablated=No
 def _score_one(out: pathlib.Path, methods: list[str]) -> None:
     """One protocol, with its table."""
     name, known = _PROTOCOL.value, _PROTOCOL.value == "returns"
-    model, params = _load(_CHECKPOINT.value or weights.DEFAULT)
+    models = _models(methods if name in ("returns", "rollout") else [])
     for method in methods if name in ("returns", "rollout") else ():
-        ablations.check(method, model)
         if not ablations.TABLE.get(method, ablations.NOTHING).applies(known):
             raise UserError(f"--methods: in protocol {name}, {method} is latent itself; expected one that differs")
-    params = jax.device_put(params, jax.devices()[0])
+    models = models.on(jax.devices()[0])
+    model, params = models.model, models.params
     clips = _clips()
     cli.write_run_config(out, cli.flag_values())
     rows: list[dict[str, Any]] = []
@@ -269,7 +272,7 @@ def _score_one(out: pathlib.Path, methods: list[str]) -> None:
                 found = (report_single.score_vae if name == "vae" else report_single.score_heads)(model, params, clip)
             else:
                 found, shown = report_single.score_methods(
-                    model, params, clip, methods, known=known, seed=seed, steps=_STEPS.value
+                    model, params, clip, methods, known=known, seed=seed, steps=_STEPS.value, others=models.others
                 )
                 if shown and index < 10 and seed == 0:
                     viz.contact_sheet(out / "clips" / f"{index:03d}.png", shown)

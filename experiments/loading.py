@@ -60,7 +60,8 @@ def prepared(
     Raises:
       UserError: if a part is missing, damaged or does not fit.
     """
-    model, there = config.model, weights.parts_of(folder)
+    model, own = config.model, weights.side_folder(folder, config.memory)
+    there = weights.parts_of(own)
     parts = ["vae", "dit"]
     parts += ["heads"] if model.heads is not None else []
     parts += ["depth"] if config.depth_from == "pixels" else []
@@ -69,10 +70,15 @@ def prepared(
         if "lora" in there:
             parts += ["lora"]
         elif model.lora is not None:
-            print(f"note: {folder} holds no LoRA; the side branch runs on the backbone as it is")
+            print(f"note: {own} holds no LoRA; the side branch runs on the backbone as it is")
     kind = kind or model.dit.dtype
 
     def read(names: Sequence[str], dtype: str | None) -> Any:
+        mine = [name for name in names if name in ("side", "lora")] if own != pathlib.Path(folder) else []
+        rest = [name for name in names if name not in mine]
+        return (read_from(folder, rest, dtype) if rest else {}) | (read_from(own, mine, dtype) if mine else {})
+
+    def read_from(folder: str | pathlib.Path, names: Sequence[str], dtype: str | None) -> Any:
         rules = partition.rules_for(*(name for name in names if name in partition.WAN_RULES))
         split = None if mesh is None else lambda tree: partition.tree_shardings(rules, tree, mesh)
         return weights.load(folder, names, dtype, shardings=split)[1]

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes the model that ships, from nothing: data, VAE, latents, heads, backbone, side branch and LoRA, export.
+# Makes the model that ships, from nothing: data, VAE, latents, heads, backbone, side branch and LoRA, export; and the
+# side branch of an RGB memory, by the same recipe, that it is compared with.
 #
-#   launch/train_default.sh cpu     what two CPU cores manage in about three hours: how the shipped weights were made
+#   launch/train_default.sh cpu     what two CPU cores manage in about four hours: how the shipped weights were made
 #   launch/train_default.sh gpu     the same stages with the steps and batches one large GPU affords
 #
 # Run it from the root of the checkout after `make setup`. It can be stopped at any time: given again, finished stages
@@ -27,7 +28,7 @@ case "${1:-}" in
     memory="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
     ;;
   *)
-    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
@@ -48,9 +49,11 @@ for ((seed = 0; seed < parts; seed++)); do render train "$seed" --clips 120; don
   train vae_whole default_vae --config.init_from=runs/vae/model --config.crop=0 --config.batch_size=2 \
     --config.learning_rate=1e-4 --config.warmup_steps=20 --config.ema_decay=0.98 --config.checkpoint_every=100 $vae_whole
   [ -e data/latents/train ] || $python -m experiments.build_dataset --dataset latents --source data/doom \
-    --checkpoint runs/vae_whole/model --out data/latents --split train --mirrored
+    --checkpoint runs/vae_whole/model --out data/latents --split train --mirrored --pixels
   train heads default_heads $heads
   train backbone default_backbone $backbone
   train memory default_memory $memory
+  train memory_rgb default_memory --config.memory=rgb $memory
 }
 $python -m experiments.export --model runs/memory/model --out mirage_jax/assets/default
+$python -m experiments.export --model runs/memory_rgb/model --parts side,lora --out mirage_jax/assets/default/rgb

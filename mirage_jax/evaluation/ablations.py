@@ -132,6 +132,10 @@ def _without(model: ModelConfig, side: Any, channel: str) -> Any:
         for name in ("patch_embedding", "output_hint")
         if name in side
     }
+    if "refine" in side:
+        first = side["refine"]["conv_in"]
+        kernel = jnp.where(heard[:, None], first["kernel"], 0)
+        silenced["refine"] = {**side["refine"], "conv_in": {**first, "kernel": kernel}}
     return {**side, **silenced}
 
 
@@ -206,6 +210,15 @@ TABLE: dict[str, Ablation] = {
     "no_offset": Ablation(
         "The generator is not told where in its cell a point projects (control channel `offset` is zero).",
         without="offset",
+    ),
+    "no_scale": Ablation(
+        "The generator is not told how large a remembered cell looks from here (control channel `scale` is zero).",
+        without="scale",
+    ),
+    "no_motion": Ablation(
+        "The generator is told neither how a surface moves across this view nor how it moved across the one it was "
+        "remembered from (control channels `motion` are zero).",
+        without="motion",
     ),
     "no_keep": Ablation("No keep filter: what moves is remembered too.", world={"moving_threshold": 1.0}, moving=True),
     "true_depth": Ablation(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,15 @@ def score_heads(model: ModelConfig, params: Any, clip: PosedClip) -> list[Row]:
 
 
 def score_methods(
-    model: ModelConfig, params: Any, clip: PosedClip, methods: Sequence[str], *, known: bool, seed: int, steps: int
+    model: ModelConfig,
+    params: Any,
+    clip: PosedClip,
+    methods: Sequence[str],
+    *,
+    known: bool,
+    seed: int,
+    steps: int,
+    others: Mapping[str, tuple[ModelConfig, Any]] | None = None,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Methods on what comes back; nothing if the path does not come back.
 
@@ -40,6 +48,7 @@ def score_methods(
       methods: as `compare.generate` takes them.
       known: whether all but the last segment is given with true depth, or the first frame alone.
       seed, steps: of the sampler.
+      others: as `compare.generate` takes them.
 
     Returns:
       Rows, and the truth and the methods' frames by name.
@@ -49,7 +58,15 @@ def score_methods(
     if not (cells.mean((1, 2)) >= 0.5).any():
         return [], {}
     made = compare.generate(
-        model, params, clip, observed=observed, methods=methods, true_depth=known, seed=seed, steps=steps
+        model,
+        params,
+        clip,
+        observed=observed,
+        methods=methods,
+        true_depth=known,
+        seed=seed,
+        steps=steps,
+        others=others,
     )
     scores = compare.score(clip, made, cells)
     rows = [

@@ -113,6 +113,13 @@ class ModelConfig:
     depth: DepthAnythingConfig | None = None
     segment: SegmentConfig = SegmentConfig()
 
+    def __post_init__(self):
+        if self.side is not None and self.side.refine and self.segment.control[:1] != ("readout",):
+            raise UserError(
+                f"model config: a side branch that refines needs 'readout' as its first control, found "
+                f"{', '.join(self.segment.control)}"
+            )
+
     @property
     def segment_frames(self) -> int:
         """Pixel frames a segment adds, `F`."""
@@ -185,7 +192,7 @@ def default() -> ModelConfig:
             time_kernels=(1, 1, 3),
         ),
         dit=DiTConfig(dim=256, ffn_dim=1024, heads=4, layers=6, in_channels=channels, prediction="sample"),
-        side=SideBranchConfig(control_channels=segment.control_channels(channels), output_hint=True),
+        side=SideBranchConfig(control_channels=segment.control_channels(channels), output_hint=True, refine=64),
         heads=LatentHeadsConfig(in_channels=channels),
         lora=LoRAConfig(rank=32, alpha=32.0),
         segment=segment,

@@ -19,6 +19,8 @@ from mirage_jax.models.dit import DiTConfig, patchify
 
 EVERY = 2  # one side block for DiT blocks 0, 2, 4, ..
 
+REFINE_BLOCKS = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class SideBranchConfig:
@@ -28,10 +30,13 @@ class SideBranchConfig:
       control_channels: channels `Cc` of the control latents.
       output_hint: also a linear map (zero at the start) from the raw control patches to the output of the
         target frames, by which a small model can pass a readout through. Wan has none.
+      refine: width of the convolutions that bring the readout into place first (see `Refine`), whose channels are
+        then the first ones of the control; 0 for none, as in Wan.
     """
 
     control_channels: int
     output_hint: bool = False
+    refine: int = 0
 
 
 def hinted_blocks(config: DiTConfig) -> range:
@@ -56,6 +61,36 @@ class SideBlock(nn.Module):
         return control, layers.dense(self.dit.dim, dtype, "hint", kernel_init=zeros)(control)
 
 
+class Refine(nn.Module):
+    """Brings the tokens of a readout to where, how large and how moving they should be, frame by frame.
+
+    A token that was read stands for a cell of its own view. How that cell lies over the one that shows it is known
+    (control channels `offset`, `scale`, `motion`), and neighbours hold what is missing: residual convolutions at the
+    resolution of the latent grid, where the transformer sees patches. At the start they change nothing.
+    """
+
+    width: int
+    channels: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, control: jax.Array) -> jax.Array:
+        """`[F, h, w, Cc]` to itself, with its first `channels` changed."""
+
+        def conv(features: int, name: str, **options: Any) -> nn.Conv:
+            return nn.Conv(features, (3, 3), dtype=self.dtype, name=name, **options)
+
+        zeros = nn.initializers.zeros
+        x = conv(self.width, "conv_in")(control)
+        for index in range(REFINE_BLOCKS):
+            y = nn.silu(nn.LayerNorm(dtype=jnp.float32, name=f"norm_{index}")(x))
+            y = nn.silu(conv(self.width, f"conv_{index}a")(y))
+            x = x + conv(self.width, f"conv_{index}b", kernel_init=zeros)(y)
+        x = nn.silu(nn.LayerNorm(dtype=jnp.float32, name="norm_out")(x))
+        change = conv(self.channels, "conv_out", kernel_init=zeros)(x).astype(control.dtype)
+        return jnp.asarray(control).at[..., : self.channels].add(change)
+
+
 class SideBranch(nn.Module):
     """Control latents to hints."""
 
@@ -65,6 +100,8 @@ class SideBranch(nn.Module):
     def setup(self):
         """Declares the parts; their names are the parameter paths."""
         dtype = jnp.dtype(self.dit.dtype)
+        if self.config.refine:
+            self.refine = Refine(self.config.refine, self.dit.in_channels, dtype)
         self.patch_embedding = layers.dense(self.dit.dim, dtype)
         self.blocks = [SideBlock(self.dit, first=index == 0) for index in hinted_blocks(self.dit)]
         if self.config.output_hint:
@@ -93,6 +130,8 @@ class SideBranch(nn.Module):
         Returns:
           `[F, n, dim]` by DiT block index, and `[F, n, rows * columns * C]` to add to the output (or None).
         """
+        if self.config.refine:
+            control = self.refine(control)
         patches = patchify(control, self.dit.patch)
         stream = partition.constrain(self.patch_embedding(patches), "tokens")
         hints = {}

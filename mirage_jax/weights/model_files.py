@@ -1,12 +1,14 @@
 """A model on disk: a folder with `model.json` (every number) and Orbax trees with the parameters.
 
 `save` writes all parts as one tree, `params/`; a converted part is a tree of its own, `params.NAME/`. `load` reads
-both, and of each tree only the parts that are asked for.
+both, and of each tree only the parts that are asked for. A model can come with a side branch and LoRA that read an RGB
+memory: a model folder `rgb/` inside it, with those parts only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -113,6 +115,30 @@ def load(
     for folder in shapes:
         params |= restore(folder, {part: target[part] for part in wanted if where[part] == folder})
     return config, {part: params[part] for part in wanted}
+
+
+def side_folder(path: str | pathlib.Path, memory: str) -> pathlib.Path:
+    """The folder that side branch and LoRA for a kind of memory come from: the model's `rgb/`, or the model itself."""
+    path = pathlib.Path(path)
+    own = path / memory
+    return own if memory == "rgb" and (own / "model.json").is_file() else path
+
+
+def load_for(path: str | pathlib.Path, memory: str, parts: Sequence[str] | None = None) -> tuple[ModelConfig, Any]:
+    """As `load` with the side branch and LoRA for a kind of memory, and their config.
+
+    Raises:
+      UserError: as `load`, or if the two folders are not of one model.
+    """
+    model, params = load(path, parts)
+    folder = side_folder(path, memory)
+    if folder == pathlib.Path(path):
+        return model, params
+    other, side = load(folder, [part for part in parts_of(folder) if part in params])
+    same = dataclasses.replace(other, side=model.side, lora=model.lora, segment=model.segment)
+    if mismatch := model_config.first_mismatch(same, model):
+        raise UserError(f"{folder}: not for the model in {path}: {mismatch}")
+    return other, params | side
 
 
 def parts_of(path: str | pathlib.Path) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.evaluation import ablations, compare
 from mirage_jax.memory import resample
 from mirage_jax.models import vae
+from mirage_jax.models.config import CONTROLS
 from mirage_jax.models.side_branch import SideBranch
 
 sys.path.append(str(Path(__file__).parents[1] / "world"))
@@ -94,19 +95,23 @@ def test_a_restarted_decoder_changes_frames_and_no_memory(model, params, clip):
     np.testing.assert_allclose(compare.to_frames(alone).astype(int), np.asarray(again.frames).astype(int), atol=1)
 
 
-def test_a_silent_channel_is_a_channel_of_zeros(model, params):
+@pytest.mark.parametrize("channel", ["offset", "scale", "motion"])
+def test_a_silent_channel_is_a_channel_of_zeros(model, params, channel):
     patched = dataclasses.replace(model, dit=dataclasses.replace(model.dit, patch=(1, 2, 2)))
     module = SideBranch(patched.dit, patched.side)
     random = np.random.default_rng(0)
     control = random.normal(size=(2, 4, 4, patched.side.control_channels)).astype(np.float32)
     silent = control.copy()
-    silent[..., -2:] = 0  # `offset` is the last part, of two channels
+    parts = model.segment.control
+    sizes = [CONTROLS[part] or model.vae.latent_channels for part in parts]
+    first = sum(sizes[: parts.index(channel)])
+    silent[..., first : first + CONTROLS[channel]] = 0
     tokens = jnp.zeros((2, 4, patched.dit.dim))
     angles = (jnp.ones((8, 4)), jnp.zeros((8, 4)))
     others = (tokens, jnp.zeros((2, 6, patched.dit.dim)), angles, None, None)
     side = module.init(jax.random.key(0), control, *others)["params"]
     side = jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape).astype(np.float32), side)
-    _, changed = TABLE["no_offset"].changed(patched, {**params, "side": side})
+    _, changed = TABLE[f"no_{channel}"].changed(patched, {**params, "side": side})
     assert changed["dit"] is params["dit"]
     apply = jax.jit(lambda weights, control: module.apply({"params": weights}, control, *others))
     expected, full = apply(side, silent), apply(side, control)
@@ -120,7 +125,10 @@ def test_configs_differ_in_what_is_named_only(model, params, clip):
     assert TABLE["nearest"].changed(paper, params) == (paper, params), "the very program of `latent`"
     reencoded, _ = TABLE["reencode"].changed(model, params)
     assert reencoded.segment == dataclasses.replace(model.segment, overlap="reencode")
-    for name in TABLE.keys() - {"nearest", "reencode", "no_offset"}:
+    assert TABLE["clip_token"].changed(model, params)[0].segment.first_token == "clip"
+    silenced = {name for name in TABLE if TABLE[name].without}
+    assert silenced == {"no_offset", "no_scale", "no_motion"}
+    for name in TABLE.keys() - {"nearest", "reencode", "clip_token"} - silenced:
         assert TABLE[name].changed(model, params) == (model, params)
     for name in TABLE.keys() - {"true_depth", "noised_depth", "one_frame"}:
         assert TABLE[name].generated(model, clip, 1, 0) is None

@@ -10,10 +10,10 @@ import pytest
 
 from mirage_jax.models.dit import WAN22_TI2V_5B, DiTConfig
 from mirage_jax.models.generator import Generator
-from mirage_jax.models.side_branch import SideBranchConfig, side_params_from_dit
+from mirage_jax.models.side_branch import Refine, SideBranchConfig, side_params_from_dit
 
 DIT = DiTConfig(dim=24, ffn_dim=32, heads=2, layers=1, in_channels=4, freq_dim=16)
-SIDE = SideBranchConfig(control_channels=5, output_hint=True)
+SIDE = SideBranchConfig(control_channels=5, output_hint=True, refine=8)
 SMALL = Generator(DIT, SIDE)
 DEEP = Generator(dataclasses.replace(DIT, layers=3), SIDE)
 TARGET, PRECEDING, REFERENCE, GRID = 3, 2, 2, (4, 6)
@@ -87,6 +87,18 @@ def test_side_parameters_are_copies_of_every_second_block():
             np.testing.assert_array_equal, copied[f"blocks_{ours}"]["block"], params["dit"][f"blocks_{theirs}"]
         )
     assert not np.asarray(copied["blocks_1"]["hint"]["kernel"]).any()
+
+
+def test_refining_changes_the_readout_alone_frame_by_frame_and_sees_all_channels():
+    module, control = Refine(8, 4, jnp.float32), segment()["control"]
+    fresh = module.init(jax.random.key(0), control)
+    np.testing.assert_array_equal(module.apply(fresh, control), control)
+    params = randomised(fresh)
+    refined = module.apply(params, control)
+    np.testing.assert_array_equal(refined[..., 4:], control[..., 4:])
+    assert (np.abs(refined - control)[..., :4].max((1, 2, 3)) > 0.01).all()
+    other = module.apply(params, control.at[1, ..., 4].add(1.0))
+    assert [bool((a != b).any()) for a, b in zip(refined, other, strict=True)] == [False, True, False, False, False]
 
 
 def test_output_hint_passes_the_control_of_target_cells_through():

@@ -153,7 +153,7 @@ def test_a_data_set_without_the_first_frames_code_as_video_is_refused(tmp_path, 
     from mirage_jax.data import latents
 
     config, _ = _generator_config(tiny_world.model(), tmp_path)
-    next(stages.make(config).batches())
+    next(iter(stages.make(config).batches()))
     monkeypatch.setattr(latents.Source, "__getitem__", lambda self, index: {"latents": None})
     with pytest.raises(UserError, match="coded by an older version, without the first frames' codes as video"):
         stages.make(config).batches()

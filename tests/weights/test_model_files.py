@@ -1,7 +1,9 @@
 """Model folders: what was saved comes back; damaged and misfitting ones are refused by name."""
 
 import dataclasses
+import pathlib
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -11,6 +13,9 @@ from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import parameters
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
+import tiny_world
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +96,24 @@ def test_full_size_model_is_only_a_config():
     shapes = jax.eval_shape(lambda key: parameters.init(key, wan), jax.random.key(0))
     counts = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in shapes.items()}
     assert counts["dit"] == 4_999_787_712 and counts["vae"] == 704_688_668
+
+
+def test_a_side_branch_for_an_rgb_memory_lies_inside_the_model(tmp_path):
+    model = tiny_world.model()
+    params = tiny_world.random_parameters(model)
+    weights.save(tmp_path / "model", model, params)
+    path = tmp_path / "model"
+    assert weights.side_folder(path, "rgb") == path
+    other = {part: jax.tree.map(lambda x: x + 1, params[part]) for part in ("side", "lora")}
+    weights.save(path / "rgb", model, other)
+
+    parts = ["vae", "dit", "side", "lora"]
+    for memory in ("latent", "none"):
+        jax.tree.map(np.testing.assert_array_equal, weights.load_for(path, memory, parts), weights.load(path, parts))
+    _, rgb = weights.load_for(path, "rgb", parts)
+    jax.tree.map(np.testing.assert_array_equal, rgb, {part: params[part] for part in parts} | other)
+    assert set(weights.load_for(path, "rgb", ["vae"])[1]) == {"vae"}
+
+    weights.save(path / "rgb", dataclasses.replace(model, height=64), other)
+    with pytest.raises(UserError, match=r"rgb: not for the model in .*: height is 64, expected 32"):
+        weights.load_for(path, "rgb", parts)
