@@ -62,6 +62,9 @@ def prepared(
     """
     model, own = config.model, weights.side_folder(folder, config.memory)
     there = weights.parts_of(own)
+    sides = [weights.read_config(path) for path in (own, folder)]
+    if any(getattr(sides[0], part) != getattr(sides[1], part) for part in ("side", "lora", "segment")):
+        raise UserError(f"{own}: its side branch has other sizes than that of {folder}; give it as --checkpoint")
     parts = ["vae", "dit"]
     parts += ["heads"] if model.heads is not None else []
     parts += ["depth"] if config.depth_from == "pixels" else []
