@@ -135,7 +135,8 @@ def footprint(
 
     def step_choose(best: tuple[jax.Array, jax.Array], seen: _Seen) -> tuple[jax.Array, jax.Array]:
         scale = jnp.maximum(*seen.extent)
-        rescaled = product(scale + 1.0 / scale - 2.0, scale_weight)
+        # As s + 1 / s - 2, but without its rounding, which would decide between points that fit equally well.
+        rescaled = product(product(scale - 1.0, scale - 1.0) / scale, scale_weight)
 
         def choose(i: jax.Array, best: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             cell, distance = _covered(camera, seen, i, max_footprint)

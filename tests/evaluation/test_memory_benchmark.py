@@ -19,6 +19,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(memory_quality, "GRIDS", ((8, 8),))
     monkeypatch.setattr(memory_quality, "PIXELS", {(8, 8): (32, 32)})
     monkeypatch.setattr(memory_quality, "TOLERANCES", (2.0,))
+    monkeypatch.setattr(memory_quality, "SCALE_WEIGHTS", (0.0,))
     monkeypatch.setattr(memory_quality, "_TRIALS", 3)
 
 
@@ -51,7 +52,8 @@ def test_suite_memory_writes_its_record_and_table(tiny, tmp_path, capsys):
 def test_suite_memory_quality_finds_fewer_holes_with_footprints(tiny):
     record = memory_quality.measure()
     holes = {(row["sources"], row["read"]): row["holes"]["mean"] for row in record["reads"]}
-    assert set(holes) == {(n, r) for n in (1, 5) for r in ("nearest cell", "footprint, tolerance 2")}
+    reads = ("nearest cell", "footprint, tolerance 2", "footprint, scale weight 0")
+    assert set(holes) == {(n, r) for n in (1, 5) for r in reads}
     for sources in (1, 5):
         assert holes[sources, "footprint, tolerance 2"] < holes[sources, "nearest cell"] - 0.1
     errors = {row["filter"]: row["mean"]["mean"] for row in record["resampling"]}

@@ -111,7 +111,7 @@ def read(memory, view, max_footprint):
                 covers = abs(du) <= F(0.5) * extent[0] and abs(dv) <= F(0.5) * extent[1]
                 if covers or (down == 0 and right == 0):
                     s = max(extent)
-                    misfit = du * du + dv * dv + (s + F(1) / s - F(2)) * F(SCALE_WEIGHT)
+                    misfit = du * du + dv * dv + (s - F(1)) * (s - F(1)) / s * F(SCALE_WEIGHT)
                     candidates.setdefault((row, column), []).append((level, misfit, number))
     features = np.zeros((*grid, memory.points[0].feature.size if memory.points else 1), F)
     visible, depth = np.zeros(grid, bool), np.zeros(grid, F)

@@ -107,7 +107,7 @@ def _generator_config(model, tmp_path, **changes):
     from mirage_jax.data import latents
 
     path = tmp_path / "whole"
-    weights.save(path, model, jax.jit(lambda: parameters.init(jax.random.key(3), model))())
+    weights.save(path, model, tiny_world.random_parameters(model))
     rows, columns, channels = model.height // 8, model.width // 8, model.vae.latent_channels
     sample = {
         "latents": np.zeros((6, rows, columns, channels), np.float16),
