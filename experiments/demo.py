@@ -32,23 +32,25 @@ def main(_) -> None:
     cli.keep_compiled_programs()
     folder = _CHECKPOINT.value or weights.DEFAULT
     parts = [part for part in weights.parts_of(folder) if part != "text"]
-    model = weights.read_config(folder)
+    model, params = weights.load(folder, parts)
+    sides = [part for part in parts if part in ("side", "lora")]
+    rgb_model, rgb_sides = weights.load(folder, sides, memory="rgb")
+    params, rgb_sides = jax.device_put((params, rgb_sides), jax.devices()[0])
     clip = clip_files.load_demo()
     cameras = compare.camera_of(clip)
     frames = len(clip) - 1
     path = jax.tree.map(lambda x: x[1:].reshape(-1, model.segment_frames, *x.shape[1:]), cameras)
-    seconds = {"start": time.time() - started}
+    seconds = {"load": time.time() - started}
 
     videos = {"truth": clip.frames}
     for memory in ("latent", "rgb", "none"):
         print(f"{NAMES[memory]}: {frames} frames in {len(path)} segments", flush=True)
         before = time.time()
-        mine, params = weights.load_for(folder, memory, parts)
-        params = jax.device_put(params, jax.devices()[0])
+        mine, held = (rgb_model, params | rgb_sides) if memory == "rgb" else (model, params)
         capacity = world.full_capacity(mine, memory, len(path))
         config = world.WorldConfig(model=mine, memory=memory, capacity=capacity)
-        state = world.init(config, params, clip.frames[0], None, cameras[0], jax.random.key(_SEED.value))
-        state, output = jax.block_until_ready(world.rollout(config, params, state, path))
+        state = world.init(config, held, clip.frames[0], None, cameras[0], jax.random.key(_SEED.value))
+        state, output = jax.block_until_ready(world.rollout(config, held, state, path))
         made = np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:])
         videos[memory] = np.concatenate([clip.frames[:1], made])
         seconds[memory] = time.time() - before

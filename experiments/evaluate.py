@@ -158,7 +158,7 @@ def _models(methods: list[str]) -> suite.Models:
 
 
 def _load(folder: str | pathlib.Path, memory: str = "latent") -> tuple[Any, Any]:
-    return weights.load_for(folder, memory, [part for part in weights.parts_of(folder) if part != "text"])
+    return weights.load(folder, [part for part in weights.parts_of(folder) if part != "text"], memory=memory)
 
 
 def _score_all(out: pathlib.Path, methods: list[str]) -> None:

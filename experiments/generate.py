@@ -69,7 +69,7 @@ def main(_) -> None:
     if (_IMAGE.value is None) == (_LOAD_WORLD.value is None):
         raise UserError("give either --image, to start a world, or --load_world, to go on in one")
     folder = _CHECKPOINT.value or weights.DEFAULT
-    model = weights.read_config(folder)
+    model = weights.read_config(folder, _MEMORY.value)
     mesh = loading.parse_mesh(_MESH.value)
     stride = model.vae.stride_time
     if _FRAMES.value is not None and (_FRAMES.value <= stride or _FRAMES.value % stride != 1):

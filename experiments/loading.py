@@ -62,9 +62,6 @@ def prepared(
     """
     model, own = config.model, weights.side_folder(folder, config.memory)
     there = weights.parts_of(own)
-    sides = [weights.read_config(path) for path in (own, folder)]
-    if any(getattr(sides[0], part) != getattr(sides[1], part) for part in ("side", "lora", "segment")):
-        raise UserError(f"{own}: its side branch has other sizes than that of {folder}; give it as --checkpoint")
     parts = ["vae", "dit"]
     parts += ["heads"] if model.heads is not None else []
     parts += ["depth"] if config.depth_from == "pixels" else []
@@ -77,14 +74,9 @@ def prepared(
     kind = kind or model.dit.dtype
 
     def read(names: Sequence[str], dtype: str | None) -> Any:
-        mine = [name for name in names if name in ("side", "lora")] if own != pathlib.Path(folder) else []
-        rest = [name for name in names if name not in mine]
-        return (read_from(folder, rest, dtype) if rest else {}) | (read_from(own, mine, dtype) if mine else {})
-
-    def read_from(folder: str | pathlib.Path, names: Sequence[str], dtype: str | None) -> Any:
         rules = partition.rules_for(*(name for name in names if name in partition.WAN_RULES))
         split = None if mesh is None else lambda tree: partition.tree_shardings(rules, tree, mesh)
-        return weights.load(folder, names, dtype, shardings=split)[1]
+        return weights.load(folder, names, dtype, shardings=split, memory=config.memory)[1]
 
     large = [part for part in parts if part in quantize.PARTS]
     params = read([part for part in parts if part not in large], None)

@@ -89,7 +89,7 @@ def main(_) -> None:
     out = cli.prepare_output(_OUT.value)
     cli.keep_compiled_programs()
     folder = _CHECKPOINT.value or weights.DEFAULT
-    model, mesh = weights.read_config(folder), loading.parse_mesh(_MESH.value)
+    model, mesh = weights.read_config(folder, _MEMORY.value), loading.parse_mesh(_MESH.value)
     scored = _scored_size(model)
     _check_text_flags(model)
     config = _world_config(model, max((len(s.moves) for s in chosen if s.fault is None), default=1))

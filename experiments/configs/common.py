@@ -20,6 +20,7 @@ def base(stage: str) -> ml_collections.ConfigDict:
     config.workers = 0
     config.bad_samples = 100  # so many that cannot be read are skipped (named, counted) before a run gives up
     config.memory = "latent"  # what the side branch learns to read; "rgb" needs data that was coded with --pixels
+    config.fresh = ()  # parts that are not taken over from init_from: ("side", "lora") of a model that has them already
     config.text_embeddings = ""  # of all captions and the empty prompt (experiments.encode_text), for a model with text
     config.text_dropout = 0.0  # how often the empty prompt stands for a caption
 

@@ -9,7 +9,6 @@ def get_config():
     config.init_from = "runs/backbone/model"
     config.data = "data/latents"
     config.trainable = ("side", "lora")
-    config.fresh = ()  # parts of init_from to begin anew: ("side", "lora") of a model that has them already
     config.batch_size = 4
     config.augmentation = common.augmentation()
 

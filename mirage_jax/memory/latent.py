@@ -185,7 +185,7 @@ def write(
         "segment": jnp.broadcast_to(memory.writes, grid),
     }
     if memory.motion is not None:
-        columns["motion"] = moved(points, cameras, previous, near=near)
+        columns["motion"] = moved(points, cell_centres(cameras.height, cameras.width), previous, near=near)
     entered = jnp.sum(enters, dtype=jnp.int32)
     kept = jnp.minimum(entered, memory.capacity - memory.size)
     return memory.replace(
@@ -241,11 +241,11 @@ def read(
     def seen(value: jax.Array) -> jax.Array:
         return jnp.where(visible.reshape(*visible.shape, *(1,) * (value.ndim - visible.ndim)), value, 0)
 
+    uv, depth = project(cameras, points[slot])
     motion = source_motion = None
     if memory.motion is not None:
-        motion = seen(moved(points[slot], cameras, previous, near=near))
+        motion = seen(moved(points[slot], uv, previous, near=near))
         source_motion = seen(memory.motion[slot].astype(jnp.float32))
-    uv, depth = project(cameras, points[slot])
     return Readout(
         features=seen(memory.features[slot]),
         visible=visible,
@@ -258,24 +258,29 @@ def read(
     )
 
 
-def moved(points: chex.Array, cameras: Camera, previous: Camera | None, *, near: float = NEAR) -> jax.Array:
+def homogeneous(cameras: Camera, depth: chex.Array, sky: chex.Array) -> jax.Array:
+    """`[T, h, w, 4]` world positions of cells at `depth`, and directions (`w = 0`) of those that are `sky`."""
+    position = jnp.where(sky[..., None], ray_directions(cameras), lift(cameras, depth))
+    return jnp.concatenate([position, jnp.where(sky, 0.0, 1.0)[..., None]], axis=-1)
+
+
+def moved(points: chex.Array, now: chex.Array, previous: Camera | None, *, near: float = NEAR) -> jax.Array:
     """How far points have moved across a view since the frame before, in cells: flow that cameras and depth imply.
 
     Args:
       points: `[T, h, w, 4]` homogeneous world positions.
-      cameras: `Camera[T]`.
-      previous: `Camera[T]`; None: the cameras stood still.
-      near: near plane; what was in front of it then, or is now, has motion 0.
+      now: `[T, h, w, 2]` where in the view they are (u, v).
+      previous: `Camera[T]` of the frames before; None: the cameras stood still.
+      near: near plane; what was in front of it then has motion 0.
 
     Returns:
       `[T, h, w, 2]` float32 (u, v), within `MOTION_LIMIT`.
     """
     if previous is None:
         return jnp.zeros((*points.shape[:-1], 2))
-    points, cameras, previous = lax.stop_gradient((points, cameras, previous))
-    (now, depth), (then, depth_then) = project(cameras, points), project(previous, points)
-    limit = jnp.where(points[..., 3] == 0, 0.0, near)
-    known = (depth > limit) & (depth_then > limit)
+    points, now, previous = lax.stop_gradient((points, now, previous))
+    then, depth = project(previous, points)
+    known = depth > jnp.where(points[..., 3] == 0, 0.0, near)
     return jnp.where(known[..., None], jnp.clip(now - then, -MOTION_LIMIT, MOTION_LIMIT), 0.0)
 
 
@@ -318,8 +323,7 @@ def _lifted(
     depth, cameras = lax.stop_gradient((depth, cameras))
     solid = keep & ~sky & jnp.isfinite(depth) & (depth > near)
     depth = jnp.where(solid, depth, 1.0)
-    position = jnp.where(sky[..., None], ray_directions(cameras), lift(cameras, depth))
-    points = jnp.concatenate([position, jnp.where(sky, 0.0, 1.0)[..., None]], axis=-1)
+    points = homogeneous(cameras, depth, sky)
 
     ray = tuple(rays(cameras)[..., i] for i in range(3))
     forward = jnp.where(sky, 1.0 / norm3(ray), depth)

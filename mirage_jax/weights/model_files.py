@@ -77,6 +77,7 @@ def load(
     parts: Sequence[str] | None = None,
     dtype: Any = None,
     shardings: Callable[[Any], Any] | None = None,
+    memory: str = "latent",
 ) -> tuple[ModelConfig, Any]:
     """Reads a model folder; without a path, the model that ships with the project.
 
@@ -90,6 +91,7 @@ def load(
       dtype: of the matrices; None is float32.
       shardings: from the tree of `jax.ShapeDtypeStruct`s of what is read to the tree of their shardings, so that each
         tensor goes from disk to where it belongs; None keeps all on the host.
+      memory: what its side branch and LoRA are to read (see `side_folder`).
 
     Returns:
       The config, and the parameters by part.
@@ -98,8 +100,10 @@ def load(
       UserError: if the folder is missing, not a model, damaged, lacks a part, or does not fit its own config.
     """
     path = pathlib.Path(DEFAULT if path is None else path).absolute()
-    config = read_config(path)
+    config = read_config(path, memory)
     folders = _folders(path, config)
+    if (own := side_folder(path, memory)) != path:
+        folders = {part: at for part, at in folders.items() if part not in ("side", "lora")} | _folders(own, config)
     wanted = config_parts(config) if parts is None else tuple(parts)
     for part in wanted:
         _check_there(path, part, folders)
@@ -124,23 +128,6 @@ def side_folder(path: str | pathlib.Path, memory: str) -> pathlib.Path:
     return own if memory == "rgb" and (own / "model.json").is_file() else path
 
 
-def load_for(path: str | pathlib.Path, memory: str, parts: Sequence[str] | None = None) -> tuple[ModelConfig, Any]:
-    """As `load` with the side branch and LoRA for a kind of memory, and their config.
-
-    Raises:
-      UserError: as `load`, or if the two folders are not of one model.
-    """
-    model, params = load(path, parts)
-    folder = side_folder(path, memory)
-    if folder == pathlib.Path(path):
-        return model, params
-    other, side = load(folder, [part for part in parts_of(folder) if part in params])
-    same = dataclasses.replace(other, side=model.side, lora=model.lora, segment=model.segment)
-    if mismatch := model_config.first_mismatch(same, model):
-        raise UserError(f"{folder}: not for the model in {path}: {mismatch}")
-    return other, params | side
-
-
 def parts_of(path: str | pathlib.Path) -> tuple[str, ...]:
     """The parts whose parameters a model folder holds. Raises `UserError` as `load` does."""
     path = pathlib.Path(path).absolute()
@@ -162,13 +149,24 @@ def config_parts(config: ModelConfig) -> tuple[str, ...]:
     return tuple(part for part in ("heads", *_CONVERTERS) if getattr(config, part, None) is not None)
 
 
-def read_config(path: str | pathlib.Path) -> ModelConfig:
-    """The config of a model folder. Raises `UserError` if there is none."""
+def read_config(path: str | pathlib.Path, memory: str = "latent") -> ModelConfig:
+    """The config of a model folder, with the side branch for a kind of memory (see `side_folder`).
+
+    Raises:
+      UserError: if there is none, or the side branch does not belong to the model.
+    """
     path = pathlib.Path(path)
     file = path / "model.json"
     if not file.is_file():
         raise UserError(f"{path}: not a model folder, expected model.json and params/ in it")
-    return model_config.from_json(file.read_text(), str(file))
+    config = model_config.from_json(file.read_text(), str(file))
+    if (own := side_folder(path, memory)) == path:
+        return config
+    other = read_config(own)
+    same = dataclasses.replace(other, side=config.side, lora=config.lora, segment=config.segment)
+    if mismatch := model_config.first_mismatch(same, config):
+        raise UserError(f"{own}: not for the model in {path}: {mismatch}")
+    return other
 
 
 def read_shapes(tree: pathlib.Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.geometry import Camera, lift, ray_directions
+from mirage_jax.geometry import Camera, cell_centres
 from mirage_jax.memory import latent, rgb
 from mirage_jax.memory.latent import LatentMemory, Readout
 from mirage_jax.models import vae
@@ -72,7 +72,9 @@ def read(
     depth = jnp.where(rendered.visible, rendered.depth, jnp.inf)[::time].reshape(-1, *grid)
     seen = visible.mean((2, 4)) >= 0.5
     nearest = depth.min((2, 4))
-    motion = _motion(frame_cameras[::time].resized(*seen.shape[1:]), nearest, near) * seen[..., None]
+    motion = None
+    if "motion" in model.segment.control:
+        motion = _motion(frame_cameras[::time].resized(*seen.shape[1:]), nearest, near) * seen[..., None]
     readout = Readout(
         features=jnp.where(seen[..., None], features, 0.0),
         visible=seen,
@@ -88,6 +90,5 @@ def read(
 def _motion(cells: Camera, depth: jax.Array, near: float) -> jax.Array:
     """How surfaces at `depth` `[T, h, w]`, inf at the sky, have moved since the latent frame before."""
     sky = jnp.isinf(depth)
-    position = jnp.where(sky[..., None], ray_directions(cells), lift(cells, jnp.where(sky, 1.0, depth)))
-    points = jnp.concatenate([position, jnp.where(sky, 0.0, 1.0)[..., None]], axis=-1)
-    return latent.moved(points, cells, shifted(cells), near=near)
+    points = latent.homogeneous(cells, jnp.where(sky, 1.0, depth), sky)
+    return latent.moved(points, cell_centres(cells.height, cells.width), shifted(cells), near=near)

@@ -108,12 +108,15 @@ def test_a_side_branch_for_an_rgb_memory_lies_inside_the_model(tmp_path):
     weights.save(path / "rgb", model, other)
 
     parts = ["vae", "dit", "side", "lora"]
+    own = {part: params[part] for part in parts}
     for memory in ("latent", "none"):
-        jax.tree.map(np.testing.assert_array_equal, weights.load_for(path, memory, parts), weights.load(path, parts))
-    _, rgb = weights.load_for(path, "rgb", parts)
-    jax.tree.map(np.testing.assert_array_equal, rgb, {part: params[part] for part in parts} | other)
-    assert set(weights.load_for(path, "rgb", ["vae"])[1]) == {"vae"}
+        jax.tree.map(np.testing.assert_array_equal, weights.load(path, parts, memory=memory)[1], own)
+    jax.tree.map(np.testing.assert_array_equal, weights.load(path, parts, memory="rgb")[1], own | other)
+    assert set(weights.load(path, ["vae"], memory="rgb")[1]) == {"vae"}
 
+    weights.save(path / "rgb", model, {"side": other["side"]})
+    with pytest.raises(UserError, match="lora"):
+        weights.load(path, parts, memory="rgb")
     weights.save(path / "rgb", dataclasses.replace(model, height=64), other)
     with pytest.raises(UserError, match=r"rgb: not for the model in .*: height is 64, expected 32"):
-        weights.load_for(path, "rgb", parts)
+        weights.load(path, parts, memory="rgb")

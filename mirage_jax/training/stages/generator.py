@@ -40,7 +40,7 @@ def make(config: Any) -> Stage:
         raise UserError(f"--config.trainable={trainable}: expected some of {', '.join(PARTS)}")
     if config.memory not in MEMORIES:
         raise UserError(f"--config.memory={config.memory}: expected one of {', '.join(MEMORIES)}")
-    fresh = tuple(config.get("fresh", ()))
+    fresh = tuple(config.fresh)
     if set(fresh) - set(trainable):
         raise UserError(f"--config.fresh={fresh}: expected some of the parts that are trained: {', '.join(trainable)}")
     left_out = ("text", "depth", *fresh)  # the first two are not run here
