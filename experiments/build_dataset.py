@@ -158,7 +158,7 @@ def _code() -> Iterator[pathlib.Path]:
         first = next(samples)
         total = len(range(shard, len(source), count)) * (2 if _MIRRORED.value else 1)
         shown = tqdm.tqdm(itertools.chain([first], samples), f"shard {shard}", total=total, unit="clip", mininterval=5)
-        pixels = (len(first["pixel_cam2world"]), *first["frames"].shape[1:3]) if _PIXELS.value else None
+        pixels = first["frames"].shape[1:3] if _PIXELS.value else None
         yield latents.write(_OUT.value, _SPLIT.value, first["latents"].shape, shown, shard, count, pixels)
 
 

@@ -1,11 +1,11 @@
 """Clips coded once by a VAE: latents and geometry on the latent grid, for training the parts that follow.
 
-    data/latents/train/part-0000-of-0002/latents/1.2.0/...      ArrayRecord, made by TFDS, one shard
+    data/latents/train/part-0000-of-0002/latents/2.0.0/...      ArrayRecord, made by TFDS, one shard
 
 Shards can be made by different machines, in any order; a split is whole when all are there. `depth` is inf at the sky
-and 0 where unknown; lengths are metres. `still` is the first frame coded as a video in which nothing moves. A data set
-made with pixels also has, for the RGB memory, the frames that the latent frames end at (`frames`, `pixel_depth`,
-`pixel_dynamic`) and the cameras of all frames (`pixel_intrinsics`, `pixel_cam2world`).
+and 0 where unknown; lengths are metres. Cameras are those of all frames of the video, on the latent grid. `stills` are
+the frames that the latent frames end at, each coded as a video in which nothing moves. A data set
+made with pixels also has, for the RGB memory, these frames as they are (`frames`, `pixel_depth`, `pixel_dynamic`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from mirage_jax.data.sharing import Parts
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.errors import UserError
 
-_VERSION = tfds.core.Version("1.2.0")
-CELLS = ("latents", "still", "depth", "dynamic", "intrinsics", "cam2world", "text")
+_VERSION = tfds.core.Version("2.0.0")
+CELLS = ("latents", "stills", "depth", "dynamic", "intrinsics", "cam2world", "text")
 """What a sample has on the latent grid."""
 _TEXTS = ("source", "caption", tolerance.SKIPPED)
 
@@ -49,9 +49,9 @@ class Latents(tfds.core.GeneratorBasedBuilder):
         split: str,
         shape: tuple[int, int, int, int],
         samples: Iterable,
-        pixels: tuple[int, int, int] | None = None,
+        pixels: tuple[int, int] | None = None,
     ):
-        """Args: where to write, the split's name, `(t, h, w, C)`, the samples as dicts of arrays, `(T, H, W)`."""
+        """Args: where to write, the split's name, `(t, h, w, C)`, the samples as dicts of arrays, `(H, W)`."""
         self._split, self._shape, self._samples, self._pixels = split, shape, samples, pixels
         super().__init__(data_dir=data_dir, file_format="array_record")
 
@@ -67,11 +67,11 @@ class Latents(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "latents": packed(self._shape, np.float16),
-                    "still": packed(self._shape[1:], np.float16),
+                    "stills": packed(self._shape, np.float16),
                     "depth": packed((frames, height, width), np.float16),
                     "dynamic": packed((frames, height, width), np.uint8),
-                    "intrinsics": tfds.features.Tensor(shape=(frames, 3, 3), dtype=np.float32),
-                    "cam2world": tfds.features.Tensor(shape=(frames, 4, 4), dtype=np.float32),
+                    "intrinsics": tfds.features.Tensor(shape=(None, 3, 3), dtype=np.float32),
+                    "cam2world": tfds.features.Tensor(shape=(None, 4, 4), dtype=np.float32),
                     "caption": tfds.features.Text(),
                     "source": tfds.features.Text(),
                     **(self._pixel_features(packed) if self._pixels else {}),
@@ -81,13 +81,11 @@ class Latents(tfds.core.GeneratorBasedBuilder):
 
     def _pixel_features(self, packed: Callable[[tuple[int, ...], Any], Any]) -> dict[str, Any]:
         assert self._pixels is not None
-        count, size = self._pixels[0], (self._shape[0], *self._pixels[1:])
+        size = (self._shape[0], *self._pixels)
         return {
             "frames": packed((*size, 3), np.uint8),
             "pixel_depth": packed(size, np.float16),
             "pixel_dynamic": packed(size, np.uint8),
-            "pixel_intrinsics": tfds.features.Tensor(shape=(count, 3, 3), dtype=np.float32),
-            "pixel_cam2world": tfds.features.Tensor(shape=(count, 4, 4), dtype=np.float32),
         }
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterable]:
@@ -111,7 +109,7 @@ def write(
     samples: Iterable[Mapping[str, Any]],
     shard: int = 0,
     shards: int = 1,
-    pixels: tuple[int, int, int] | None = None,
+    pixels: tuple[int, int] | None = None,
 ) -> pathlib.Path:
     """Writes one shard of a split; it appears under its name only when it is whole.
 
@@ -119,10 +117,10 @@ def write(
       out: folder of the data set.
       split: name of the split.
       shape: `(t, h, w, C)` of the latents.
-      samples: dicts with `latents`, `still`, `depth`, `dynamic`, `intrinsics`, `cam2world`, `caption`, `source`,
+      samples: dicts with `latents`, `stills`, `depth`, `dynamic`, `intrinsics`, `cam2world`, `caption`, `source`,
         and with `pixels` those named at the top.
       shard, shards: which one this is, out of how many.
-      pixels: `(T, H, W)` of the clips, for a data set with pixels.
+      pixels: `(H, W)` of the clips, for a data set with pixels.
 
     Raises:
       UserError: if the shard exists, or the split is there with another number of shards.

@@ -20,7 +20,7 @@ from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
 from mirage_jax.memory import resample
 from mirage_jax.models import vae
-from mirage_jax.models.config import CONTROLS, ModelConfig
+from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.dit import patchify
 
 NOISE = 0.1
@@ -123,7 +123,7 @@ def _grid(model: ModelConfig) -> tuple[int, int]:
 
 def _without(model: ModelConfig, side: Any, channel: str) -> Any:
     """Weights of a side branch by which a control channel has no effect."""
-    sizes = [CONTROLS[part] or model.vae.latent_channels for part in model.segment.control]
+    sizes = model.segment.control_widths(model.vae.latent_channels)
     heard = np.repeat([part != channel for part in model.segment.control], sizes)
     _, rows, columns = model.dit.patch
     inputs = patchify(jnp.broadcast_to(heard, (1, rows, columns, len(heard))), model.dit.patch).reshape(-1, 1)
@@ -204,8 +204,8 @@ TABLE: dict[str, Ablation] = {
         segment={"footprint": 1},
     ),
     "clip_token": Ablation(
-        "The first frame is remembered as the token it has in its clip, where the VAE codes it alone.",
-        segment={"first_token": "clip"},
+        "Remembered are the tokens of the video, as in the paper; they also tell how everything moved across the view.",
+        segment={"token": "clip"},
     ),
     "no_offset": Ablation(
         "The generator is not told where in its cell a point projects (control channel `offset` is zero).",
@@ -215,10 +215,10 @@ TABLE: dict[str, Ablation] = {
         "The generator is not told how large a remembered cell looks from here (control channel `scale` is zero).",
         without="scale",
     ),
-    "no_motion": Ablation(
-        "The generator is told neither how a surface moves across this view nor how it moved across the one it was "
-        "remembered from (control channels `motion` are zero).",
-        without="motion",
+    "no_between": Ablation(
+        "The generator is shown the memory at the latent frames alone, not at the video frames between them (control "
+        "channels `between` are zero).",
+        without="between",
     ),
     "no_keep": Ablation("No keep filter: what moves is remembered too.", world={"moving_threshold": 1.0}, moving=True),
     "true_depth": Ablation(

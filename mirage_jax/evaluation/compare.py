@@ -23,12 +23,11 @@ from mirage_jax.data.clip import PosedClip
 from mirage_jax.evaluation import ablations, metrics
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, resample
-from mirage_jax.memory.latent import LatentMemory
+from mirage_jax.memory.latent import LatentMemory, Readout
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import posed
 from mirage_jax.training.posed import PosedLatents
-from mirage_jax.world.control import shifted
 
 METHODS = ("latent", "rgb", "none", "readout", "flat")
 MORE_METHODS = ("oracle", "context")
@@ -134,11 +133,27 @@ def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
     _, output = world.rollout(config, params, state, path, given=given)
     made = {method: np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:]) for method in methods}
     if "readout" in methods:
-        tokens = output.readout.features
-        made["readout"] = to_frames(
-            vae.decode_stream(model.vae, params["vae"], tokens.reshape(-1, *tokens.shape[2:]), decoder)[0]
-        )
+        readout = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output.readout)
+        made["readout"] = shown(model, params, readout, decoder)
     return made
+
+
+def shown(model: ModelConfig, params: Any, readout: Readout, decoder: Any) -> np.ndarray:
+    """What a latent memory shows as pictures, without a generator: uint8 `[n r, H, W, 3]`.
+
+    Tokens of stills are decoded each by itself, those between the latent frames too, if they were read; tokens of video
+    as one.
+
+    Args:
+      model, params: of the VAE.
+      readout: `[n, h, w, ..]`, of the latent frames after those that `decoder` has seen.
+      decoder: the decoder's cache after the frames before.
+    """
+    tokens = readout.features
+    if model.segment.token == "still" and readout.between is not None:
+        every = jnp.concatenate([readout.between.features, tokens[:, None]], axis=1)
+        return to_frames(vae.decode_still(model.vae, params["vae"], every.reshape(-1, *every.shape[2:])))
+    return to_frames(vae.decode_stream(model.vae, params["vae"], tokens, decoder)[0])
 
 
 def to_frames(pixels: Any) -> np.ndarray:
@@ -178,10 +193,10 @@ def coded_truth(model: ModelConfig, params: Any, clip: PosedClip) -> PosedLatent
     grid = clip.frames.shape[1] // stride, clip.frames.shape[2] // stride
     return PosedLatents(
         latents=vae.encode(model.vae, params["vae"], pixels),
-        still=vae.encode_still(model.vae, params["vae"], pixels[:1])[0],
+        stills=vae.encode_still(model.vae, params["vae"], pixels[at]),
         depth=resample.depth_to_grid(clip.depth[at], *grid),
         dynamic=resample.mask_to_grid(clip.dynamic[at], *grid, least=0.25),
-        cameras=camera_of(clip)[at].resized(*grid),
+        frame_cameras=camera_of(clip).resized(*grid),
     )
 
 
@@ -190,9 +205,9 @@ def memory_of(model: ModelConfig, capacity: int, coded: PosedLatents, among: jax
     """The latent memory of those latent frames that the mask `among` `[t]` has."""
     still = ~coded.dynamic & among[:, None, None]
     solid = still & jnp.isfinite(coded.depth) & (coded.depth > 0)
-    memory = latent.create(capacity, model.vae.latent_channels, motion="motion" in model.segment.control)
+    memory = latent.create(capacity, model.vae.latent_channels)
     entering = coded.depth, coded.cameras, solid, still & jnp.isinf(coded.depth)
-    return latent.write(memory, posed.tokens(model, coded), *entering, previous=shifted(coded.cameras))
+    return latent.write(memory, posed.tokens(model, coded), *entering)
 
 
 def returned(clip: PosedClip, model: ModelConfig, *, since: int) -> np.ndarray:

@@ -117,18 +117,8 @@ def staged(
     decoded, _ = add("decode", stages.decode, params, state, latents)
     shown = jnp.asarray(decoded[time - 1 :: time])
     seen = add("depth", stages.see, params, latents, cells, shown, None, recalled.readout)
-    add(
-        "write",
-        stages.write,
-        state.memory,
-        seen,
-        latents,
-        shown,
-        cells,
-        at,
-        recalled.readout,
-        state.context_cameras[-1:],
-    )
+    tokens = add("tokens", stages.tokens, params, latents, shown)
+    add("write", stages.write, state.memory, seen, tokens, shown, cells, at, recalled.readout)
     return calls, given
 
 

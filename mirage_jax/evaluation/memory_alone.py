@@ -20,11 +20,13 @@ from mirage_jax.evaluation import compare, metrics
 from mirage_jax.evaluation.protocols import Scores
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import rgb
-from mirage_jax.memory.latent import NEAR, Readout, read
+from mirage_jax.memory.latent import NEAR, LatentMemory, Readout
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.training import posed
 from mirage_jax.training.posed import PosedLatents
 from mirage_jax.world import pixels
+from mirage_jax.world.control import look_up
 
 AGREEMENT = 0.05
 """Relative difference of depths up to which two views see the same surface."""
@@ -42,9 +44,9 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
     Returns:
       method (`latent`, `rgb`) -> `visible` (share of cells that show something), `avoidable_holes` (share of the cells
       whose surface was written that show nothing), `feature_error` (mean squared difference to the true latents at
-      visible cells, in units of the variance of the true latents), `decode_psnr` and `decode_lpips` of the decoded
-      readout, `decode_psnr_visible` over the pixels of visible cells; and method -> the decoded frames
-      `[T - 1, H, W, 3]`.
+      visible cells, in units of the variance of the true latents; tokens of stills to those of the true frames),
+      `decode_psnr` and `decode_lpips` of the decoded readout, `decode_psnr_visible` over the pixels of visible cells;
+      and method -> the decoded frames `[T - 1, H, W, 3]`.
     """
     layout, time = model.segment, model.vae.stride_time
     coded = compare.coded_truth(model, params, clip)
@@ -57,12 +59,11 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
     for method in ("latent", "rgb"):
         readouts = []
         for begin in range(1, len(coded.latents), layout.latents):
-            at = slice(begin, begin + layout.latents)
             if method == "latent":
                 among = np.arange(len(coded.latents)) < begin
                 capacity = world.full_capacity(model, "latent", (len(coded.latents) - 1) // layout.latents)
                 memory = compare.memory_of(model, capacity, coded, among)
-                readouts.append(read_latent(memory, coded.cameras[at], layout.footprint))
+                readouts.append(read_latent(model, memory, coded.frame_cameras, (begin - 1) * time))
             else:
                 overlap = (begin - 1) * time
                 views = cameras[overlap : overlap + layout.latents * time + 1]
@@ -72,8 +73,13 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
         features, visible = (
             np.concatenate([np.asarray(getattr(one, name)) for one in readouts]) for name in ("features", "visible")
         )
-        frames = compare.to_frames(vae.decode_stream(model.vae, params["vae"], jnp.asarray(features), decoder)[0])
-        values[method] = _scored(frames, features, visible, known, clip, np.asarray(coded.latents)[1:], spread, time)
+        truth = np.asarray(posed.tokens(model, coded) if method == "latent" else coded.latents)[1:]
+        whole = jax.tree.map(lambda *x: jnp.concatenate(x), *readouts)
+        if method == "latent":
+            frames = compare.shown(model, params, whole, decoder)
+        else:
+            frames = compare.to_frames(vae.decode_stream(model.vae, params["vae"], whole.features, decoder)[0])
+        values[method] = _scored(frames, features, visible, known, clip, truth, spread, time)
         shown[method] = frames
     return values, shown
 
@@ -128,10 +134,20 @@ def _seen(camera: Camera, cells: jax.Array, cameras: Camera, depth: jax.Array, m
     return jnp.any(jax.vmap(in_view)(cameras, depth, moving) & among[:, None, None], axis=0)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def read_latent(memory, cameras: Camera, footprint: int) -> Readout:
-    """What cameras on the latent grid see of a latent memory."""
-    return read(memory, cameras, max_footprint=footprint)
+@functools.partial(jax.jit, static_argnums=0)
+def read_latent(model: ModelConfig, memory: LatentMemory, cameras: Camera, overlap: jax.Array) -> Readout:
+    """What a segment is shown of a latent memory, `[n, h, w, ..]`.
+
+    Args:
+      model: of its layout.
+      memory: what is held.
+      cameras: `Camera[T]` of a whole video, on the latent grid.
+      overlap: int `[]`, the frame at which the segment begins.
+    """
+    count = model.segment_frames
+    window = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, overlap, 1 + count), cameras)
+    readout = look_up(memory, model, window[:1], window[1:], window[:0], near=NEAR)
+    return jax.tree.map(lambda x: x[1:], readout)
 
 
 def coloured(model: ModelConfig, clip: PosedClip, cameras: Camera, count: int):

@@ -45,9 +45,8 @@ def measure(model: ModelConfig, params: Any, clip: PosedClip, repeats: int = REP
             "latent": compare.memory_of(model, capacity, coded, among),
             "rgb": memory_alone.coloured(model, clip, cameras, begin),
         }
-        views = coded.cameras[begin - 1 : begin + layout.latents]
         reads = {
-            "latent": lambda m=held["latent"], v=views: memory_alone.read_latent(m, v, layout.footprint),
+            "latent": lambda m=held["latent"], at=overlap: memory_alone.read_latent(model, m, coded.frame_cameras, at),
             "rgb": lambda m=held["rgb"], v=cameras[overlap : overlap + frames + 1]: memory_alone.render(
                 model, params, m, v
             ),

@@ -96,13 +96,14 @@ def abstract_stage(model: ModelConfig) -> Stage:
 def clips(model: ModelConfig, batch: int, mesh: Mesh) -> dict[str, Shape]:
     """A batch of coded clips with embedded text, split over the mesh."""
     grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
+    frames = 1 + model.vae.stride_time * (CLIP_LATENTS - 1)
     shapes = {
         "latents": ((CLIP_LATENTS, *grid, model.vae.latent_channels), jnp.float16),
-        "still": ((*grid, model.vae.latent_channels), jnp.float16),
+        "stills": ((CLIP_LATENTS, *grid, model.vae.latent_channels), jnp.float16),
         "depth": ((CLIP_LATENTS, *grid), jnp.float16),
         "dynamic": ((CLIP_LATENTS, *grid), jnp.uint8),
-        "intrinsics": ((CLIP_LATENTS, 3, 3), jnp.float32),
-        "cam2world": ((CLIP_LATENTS, 4, 4), jnp.float32),
+        "intrinsics": ((frames, 3, 3), jnp.float32),
+        "cam2world": ((frames, 4, 4), jnp.float32),
     }
     if model.dit.text_dim:
         shapes["text"] = ((model.dit.text_tokens, model.dit.text_dim), jnp.float32)

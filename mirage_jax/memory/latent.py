@@ -21,9 +21,6 @@ from mirage_jax.memory import splat
 NEAR = 0.05
 """Near plane in scene units: nothing closer enters a memory or is read from it."""
 
-MOTION_LIMIT = 16.0
-"""Cells, beyond which motion is not told apart."""
-
 
 @struct.dataclass
 class LatentMemory:
@@ -41,8 +38,6 @@ class LatentMemory:
       size: int32 `[]` points held.
       overflow: int32 `[]` points that found no room, over all writes.
       writes: int32 `[]` writes so far.
-      motion: `[N, 2]` float16 how far the point had moved across its own view since the frame before, in cells (u, v):
-        a token of video holds that too. None in a memory that does not keep it.
     """
 
     points: jax.Array  # [N, 4]
@@ -52,7 +47,6 @@ class LatentMemory:
     size: jax.Array  # []
     overflow: jax.Array  # []
     writes: jax.Array  # []
-    motion: jax.Array | None = None  # [N, 2]
 
     @property
     def capacity(self) -> int:
@@ -73,9 +67,8 @@ class Readout:
       scale: `[T, h, w]` float32 cells of this view that one source cell spans (above 1: closer
         than when it was written); 0 where not visible.
       index: `[T, h, w]` int32 slot of the point in the memory, -1 where not visible.
-      motion: `[T, h, w, 2]` float32 how far that point has moved across this view since the frame before, in cells; 0
-        where not visible. None where the memory does not keep motion.
-      source_motion: `[T, h, w, 2]` the same of the view that the token was written from.
+      between: `[T, b, h, w, ..]` readouts at the `b` video frames before each latent frame; None where they were not
+        asked for (see `world.control.look_up`).
     """
 
     features: jax.Array  # [T, h, w, C]
@@ -84,20 +77,16 @@ class Readout:
     offset: jax.Array | None = None  # [T, h, w, 2]
     scale: jax.Array | None = None  # [T, h, w]
     index: jax.Array | None = None  # [T, h, w]
-    motion: jax.Array | None = None  # [T, h, w, 2]
-    source_motion: jax.Array | None = None  # [T, h, w, 2]
+    between: Readout | None = None  # [T, b, h, w, ..]
 
 
-def create(
-    capacity: int, channels: int, dtype: jax.typing.DTypeLike = jnp.float32, *, motion: bool = False
-) -> LatentMemory:
+def create(capacity: int, channels: int, dtype: jax.typing.DTypeLike = jnp.float32) -> LatentMemory:
     """An empty memory.
 
     Args:
       capacity: N, the most points it can ever hold.
       channels: C, channels of a token.
       dtype: of the tokens.
-      motion: whether to keep how points moved across the view that they were written from.
 
     Raises:
       ValueError: if capacity or channels are below 1.
@@ -113,7 +102,6 @@ def create(
         size=zero,
         overflow=zero,
         writes=zero,
-        motion=jnp.zeros((capacity, 2), jnp.float16) if motion else None,
     )
 
 
@@ -130,7 +118,8 @@ def grown(memory: LatentMemory, capacity: int) -> LatentMemory:
     def padded(column: jax.Array) -> jax.Array:
         return jnp.pad(column, [(0, added), *[(0, 0)] * (column.ndim - 1)])
 
-    return memory.replace(**{name: padded(column) for name, column in _columns(memory).items()})
+    columns = {name: padded(getattr(memory, name)) for name in ("points", "features", "cell_size", "segment")}
+    return memory.replace(**columns)
 
 
 def write(
@@ -142,7 +131,6 @@ def write(
     sky: chex.Array | None = None,
     *,
     near: float = NEAR,
-    previous: Camera | None = None,
 ) -> LatentMemory:
     """Appends the cells of T frames (paper eq. 4, 6, 8), in the order frame, row, column.
 
@@ -159,8 +147,6 @@ def write(
       keep: bool `[T, h, w]`, what is to be remembered (static).
       sky: bool `[T, h, w]`, what is infinitely far away; none if not given.
       near: near plane in scene units.
-      previous: `Camera[T]`, for each frame the camera of the frame before, for a memory that keeps motion; the same
-        camera where there is none. None: the cameras stood still.
     """
     grid = (*cameras.shape, cameras.height, cameras.width)
     chex.assert_rank(cameras.cam2world, 3)
@@ -178,32 +164,20 @@ def write(
         new = new.reshape(slot.size, *held.shape[1:]).astype(held.dtype)
         return held.at[slot].set(new, mode="drop", unique_indices=True)
 
-    columns = {
-        "points": points,
-        "features": jnp.asarray(features),
-        "cell_size": cell_size,
-        "segment": jnp.broadcast_to(memory.writes, grid),
-    }
-    if memory.motion is not None:
-        columns["motion"] = moved(points, cell_centres(cameras.height, cameras.width), previous, near=near)
     entered = jnp.sum(enters, dtype=jnp.int32)
     kept = jnp.minimum(entered, memory.capacity - memory.size)
-    return memory.replace(
-        **{name: stored(held, columns[name]) for name, held in _columns(memory).items()},
+    return LatentMemory(
+        points=stored(memory.points, points),
+        features=stored(memory.features, jnp.asarray(features)),
+        cell_size=stored(memory.cell_size, cell_size),
+        segment=stored(memory.segment, jnp.broadcast_to(memory.writes, grid)),
         size=memory.size + kept,
         overflow=memory.overflow + entered - kept,
         writes=memory.writes + 1,
     )
 
 
-def read(
-    memory: LatentMemory,
-    cameras: Camera,
-    *,
-    max_footprint: int = 1,
-    near: float = NEAR,
-    previous: Camera | None = None,
-) -> Readout:
+def read(memory: LatentMemory, cameras: Camera, *, max_footprint: int = 1, near: float = NEAR) -> Readout:
     """What cameras see of the memory (paper eq. 5, 9, 10).
 
     With `max_footprint=1` a point fills the cell it projects into, and in each cell the smallest depth
@@ -217,7 +191,6 @@ def read(
       cameras: `Camera[T]` on the grid to read.
       max_footprint: odd, 1 for the paper's nearest cell.
       near: near plane in scene units.
-      previous: as in `write`.
 
     Raises:
       ValueError: if `max_footprint` is not a positive odd number.
@@ -242,10 +215,6 @@ def read(
         return jnp.where(visible.reshape(*visible.shape, *(1,) * (value.ndim - visible.ndim)), value, 0)
 
     uv, depth = project(cameras, points[slot])
-    motion = source_motion = None
-    if memory.motion is not None:
-        motion = seen(moved(points[slot], uv, previous, near=near))
-        source_motion = seen(memory.motion[slot].astype(jnp.float32))
     return Readout(
         features=seen(memory.features[slot]),
         visible=visible,
@@ -253,35 +222,7 @@ def read(
         offset=seen(uv - cell_centres(cameras.height, cameras.width)),
         scale=seen(jnp.maximum(*splat.extent(cameras, cell_size[slot], depth))),
         index=index,
-        motion=motion,
-        source_motion=source_motion,
     )
-
-
-def homogeneous(cameras: Camera, depth: chex.Array, sky: chex.Array) -> jax.Array:
-    """`[T, h, w, 4]` world positions of cells at `depth`, and directions (`w = 0`) of those that are `sky`."""
-    position = jnp.where(sky[..., None], ray_directions(cameras), lift(cameras, depth))
-    return jnp.concatenate([position, jnp.where(sky, 0.0, 1.0)[..., None]], axis=-1)
-
-
-def moved(points: chex.Array, now: chex.Array, previous: Camera | None, *, near: float = NEAR) -> jax.Array:
-    """How far points have moved across a view since the frame before, in cells: flow that cameras and depth imply.
-
-    Args:
-      points: `[T, h, w, 4]` homogeneous world positions.
-      now: `[T, h, w, 2]` where in the view they are (u, v).
-      previous: `Camera[T]` of the frames before; None: the cameras stood still.
-      near: near plane; what was in front of it then has motion 0.
-
-    Returns:
-      `[T, h, w, 2]` float32 (u, v), within `MOTION_LIMIT`.
-    """
-    if previous is None:
-        return jnp.zeros((*points.shape[:-1], 2))
-    points, now, previous = lax.stop_gradient((points, now, previous))
-    then, depth = project(previous, points)
-    known = depth > jnp.where(points[..., 3] == 0, 0.0, near)
-    return jnp.where(known[..., None], jnp.clip(now - then, -MOTION_LIMIT, MOTION_LIMIT), 0.0)
 
 
 def retire(memory: LatentMemory, gone: chex.Array) -> LatentMemory:
@@ -300,20 +241,15 @@ def retire(memory: LatentMemory, gone: chex.Array) -> LatentMemory:
     def compacted(column: jax.Array) -> jax.Array:
         return jnp.zeros_like(column).at[slot].set(column, mode="drop", unique_indices=True)
 
-    columns = {name: compacted(column) for name, column in _columns(memory).items()}
+    columns = {name: compacted(getattr(memory, name)) for name in ("points", "features", "cell_size", "segment")}
     return memory.replace(**columns, size=jnp.sum(stays, dtype=jnp.int32))
 
 
 def nbytes(memory: LatentMemory) -> dict[str, int]:
     """Bytes of the points `held` and of all slots `allocated`, for reports (on the host)."""
-    allocated = sum(column.size * column.dtype.itemsize for column in _columns(memory).values())
+    arrays = (memory.points, memory.features, memory.cell_size, memory.segment)
+    allocated = sum(array.size * array.dtype.itemsize for array in arrays)
     return {"held": allocated // memory.capacity * int(memory.size), "allocated": allocated}
-
-
-def _columns(memory: LatentMemory) -> dict[str, jax.Array]:
-    """What there is of every point, by name."""
-    columns = {name: getattr(memory, name) for name in ("points", "features", "cell_size", "segment", "motion")}
-    return {name: column for name, column in columns.items() if column is not None}
 
 
 def _lifted(
@@ -323,7 +259,8 @@ def _lifted(
     depth, cameras = lax.stop_gradient((depth, cameras))
     solid = keep & ~sky & jnp.isfinite(depth) & (depth > near)
     depth = jnp.where(solid, depth, 1.0)
-    points = homogeneous(cameras, depth, sky)
+    position = jnp.where(sky[..., None], ray_directions(cameras), lift(cameras, depth))
+    points = jnp.concatenate([position, jnp.where(sky, 0.0, 1.0)[..., None]], axis=-1)
 
     ray = tuple(rays(cameras)[..., i] for i in range(3))
     forward = jnp.where(sky, 1.0 / norm3(ray), depth)

@@ -19,15 +19,28 @@ from mirage_jax.models.side_branch import SideBranchConfig
 from mirage_jax.models.umt5 import UMT5_XXL, UMT5Config
 from mirage_jax.models.vae import WAN22, VAEConfig
 
-CONTROLS = {"readout": None, "ones": None, "visible": 1, "depth": 1, "offset": 2, "scale": 1, "motion": 4}
-"""What control channels may be made of, and how many each takes (None: the latent channels).
+BETWEEN = 3
+"""Video frames from one latent frame to the next, without these two: the temporal stride of all Wan VAEs less one."""
+
+CONTROLS = {
+    "readout": (0, 1),
+    "ones": (0, 1),
+    "visible": (1, 0),
+    "depth": (1, 0),
+    "offset": (2, 0),
+    "scale": (1, 0),
+    "between": (BETWEEN, BETWEEN),
+}
+"""What control channels may be made of, and how many each takes: so many, and so many times the latent channels.
 
 'ones' is the code of an all-ones video, which the public release gives its side branch in place of the visibility mask.
+'between' is what the memory shows at the video frames between the latent frames, and where it shows something: how a
+surface moves within a latent frame, which the one readout at its end cannot tell.
 """
 
 OVERLAPS = ("carry", "reencode")
 
-FIRST_TOKENS = ("clip", "still")
+TOKENS = ("clip", "still")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +72,9 @@ class SegmentConfig:
       overlap: where a segment starts. 'carry': at the last latent of the one before, with the decoder's cache, so that
         no pixel is touched. 'reencode': at the code of its last frame encoded alone, decoded as a new clip, which is
         what the released Wan weights were trained on.
-      first_token: what a latent memory remembers of the first frame of a video. 'still': its code as a video in which
-        nothing moves (`vae.encode_still`), which compares with the tokens of later frames. 'clip': its code in its
-        clip, as in the paper.
+      token: what a latent memory remembers of a latent frame. 'clip': its code in its clip, as in the paper, where it
+        also tells how everything moved across the view that it was seen from. 'still': the frame it ends at, coded as
+        a video in which nothing moves (`vae.encode_still`), which looks much the same from another view.
     """
 
     latents: int = 8
@@ -71,21 +84,24 @@ class SegmentConfig:
     footprint: int = 1
     steps: int = 20
     overlap: str = "carry"
-    first_token: str = "clip"
+    token: str = "clip"
 
     def __post_init__(self):
         if self.overlap not in OVERLAPS:
             raise UserError(f"segment config: overlap must be one of {', '.join(OVERLAPS)}, found {self.overlap!r}")
-        if self.first_token not in FIRST_TOKENS:
-            wanted = ", ".join(FIRST_TOKENS)
-            raise UserError(f"segment config: first_token must be one of {wanted}, found {self.first_token!r}")
+        if self.token not in TOKENS:
+            raise UserError(f"segment config: token must be one of {', '.join(TOKENS)}, found {self.token!r}")
         unknown = set(self.control) - set(CONTROLS)
         if unknown:
             raise UserError(f"segment config: unknown control {sorted(unknown)}, known are {sorted(CONTROLS)}")
 
+    def control_widths(self, latent_channels: int) -> list[int]:
+        """Channels of each part of the control, in order."""
+        return [fixed + times * latent_channels for fixed, times in (CONTROLS[part] for part in self.control)]
+
     def control_channels(self, latent_channels: int) -> int:
         """Channels `Cc` of the control latents."""
-        return sum(CONTROLS[part] or latent_channels for part in self.control)
+        return sum(self.control_widths(latent_channels))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +134,11 @@ class ModelConfig:
             raise UserError(
                 f"model config: a side branch that refines needs 'readout' as its first control, found "
                 f"{', '.join(self.segment.control)}"
+            )
+        if "between" in self.segment.control and self.vae.stride_time != BETWEEN + 1:
+            raise UserError(
+                f"model config: control 'between' is for VAEs that code {BETWEEN + 1} frames at a time, found "
+                f"{self.vae.stride_time}"
             )
 
     @property
@@ -172,10 +193,10 @@ def default() -> ModelConfig:
         latents=4,
         preceding=1,
         reference=1,
-        control=("readout", "visible", "depth", "offset", "scale", "motion"),
+        control=("readout", "visible", "depth", "offset", "scale", "between"),
         footprint=3,
         steps=1,  # on validation clips better than 2 and 4, in PSNR and LPIPS
-        first_token="still",
+        token="still",
     )
     return ModelConfig(
         name="default",

@@ -207,8 +207,9 @@ def encode(config: VAEConfig, params: Any, frames: chex.Array) -> jax.Array:
 def encode_still(config: VAEConfig, params: Any, frames: chex.Array) -> jax.Array:
     """Pictures as tokens of video: each is coded as a clip in which nothing moves, after the clip's first frame.
 
-    A causal VAE codes the first frame of a clip alone, in another language than all that follow: put beside later
-    views of the same surface it is further off than any of them. A spatial memory mixes both, so it wants this code.
+    A token of a video also tells how everything moved in its frames, so two views of the same surface are far apart
+    in it; and a causal VAE codes the first frame of a clip alone, in another language than all that follow. These
+    codes depend on the one picture only, which is what a spatial memory wants.
 
     Args:
       config, params: of the VAE.
@@ -220,8 +221,21 @@ def encode_still(config: VAEConfig, params: Any, frames: chex.Array) -> jax.Arra
     Raises:
       UserError: for an odd size.
     """
-    held = jnp.repeat(frames[:, None], 1 + config.stride_time, axis=1)
-    return jax.lax.map(lambda clip: encode(config, params, clip)[1], held)
+    return jax.lax.map(lambda clip: encode(config, params, clip)[1], held(config, frames))
+
+
+_SETTLED = 3  # latents after which what is decoded of a still video does not change any more
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def decode_still(config: VAEConfig, params: Any, tokens: chex.Array) -> jax.Array:
+    """The pictures of tokens of `encode_still`: `[T, h, w, C]` to `[T, H, W, 3]`, each by itself."""
+    return jax.lax.map(lambda token: decode(config, params, jnp.stack([token] * _SETTLED))[-1], tokens)
+
+
+def held(config: VAEConfig, frames: chex.Array) -> jax.Array:
+    """Each picture as the shortest clip that has a latent after its first: `[T, H, W, 3]` to `[T, 1 + r, H, W, 3]`."""
+    return jnp.repeat(frames[:, None], 1 + config.stride_time, axis=1)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -74,14 +74,12 @@ def code(model: ModelConfig, params: Any, clip: Any) -> dict[str, np.ndarray]:
 
 
 def pixels_of(model: ModelConfig, clip: Any) -> dict[str, np.ndarray]:
-    """The frames that the latent frames end at, at full size, and the cameras of all frames."""
+    """The frames that the latent frames end at, at full size."""
     at = slice(None, None, model.vae.stride_time)
     return {
         "frames": clip.frames[at],
         "pixel_depth": clip.depth[at].astype(np.float16),
         "pixel_dynamic": clip.dynamic[at].astype(np.uint8),
-        "pixel_intrinsics": clip.intrinsics.astype(np.float32),
-        "pixel_cam2world": clip.cam2world.astype(np.float32),
     }
 
 
@@ -90,15 +88,15 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
     height, width = frames.shape[1] // coder.stride_space, frames.shape[2] // coder.stride_space
     at = slice(None, None, coder.stride_time)  # the frame whose camera a latent frame has
     cameras = Camera(
-        intrinsics=jnp.asarray(intrinsics[at]),
-        cam2world=jnp.asarray(cam2world[at]),
+        intrinsics=jnp.asarray(intrinsics),
+        cam2world=jnp.asarray(cam2world),
         height=frames.shape[1],
         width=frames.shape[2],
     ).resized(height, width)
-    latents, still, cells, moving = _on_device(coder, params["vae"], frames, depth[at], dynamic[at])
+    latents, stills, cells, moving = _on_device(coder, params["vae"], frames, depth[at], dynamic[at])
     return {
         "latents": np.asarray(latents, np.float16),
-        "still": np.asarray(still, np.float16),
+        "stills": np.asarray(stills, np.float16),
         "depth": np.asarray(cells, np.float16),
         "dynamic": np.asarray(moving, np.uint8),
         "intrinsics": cameras.intrinsics,
@@ -109,6 +107,7 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
 @functools.partial(jax.jit, static_argnums=0)
 def _on_device(coder, params, frames, depth, dynamic):
     frames = frames.astype(jnp.float32) / 127.5 - 1.0
-    latents, still = vae.encode(coder, params, frames), vae.encode_still(coder, params, frames[:1])[0]
+    latents = vae.encode(coder, params, frames)
+    stills = vae.encode_still(coder, params, frames[:: coder.stride_time])
     height, width = latents.shape[1:3]
-    return latents, still, resample.depth_to_grid(depth, height, width), resample.mask_to_grid(dynamic, height, width)
+    return latents, stills, resample.depth_to_grid(depth, height, width), resample.mask_to_grid(dynamic, height, width)

@@ -20,7 +20,7 @@ from mirage_jax.memory import latent, rgb
 from mirage_jax.memory.latent import NEAR, LatentMemory, Readout
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.world import pixels, reference
-from mirage_jax.world.control import control_latents, previous_of, shifted
+from mirage_jax.world.control import control_latents, look_up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +57,11 @@ class PosedPixels:
     Attributes:
       frames: `[t, H, W, 3]` in [-1, 1], the frames that the latent frames end at.
       depth, dynamic: `[t, H, W]` as in `PosedLatents`.
-      cameras: `Camera[T]` of all frames, `T = r (t - 1) + 1`.
     """
 
     frames: chex.Array
     depth: chex.Array
     dynamic: chex.Array
-    cameras: Camera
 
 
 @struct.dataclass
@@ -74,18 +72,28 @@ class PosedLatents:
       latents: `[t, h, w, C]` normalised.
       depth: `[t, h, w]` metres; inf = sky, 0 = unknown.
       dynamic: bool `[t, h, w]`.
-      cameras: `Camera[t]`.
-      still: `[h, w, C]`, the first frame as a video in which nothing moves (`vae.encode_still`), for a model that
-        remembers that (`SegmentConfig.first_token`).
+      frame_cameras: `Camera[T]` of all frames of the video, `T = r (t - 1) + 1`.
+      stills: `[t, h, w, C]`, the frames that the latent frames end at as videos in which nothing moves
+        (`vae.encode_still`), for a model that remembers those (`SegmentConfig.token`).
       pixels: for an RGB memory; None where the data set has none.
     """
 
     latents: chex.Array
     depth: chex.Array
     dynamic: chex.Array
-    cameras: Camera
-    still: chex.Array | None = None
+    frame_cameras: Camera
+    stills: chex.Array | None = None
     pixels: PosedPixels | None = None
+
+    @property
+    def cameras(self) -> Camera:
+        """`Camera[t]`, of the frames that the latent frames end at."""
+        return self.frame_cameras[:: self.stride_time]
+
+    @property
+    def stride_time(self) -> int:
+        """Video frames per latent frame, `r`."""
+        return (len(self.frame_cameras) - 1) // max(len(self.latents) - 1, 1) or 1
 
 
 @struct.dataclass
@@ -120,22 +128,17 @@ def from_batch(batch: Any) -> PosedLatents:
         latents=batch["latents"].astype(jnp.float32),
         depth=batch["depth"].astype(jnp.float32),
         dynamic=batch["dynamic"].astype(bool),
-        cameras=Camera(intrinsics=batch["intrinsics"], cam2world=batch["cam2world"], height=height, width=width),
-        still=batch["still"].astype(jnp.float32) if "still" in batch else None,
+        frame_cameras=Camera(intrinsics=batch["intrinsics"], cam2world=batch["cam2world"], height=height, width=width),
+        stills=batch["stills"].astype(jnp.float32) if "stills" in batch else None,
         pixels=_pixels_from_batch(batch) if "frames" in batch else None,
     )
 
 
 def _pixels_from_batch(batch: Any) -> PosedPixels:
-    height, width = batch["frames"].shape[-3:-1]
-    cameras = Camera(
-        intrinsics=batch["pixel_intrinsics"], cam2world=batch["pixel_cam2world"], height=height, width=width
-    )
     return PosedPixels(
         frames=batch["frames"].astype(jnp.float32) / 127.5 - 1.0,
         depth=batch["pixel_depth"].astype(jnp.float32),
         dynamic=batch["pixel_dynamic"].astype(bool),
-        cameras=cameras,
     )
 
 
@@ -175,9 +178,9 @@ def example(
     earlier_cameras = clip.cameras[jnp.maximum(before, 0)]
     if vae_params is None:
         memory = remember(keys[0], model, clip, start, augment)
-        cameras = jax.tree.map(lambda *x: jnp.concatenate(x), target_cameras, earlier_cameras)
-        previous = previous_of(target_cameras, earlier_cameras)
-        readout = latent.read(memory, cameras, max_footprint=layout.footprint, previous=previous)
+        readout = look_up(
+            memory, model, target_cameras[:1], _new_cameras(model, clip, start), earlier_cameras, near=NEAR
+        )
     else:
         readout = _rendered(keys[0], model, vae_params, clip, start, augment)
 
@@ -211,11 +214,11 @@ def example(
 
 
 def tokens(model: ModelConfig, clip: PosedLatents) -> jax.Array:
-    """`[t, h, w, C]`, what a latent memory remembers of each frame (`SegmentConfig.first_token`)."""
-    if model.segment.first_token == "clip":
+    """`[t, h, w, C]`, what a latent memory remembers of each frame (`SegmentConfig.token`)."""
+    if model.segment.token == "clip":
         return clip.latents
-    assert clip.still is not None
-    return clip.latents.at[0].set(clip.still)
+    assert clip.stills is not None
+    return clip.stills
 
 
 def remember(
@@ -224,9 +227,9 @@ def remember(
     """A memory of a random subset of the frames `0 .. last`, the last one always among them, with imitated errors."""
     errors = _draw(key, clip, last, augment)
     features = tokens(model, clip) + errors.noise * jax.random.normal(errors.key, clip.latents.shape)
-    memory = latent.create(clip.depth.size, clip.latents.shape[-1], motion="motion" in model.segment.control)
+    memory = latent.create(clip.depth.size, clip.latents.shape[-1])
     entering = _entering(clip.depth, clip.dynamic, errors, clip.cameras)
-    return latent.write(memory, features, *entering, previous=shifted(clip.cameras))
+    return latent.write(memory, features, *entering)
 
 
 def remember_pixels(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, augment: Augmentation) -> LatentMemory:
@@ -242,8 +245,7 @@ def remember_pixels(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, aug
     errors = errors.replace(
         factor=pixels.upsampled(errors.factor, *size), enters=pixels.upsampled(errors.enters, *size)
     )
-    cameras = shown.cameras[:: (len(shown.cameras) - 1) // (len(depth) - 1)]
-    return rgb.write(rgb.create(depth.size), frames, *_entering(depth, dynamic, errors, cameras))
+    return rgb.write(rgb.create(depth.size), frames, *_entering(depth, dynamic, errors, clip.cameras.resized(*size)))
 
 
 @struct.dataclass
@@ -289,9 +291,16 @@ def _rendered(
     """What an RGB memory shows at target and preceding frames, as a world has it: nothing at the preceding ones."""
     layout, time = model.segment, model.vae.stride_time
     memory = remember_pixels(key, clip, start, augment)
-    cameras = jax.tree.map(lambda x: _window(x, time * start, 1 + time * layout.latents), clip.pixels.cameras)
+    cameras = jax.tree.map(lambda x: _window(x, time * start, 1 + time * layout.latents), clip.frame_cameras)
+    cameras = cameras.resized(*clip.pixels.frames.shape[1:3])
     readout, _ = pixels.read(model, {"vae": vae_params}, memory, cameras, layout.footprint, NEAR)
     return jax.tree.map(lambda x: jnp.pad(x, [(0, layout.preceding), *[(0, 0)] * (x.ndim - 1)]), readout)
+
+
+def _new_cameras(model: ModelConfig, clip: PosedLatents, start: chex.Array) -> Camera:
+    """`Camera[n r]` of the frames of the target after its overlap."""
+    time = clip.stride_time
+    return jax.tree.map(lambda x: _window(x, time * start + 1, time * model.segment.latents), clip.frame_cameras)
 
 
 def _window(x: chex.Array, start: chex.Array, size: int) -> jax.Array:

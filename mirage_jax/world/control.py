@@ -9,15 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.geometry import Camera
-from mirage_jax.memory.latent import Readout
+from mirage_jax.memory import latent
+from mirage_jax.memory.latent import LatentMemory, Readout
 from mirage_jax.models import vae, vae_tiling
-from mirage_jax.models.config import ModelConfig
+from mirage_jax.models.config import BETWEEN, ModelConfig
 
 DEPTH_UNIT = 5.0
 """Metres at which the depth channel is one half: `1 / (1 + depth / DEPTH_UNIT)`, 0 at the sky."""
-
-MOTION_UNIT = 4.0
-"""Cells that are one in the motion channels."""
 
 
 def control_latents(parts: tuple[str, ...], readout: Readout, ones: chex.Array | None = None) -> jax.Array:
@@ -29,7 +27,8 @@ def control_latents(parts: tuple[str, ...], readout: Readout, ones: chex.Array |
       ones: `[T, h, w, C]` of `ones_code`, where `parts` has 'ones'.
 
     Returns:
-      `[T, h, w, Cc]`; zero wherever nothing is visible, but for 'ones', which is everywhere.
+      `[T, h, w, Cc]`; zero wherever nothing is visible, but for 'ones', which is everywhere, and 'between', which is
+      zero where nothing is visible at its frames, and for a readout without any.
     """
     visible = readout.visible[..., None].astype(jnp.float32)
     channels = {
@@ -38,31 +37,55 @@ def control_latents(parts: tuple[str, ...], readout: Readout, ones: chex.Array |
         "depth": lambda: 1.0 / (1.0 + jnp.where(visible > 0, readout.depth[..., None], jnp.inf) / DEPTH_UNIT),
         "offset": lambda: readout.offset,
         "scale": lambda: jnp.log2(jnp.where(visible > 0, readout.scale[..., None], 1.0)),
-        "motion": lambda: jnp.concatenate([readout.motion, readout.source_motion], axis=-1) / MOTION_UNIT,
     }
-    return jnp.concatenate([ones if part == "ones" else channels[part]() * visible for part in parts], axis=-1)
+    everywhere = {"ones": lambda: ones, "between": lambda: _between(readout)}
+    return jnp.concatenate(
+        [everywhere[part]() if part in everywhere else channels[part]() * visible for part in parts], axis=-1
+    )
 
 
-def previous_of(target: Camera, preceding: Camera) -> Camera:
-    """For the frames of a readout, target and then preceding, the cameras of the frames before them.
+def look_up(
+    memory: LatentMemory, model: ModelConfig, overlap: Camera, new: Camera, preceding: Camera, *, near: float
+) -> Readout:
+    """What a latent memory shows at the latent frames of target and preceding.
 
     Args:
-      target: `Camera[T]`, which go on from the preceding ones.
-      preceding: `Camera[P]`.
+      memory: what is held.
+      model: of its segment layout, `n` latent frames of `r` video frames and `P` preceding ones.
+      overlap: `Camera[1]` of the latent frame before the new ones, as all cameras here on the latent grid.
+      new: `Camera[n r]` of the new video frames.
+      preceding: `Camera[P]` of the latent frames before the overlap.
+      near: near plane, scene units.
 
     Returns:
-      `Camera[T + P]`; the very first has itself.
+      `[1 + n + P, h, w, ..]`; with control 'between' also what it shows at the video frames between the latent frames
+      (`Readout.between`), of the new ones only.
     """
-    in_order = jax.tree.map(lambda p, t: jnp.concatenate([p, t]), preceding, target)
-    before = shifted(in_order)
-    past = len(preceding)
-    return jax.tree.map(lambda x: jnp.concatenate([x[past:], x[:past]]), before)
+    time, count = model.vae.stride_time, model.segment.latents
+    options = {"max_footprint": model.segment.footprint, "near": near}
+    if "between" not in model.segment.control:
+        return latent.read(memory, _joined(overlap, new[time - 1 :: time], preceding), **options)
+    views = latent.read(memory, _joined(overlap, new, preceding), **options)
+    at = jnp.array([0, *range(time, count * time + 1, time), *range(count * time + 1, len(views.visible))])
+
+    def between(x: jax.Array) -> jax.Array:
+        inside = x[1 : 1 + count * time].reshape(count, time, *x.shape[1:])[:, :-1]
+        return jnp.pad(inside, [(1, len(preceding)), *[(0, 0)] * (inside.ndim - 1)])
+
+    return jax.tree.map(lambda x: x[at], views).replace(between=jax.tree.map(between, views))
 
 
-def shifted(cameras: Camera, first: Camera | None = None) -> Camera:
-    """`Camera[T]`, of each frame the one before; the first has `first`, a `Camera[1]`, or itself."""
-    first = cameras[:1] if first is None else first
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:-1]]), first, cameras)
+def _joined(*cameras: Camera) -> Camera:
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *cameras)
+
+
+def _between(readout: Readout) -> jax.Array:
+    """`[T, h, w, BETWEEN (C + 1)]`: tokens, then where they are."""
+    frames, height, width, channels = readout.features.shape
+    if readout.between is None:
+        return jnp.zeros((frames, height, width, BETWEEN * (channels + 1)))
+    shown = [readout.between.features, readout.between.visible[..., None]]
+    return jnp.concatenate([jnp.moveaxis(x, 1, -2).reshape(frames, height, width, -1) for x in shown], axis=-1)
 
 
 def ones_code(model: ModelConfig, params: Any, tile: int = 0) -> jax.Array:

@@ -11,12 +11,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.geometry import Camera, cell_centres
-from mirage_jax.memory import latent, rgb
+from mirage_jax.geometry import Camera
+from mirage_jax.memory import rgb
 from mirage_jax.memory.latent import LatentMemory, Readout
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.world.control import shifted
 
 
 def upsampled(cells: chex.Array, height: int, width: int) -> jax.Array:
@@ -61,8 +60,7 @@ def read(
 
     Returns:
       The readout on the latent grid at the latent frames, `[1 + F / r, h, w, ..]`: encoded colours; a cell is visible
-      where most of its pixels are, at their nearest depth, at its centre, at scale 1 and with its own motion. And the
-      rendering itself.
+      where most of its pixels are, at their nearest depth, at its centre and at scale 1. And the rendering itself.
     """
     stride, time = model.vae.stride_space, model.vae.stride_time
     rendered = rgb.read(memory, frame_cameras, max_footprint=footprint, near=near)
@@ -72,23 +70,11 @@ def read(
     depth = jnp.where(rendered.visible, rendered.depth, jnp.inf)[::time].reshape(-1, *grid)
     seen = visible.mean((2, 4)) >= 0.5
     nearest = depth.min((2, 4))
-    motion = None
-    if "motion" in model.segment.control:
-        motion = _motion(frame_cameras[::time].resized(*seen.shape[1:]), nearest, near) * seen[..., None]
     readout = Readout(
         features=jnp.where(seen[..., None], features, 0.0),
         visible=seen,
         depth=jnp.where(seen, nearest, 0.0),
         offset=jnp.zeros((*seen.shape, 2)),
         scale=seen.astype(jnp.float32),
-        motion=motion,
-        source_motion=motion,
     )
     return readout, rendered
-
-
-def _motion(cells: Camera, depth: jax.Array, near: float) -> jax.Array:
-    """How surfaces at `depth` `[T, h, w]`, inf at the sky, have moved since the latent frame before."""
-    sky = jnp.isinf(depth)
-    points = latent.homogeneous(cells, jnp.where(sky, 1.0, depth), sky)
-    return latent.moved(points, cell_centres(cells.height, cells.width), shifted(cells), near=near)

@@ -173,8 +173,8 @@ def _segment(
     decoded, decoder = stages.decode(config, params, state, latents)
     shown, at = decoded[time - 1 :: time], cameras[time - 1 :: time]
     seen = stages.see(config, params, latents, cells, shown, given, recalled.readout)
-    overlap = state.context_cameras[-1:]
-    written = stages.write(config, state.memory, seen, latents, shown, cells, at, recalled.readout, overlap)
+    tokens = stages.tokens(config, params, latents, shown)
+    written = stages.write(config, state.memory, seen, tokens, shown, cells, at, recalled.readout)
     memory, scene, aligned = written.memory, written.scene, seen.aligned
 
     past = layout.preceding + 1

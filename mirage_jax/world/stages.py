@@ -18,7 +18,7 @@ from mirage_jax.models.generator import Generator
 from mirage_jax.world import align, dynamic, pixels, reference
 from mirage_jax.world import state as world_state
 from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.control import control_latents, ones_code, previous_of, shifted
+from mirage_jax.world.control import control_latents, look_up, ones_code
 from mirage_jax.world.state import RolloutState, Scene
 
 
@@ -93,8 +93,7 @@ def recall(config: WorldConfig, params: Any, state: RolloutState, cameras: Camer
       cells: `Camera[n]` on the latent grid, of the new latent frames.
     """
     layout, count = config.model.segment, config.model.segment.latents
-    target_cameras = concatenate(state.context_cameras[-1:], cells)
-    readout = read(config, params, state, cameras, concatenate(target_cameras, state.context_cameras[:-1]))
+    readout = read(config, params, state, cameras)
     new = jax.tree.map(lambda x: x[1 : 1 + count], readout)
     references, references_valid = None, None
     if layout.reference and config.memory != "none":  # retrieved by geometry: a kind of memory
@@ -183,50 +182,52 @@ def see(
     return Seen(scene=scene, aligned=aligned, trusted=trusted)
 
 
+def tokens(config: WorldConfig, params: Any, latents: chex.Array, shown: chex.Array) -> jax.Array:
+    """What is remembered of the new latent frames, `[n, h, w, C]`: as the memory holds them, or shows them (RGB)."""
+    return world_state.remembered(config, params, latents, shown) if config.memory == "latent" else latents
+
+
 def write(
     config: WorldConfig,
     memory: LatentMemory,
     seen: Seen,
-    latents: chex.Array,
+    tokens: chex.Array,
     shown: chex.Array,
     cells: Camera,
     at: Camera,
     readout: Readout,
-    overlap: Camera,
 ) -> Written:
     """Adds what is static and valid to the memory.
 
     Args:
-      config, seen, latents, shown, cells, readout: as in `see`.
+      config, shown, cells, readout: as in `see`.
       memory: before the segment.
+      seen: of `see`.
+      tokens: of `tokens`.
       at: `Camera[n]` at pixel resolution, of `shown`.
-      overlap: `Camera[1]` on the latent grid, of the latent frame before the new ones.
     """
     scene, moving = seen.scene, jnp.zeros_like(seen.scene.keep)
     if config.dynamic_filter:
-        moving = scene.keep & dynamic.intruding(latents, scene.depth, readout)
+        moving = scene.keep & dynamic.intruding(tokens, scene.depth, readout)
         sound = jnp.where(seen.trusted[:, None, None], scene.depth, 0.0)
         memory = latent.retire(memory, dynamic.seen_through(memory, sound, cells, near=config.near))
         scene = scene.replace(keep=scene.keep & ~moving)
     remaining = memory.size
     if config.memory == "latent":
-        previous = shifted(cells, overlap)
-        memory = latent.write(
-            memory, latents, scene.depth, cells, scene.keep, scene.sky, near=config.near, previous=previous
-        )
+        memory = latent.write(memory, tokens, scene.depth, cells, scene.keep, scene.sky, near=config.near)
     elif config.memory == "rgb":
         memory = pixels.write(memory, shown, scene.depth, at, scene.keep, scene.sky, config.near)
     return Written(memory=memory, scene=scene, moving=moving, remaining=remaining)
 
 
-def read(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera, cells: Camera) -> Readout:
+def read(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera) -> Readout:
     """The readout at the latent frames of target and preceding, `[T + P, h, w, ..]`."""
     layout = config.model.segment
+    overlap, preceding = state.context_cameras[-1:], state.context_cameras[:-1]
     if config.memory != "rgb":
-        targets = len(cells) - layout.preceding
-        previous = previous_of(cells[:targets], cells[targets:])
-        return latent.read(state.memory, cells, max_footprint=layout.footprint, near=config.near, previous=previous)
-    overlap = state.context_cameras[-1:].resized(cameras.height, cameras.width)
+        new = cameras.resized(*config.grid)
+        return look_up(state.memory, config.model, overlap, new, preceding, near=config.near)
+    overlap = overlap.resized(cameras.height, cameras.width)
     readout, _ = pixels.read(
         config.model, params, state.memory, concatenate(overlap, cameras), layout.footprint, config.near
     )

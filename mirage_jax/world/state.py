@@ -19,7 +19,6 @@ from mirage_jax.models import depth_anything, heads, vae, vae_tiling
 from mirage_jax.world import pixels as world_pixels
 from mirage_jax.world import reference
 from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.control import shifted
 
 FIRST_DEPTH = 5.0
 """Metres of the median depth of a first image that only a relative depth network has seen; the unit of its world."""
@@ -152,15 +151,10 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
         memory = rgb.create(config.capacity)
         memory = world_pixels.write(memory, pixels, dense, shown, scene.keep, sky, config.near)
     else:
-        motion = "motion" in model.segment.control
-        memory = latent.create(config.capacity, model.vae.latent_channels, config.token_dtype, motion=motion)
+        memory = latent.create(config.capacity, model.vae.latent_channels, config.token_dtype)
         if config.memory == "latent":
-            tokens = latents
-            if model.segment.first_token == "still":
-                tokens = latents.at[0].set(vae.encode_still(model.vae, params["vae"], pixels[:1])[0])
-            memory = latent.write(
-                memory, tokens, scene.depth, cells, scene.keep, scene.sky, near=config.near, previous=shifted(cells)
-            )
+            tokens = remembered(config, params, latents, pixels)
+            memory = latent.write(memory, tokens, scene.depth, cells, scene.keep, scene.sky, near=config.near)
 
     past, seen = model.segment.preceding + 1, len(latents)
     recent = jnp.clip(jnp.arange(seen - past, seen), 0)
@@ -178,6 +172,22 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
         key=key,
         segments=jnp.zeros((), jnp.int32),
     )
+
+
+def remembered(config: WorldConfig, params: Any, latents: chex.Array, frames: chex.Array) -> jax.Array:
+    """The tokens by which a latent memory remembers latent frames (`SegmentConfig.token`).
+
+    Args:
+      config, params: of the world.
+      latents: `[T, h, w, C]` normalised.
+      frames: `[T, H, W, 3]` in [-1, 1], the pixel frames that they end at.
+    """
+    model = config.model
+    if model.segment.token == "clip":
+        return latents
+    if not config.vae_tile:
+        return vae.encode_still(model.vae, params["vae"], frames)
+    return vae_tiling.encode_still(model.vae, params["vae"], frames, tile=config.vae_tile)
 
 
 def decode_stream(config: WorldConfig, params: Any, latents: chex.Array, cache: vae.Cache = None):

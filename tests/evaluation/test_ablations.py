@@ -15,7 +15,6 @@ from mirage_jax.errors import UserError
 from mirage_jax.evaluation import ablations, compare
 from mirage_jax.memory import resample
 from mirage_jax.models import vae
-from mirage_jax.models.config import CONTROLS
 from mirage_jax.models.side_branch import SideBranch
 
 sys.path.append(str(Path(__file__).parents[1] / "world"))
@@ -95,7 +94,7 @@ def test_a_restarted_decoder_changes_frames_and_no_memory(model, params, clip):
     np.testing.assert_allclose(compare.to_frames(alone).astype(int), np.asarray(again.frames).astype(int), atol=1)
 
 
-@pytest.mark.parametrize("channel", ["offset", "scale", "motion"])
+@pytest.mark.parametrize("channel", ["offset", "scale", "between"])
 def test_a_silent_channel_is_a_channel_of_zeros(model, params, channel):
     patched = dataclasses.replace(model, dit=dataclasses.replace(model.dit, patch=(1, 2, 2)))
     module = SideBranch(patched.dit, patched.side)
@@ -103,9 +102,9 @@ def test_a_silent_channel_is_a_channel_of_zeros(model, params, channel):
     control = random.normal(size=(2, 4, 4, patched.side.control_channels)).astype(np.float32)
     silent = control.copy()
     parts = model.segment.control
-    sizes = [CONTROLS[part] or model.vae.latent_channels for part in parts]
+    sizes = model.segment.control_widths(model.vae.latent_channels)
     first = sum(sizes[: parts.index(channel)])
-    silent[..., first : first + CONTROLS[channel]] = 0
+    silent[..., first : first + sizes[parts.index(channel)]] = 0
     tokens = jnp.zeros((2, 4, patched.dit.dim))
     angles = (jnp.ones((8, 4)), jnp.zeros((8, 4)))
     others = (tokens, jnp.zeros((2, 6, patched.dit.dim)), angles, None, None)
@@ -125,9 +124,9 @@ def test_configs_differ_in_what_is_named_only(model, params, clip):
     assert TABLE["nearest"].changed(paper, params) == (paper, params), "the very program of `latent`"
     reencoded, _ = TABLE["reencode"].changed(model, params)
     assert reencoded.segment == dataclasses.replace(model.segment, overlap="reencode")
-    assert TABLE["clip_token"].changed(model, params)[0].segment.first_token == "clip"
+    assert TABLE["clip_token"].changed(model, params)[0].segment.token == "clip"
     silenced = {name for name in TABLE if TABLE[name].without}
-    assert silenced == {"no_offset", "no_scale", "no_motion"}
+    assert silenced == {"no_offset", "no_scale", "no_between"}
     for name in TABLE.keys() - {"nearest", "reencode", "clip_token"} - silenced:
         assert TABLE[name].changed(model, params) == (model, params)
     for name in TABLE.keys() - {"true_depth", "noised_depth", "one_frame"}:

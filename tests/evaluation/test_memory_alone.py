@@ -44,8 +44,8 @@ def test_a_view_that_was_never_written_is_no_avoidable_hole(model, params):
 def test_a_cell_whose_surface_was_written_and_shows_nothing_is_one(model, params, monkeypatch):
     read = memory_alone.read_latent
 
-    def blind(memory, cameras, footprint):
-        shown = read(memory, cameras, footprint)
+    def blind(*arguments):
+        shown = read(*arguments)
         return shown.replace(visible=shown.visible.at[:, :, :2].set(False))
 
     monkeypatch.setattr(memory_alone, "read_latent", blind)
@@ -67,6 +67,6 @@ def test_the_oracle_remembers_the_true_frames_before_a_segment_and_no_others(mod
     coded = compare.coded_truth(model, params, clip)
     memory = compare.memory_of(model, 5 * 16, coded, np.arange(5) < 3)
     assert int(memory.size) == 3 * 16
-    remembered = np.stack([coded.still, *coded.latents[1:3]])  # the first frame as video
+    remembered = np.asarray(coded.stills[:3])
     np.testing.assert_array_equal(np.asarray(memory.features[:48]), remembered.reshape(48, -1))
     np.testing.assert_allclose(np.linalg.norm(np.asarray(memory.points[:48, :3]), axis=1), 5, rtol=0.05)

@@ -21,11 +21,11 @@ def make(folder):
     def sample(i):
         return {
             "latents": rng.normal(size=(5, 4, 4, CHANNELS)).astype(np.float16),
-            "still": rng.normal(size=(4, 4, CHANNELS)).astype(np.float16),
+            "stills": rng.normal(size=(5, 4, 4, CHANNELS)).astype(np.float16),
             "depth": rng.uniform(1, 9, (5, 4, 4)).astype(np.float16),
             "dynamic": rng.integers(0, 2, (5, 4, 4), np.uint8),
-            "intrinsics": np.tile(np.array([[3, 0, 2], [0, 3, 2], [0, 0, 1]], np.float32), (5, 1, 1)),
-            "cam2world": np.tile(np.eye(4, dtype=np.float32), (5, 1, 1)),
+            "intrinsics": np.tile(np.array([[3, 0, 2], [0, 3, 2], [0, 0, 1]], np.float32), (17, 1, 1)),
+            "cam2world": np.tile(np.eye(4, dtype=np.float32), (17, 1, 1)),
             "caption": "",
             "source": f"clip {i}",
         }

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from mirage_jax.geometry import Camera, project
+from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 
 HEIGHT, WIDTH, CHANNELS, FRAMES = 5, 7, 3, 2
@@ -251,45 +251,6 @@ def test_of_one_surface_the_view_from_as_far_away_is_read():
             shown = read(memory, aside, max_footprint=3)
             np.testing.assert_array_equal(shown.features[inner], views[distance][0][inner])
             np.testing.assert_allclose(shown.scale[inner], 1.0, rtol=1e-5)
-
-
-def test_motion_is_the_flow_that_cameras_and_depth_imply():
-    """A camera that went 0.5 m to the right of a wall at 2 m writes; one that went 0.2 m down reads."""
-    shape = (1, HEIGHT, WIDTH)
-    rng = np.random.default_rng(0)
-    depth, nothing = np.full(shape, 2, np.float32), np.zeros((1, 3))
-    memory = latent.create(100, CHANNELS, motion=True)
-    before = camera(nothing, [[-0.5, 0, 0]])
-    memory = write(memory, tokens(rng, *shape), depth, still(), everything(shape), previous=before)
-    readout = read(memory, still(), previous=camera(nothing, [[0, -0.2, 0]]))
-    np.testing.assert_allclose(readout.source_motion, np.broadcast_to([-6.3 * 0.5 / 2, 0], (*shape, 2)), atol=2e-3)
-    down = [-0.03 * 0.2 / 2, -6.3 * 0.97 * 0.2 / 2]
-    np.testing.assert_allclose(readout.motion, np.broadcast_to(down, (*shape, 2)), atol=1e-5)
-    stood = read(memory, still())
-    assert not np.asarray(stood.motion).any() and (np.asarray(stood.source_motion) == readout.source_motion).all()
-    away = read(memory, camera([[0, np.pi, 0]], [[0, 0, 0]]), previous=still())
-    assert not np.asarray(away.motion).any() and not np.asarray(away.source_motion).any()
-
-
-def test_motion_is_limited_and_that_of_what_was_behind_the_camera_is_not_made_up():
-    points = np.array([[[[0, 0, 2, 1], [0, 0, 0.2, 1], [0, 0, 1, 0]]]], np.float32)
-    cameras = camera(np.zeros((1, 3)), np.zeros((1, 3)), 1, 3)
-    moves = {
-        "passed": camera(np.zeros((1, 3)), [[0, 0, 1.0]], 1, 3),  # the second point was behind it
-        "leapt": camera(np.zeros((1, 3)), [[9.0, 0, 0]], 1, 3),
-        "turned": camera([[0, 0.1, 0]], np.zeros((1, 3)), 1, 3),
-    }
-    now, _ = project(cameras, points)
-    passed, leapt, turned = (np.asarray(latent.moved(points, now, before))[0, 0] for before in moves.values())
-    assert not passed.any()
-    np.testing.assert_allclose(leapt[:, 0], [latent.MOTION_LIMIT, latent.MOTION_LIMIT, 0], atol=1e-4)
-    np.testing.assert_allclose(turned[:, 0], 6.3 * np.tan(0.1), rtol=1e-3)
-
-
-def test_a_memory_without_motion_reads_none_and_costs_nothing_for_it():
-    plain, moving = latent.create(10, CHANNELS), latent.create(10, CHANNELS, motion=True)
-    assert latent.nbytes(moving)["allocated"] - latent.nbytes(plain)["allocated"] == 10 * 2 * 2
-    assert read(plain, still(), previous=still()).motion is None
 
 
 def test_sky_is_remembered_at_infinity_behind_everything():

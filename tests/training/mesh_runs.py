@@ -26,16 +26,17 @@ def prepare(folder):
     from mirage_jax.models.side_branch import SideBranchConfig
 
     rng = np.random.default_rng(0)
-    pose = np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1))
-    pose[:, 0, 3] = 0.2 * np.arange(FRAMES)
+    count = 4 * FRAMES - 3
+    pose = np.tile(np.eye(4, dtype=np.float32), (count, 1, 1))
+    pose[:, 0, 3] = 0.05 * np.arange(count)
 
     def sample(i):
         return {
             "latents": rng.normal(size=(FRAMES, SIZE, 2 * SIZE, CHANNELS)).astype(np.float16),
-            "still": rng.normal(size=(SIZE, 2 * SIZE, CHANNELS)).astype(np.float16),
+            "stills": rng.normal(size=(FRAMES, SIZE, 2 * SIZE, CHANNELS)).astype(np.float16),
             "depth": rng.uniform(1, 4, (FRAMES, SIZE, 2 * SIZE)).astype(np.float16),
             "dynamic": rng.integers(0, 2, (FRAMES, SIZE, 2 * SIZE), np.uint8),
-            "intrinsics": np.tile(np.array([[4, 0, 4], [0, 4, 2], [0, 0, 1]], np.float32), (FRAMES, 1, 1)),
+            "intrinsics": np.tile(np.array([[4, 0, 4], [0, 4, 2], [0, 0, 1]], np.float32), (count, 1, 1)),
             "cam2world": pose,
             "caption": f"caption {i % 3}",
             "source": f"clip {i}",

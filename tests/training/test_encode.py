@@ -40,8 +40,10 @@ def test_coding_puts_cameras_and_depth_on_the_latent_grid():
     clip = analytic.scene(0, 5, 32, 32, sky=False)
     coded = encode.code(model, params, clip)
     assert coded["latents"].shape == (2, 4, 4, 24)
-    np.testing.assert_allclose(coded["intrinsics"][1, :2], clip.intrinsics[4, :2] / 8, rtol=1e-5)
-    np.testing.assert_allclose(coded["cam2world"], clip.cam2world[::4], atol=1e-6)
+    np.testing.assert_allclose(coded["intrinsics"][:, :2], clip.intrinsics[:, :2] / 8, rtol=1e-5)
+    np.testing.assert_allclose(coded["cam2world"], clip.cam2world, atol=1e-6)
+    stills = vae.encode_still(model.vae, params["vae"], clip.frames[::4].astype(np.float32) / 127.5 - 1.0)
+    np.testing.assert_allclose(coded["stills"], stills, atol=2e-3)
     inner = clip.depth[4, 4:28:8, 4:28:8]
     near = np.abs(coded["depth"][1, :3, :3] / inner - 1) < 0.2
     assert near.mean() > 0.7

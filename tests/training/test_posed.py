@@ -50,21 +50,21 @@ def model():
 
 @pytest.fixture(scope="module")
 def clip():
-    """A wall 4 m away that a camera turns along, 10 degrees a frame."""
+    """A wall 4 m away that a camera turns along, 10 degrees a latent frame."""
     rng = np.random.default_rng(0)
-    poses = np.tile(np.eye(4), (FRAMES, 1, 1))
-    for pose, yaw in zip(poses, np.radians(10.0 * np.arange(FRAMES)), strict=True):
-        pose[0, [0, 2]] = np.cos(yaw), np.sin(yaw)
-        pose[2, [0, 2]] = -np.sin(yaw), np.cos(yaw)
+    yaw = np.radians(2.5 * np.arange(4 * FRAMES - 3))
+    poses = np.tile(np.eye(4, dtype=np.float32), (len(yaw), 1, 1))
+    poses[:, 0, 0], poses[:, 0, 2] = np.cos(yaw), np.sin(yaw)
+    poses[:, 2, 0], poses[:, 2, 2] = -np.sin(yaw), np.cos(yaw)
     matrix = np.array([[3.2, 0, 2], [0, 3.2, 2], [0, 0, 1]])
     return posed.PosedLatents(
         latents=jnp.asarray(rng.normal(size=(FRAMES, SIZE, SIZE, CHANNELS)), jnp.float32),
-        still=jnp.asarray(rng.normal(size=(SIZE, SIZE, CHANNELS)), jnp.float32),
+        stills=jnp.asarray(rng.normal(size=(FRAMES, SIZE, SIZE, CHANNELS)), jnp.float32),
         depth=jnp.full((FRAMES, SIZE, SIZE), 4.0),
         dynamic=jnp.zeros((FRAMES, SIZE, SIZE), bool),
-        cameras=Camera(
-            intrinsics=jnp.tile(jnp.asarray(matrix, jnp.float32), (FRAMES, 1, 1)),
-            cam2world=jnp.asarray(poses, jnp.float32),
+        frame_cameras=Camera(
+            intrinsics=jnp.tile(jnp.asarray(matrix, jnp.float32), (len(yaw), 1, 1)),
+            cam2world=jnp.asarray(poses),
             height=SIZE,
             width=SIZE,
         ),
@@ -88,16 +88,15 @@ def test_target_and_context_are_the_frames_of_the_clip(model, clip):
 def test_the_overlap_frame_reads_back_itself(model, clip):
     example = _example(model, clip)
     assert example.visible[0].all()
-    np.testing.assert_array_equal(example.readout[0], clip.latents[3])
+    np.testing.assert_array_equal(example.readout[0], clip.stills[3])
 
 
-@pytest.mark.parametrize("first_token", model_config.FIRST_TOKENS)
-def test_first_frame_is_remembered_as_the_model_wants_it(model, clip, first_token):
-    changed = dataclasses.replace(model, segment=dataclasses.replace(model.segment, first_token=first_token))
+@pytest.mark.parametrize("token", model_config.TOKENS)
+def test_frames_are_remembered_as_the_model_wants_it(model, clip, token):
+    changed = dataclasses.replace(model, segment=dataclasses.replace(model.segment, token=token))
     memory = posed.remember(jax.random.key(0), changed, clip, jnp.asarray(1), CLEAN)
-    first, second = memory.features[: 2 * SIZE**2].reshape(2, SIZE, SIZE, CHANNELS)
-    np.testing.assert_array_equal(first, clip.still if first_token == "still" else clip.latents[0])
-    np.testing.assert_array_equal(second, clip.latents[1])
+    held = memory.features[: 2 * SIZE**2].reshape(2, SIZE, SIZE, CHANNELS)
+    np.testing.assert_array_equal(held, (clip.stills if token == "still" else clip.latents)[:2])
 
 
 def test_frames_that_are_still_to_come_are_never_seen(model, clip):
@@ -118,7 +117,7 @@ def test_sky_is_remembered_as_directions(model, clip):
     sky = dataclasses.replace(clip, depth=jnp.full_like(clip.depth, jnp.inf))
     example = _example(model, sky)
     assert example.visible[0].all()
-    np.testing.assert_array_equal(example.readout[0], clip.latents[3])
+    np.testing.assert_array_equal(example.readout[0], clip.stills[3])
 
 
 def test_reference_is_not_what_is_given_anyway(model, clip):
@@ -163,21 +162,13 @@ def shown(model, clip):
     model = dataclasses.replace(model, vae=coder)
     params = {"vae": jax.jit(lambda: parameters.init(jax.random.key(5), dataclasses.replace(model, dit=None))["vae"])()}
     rng = np.random.default_rng(1)
-    yaw = np.radians(2.5 * np.arange(4 * FRAMES - 3))
-    poses = np.tile(np.eye(4, dtype=np.float32), (len(yaw), 1, 1))
-    poses[:, 0, 0], poses[:, 0, 2] = np.cos(yaw), np.sin(yaw)
-    poses[:, 2, 0], poses[:, 2, 2] = -np.sin(yaw), np.cos(yaw)
-    matrix = np.array([[25.6, 0, 16], [0, 25.6, 16], [0, 0, 1]], np.float32)
-    cameras = Camera(
-        intrinsics=jnp.tile(jnp.asarray(matrix), (len(yaw), 1, 1)), cam2world=jnp.asarray(poses), height=32, width=32
-    )
-    frames = rng.integers(0, 256, (len(yaw), 32, 32, 3), np.uint8)
-    depth = rng.uniform(3.0, 5.0, (len(yaw), 32, 32)).astype(np.float32)
+    count = len(clip.frame_cameras)
+    frames = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    depth = rng.uniform(3.0, 5.0, (count, 32, 32)).astype(np.float32)
     pixels = posed.PosedPixels(
         frames=jnp.asarray(frames[::4], jnp.float32) / 127.5 - 1.0,
         depth=jnp.asarray(depth[::4]),
         dynamic=jnp.zeros((FRAMES, 32, 32), bool),
-        cameras=cameras,
     )
     return model, params, dataclasses.replace(clip, pixels=pixels), frames, depth
 
@@ -196,7 +187,7 @@ def plain(shown):
 def test_an_rgb_example_reads_what_a_world_with_an_rgb_memory_reads(shown, plain):
     model, params, clip, frames, depth = shown
     config = world.WorldConfig(model=model, memory="rgb", capacity=(START + 1) * 32 * 32, bank=4)
-    given, cameras = 4 * START + 1, clip.pixels.cameras
+    given, cameras = 4 * START + 1, clip.frame_cameras.resized(32, 32)
     state = world.observe(
         config,
         params,
@@ -207,7 +198,7 @@ def test_an_rgb_example_reads_what_a_world_with_an_rgb_memory_reads(shown, plain
         np.zeros((given, 32, 32), bool),
     )
     following = cameras[given : given + 4 * model.segment.latents]
-    readout = jax.jit(lambda state: read(config, params, state, following, None))(state)
+    readout = jax.jit(lambda state: read(config, params, state, following))(state)
     target = 1 + model.segment.latents
     assert 0.2 < np.asarray(plain.visible).mean() < 1.0
     np.testing.assert_array_equal(plain.visible, readout.visible[:target])
@@ -216,9 +207,9 @@ def test_an_rgb_example_reads_what_a_world_with_an_rgb_memory_reads(shown, plain
 
 
 def test_a_latent_example_shows_the_generator_what_a_world_with_a_latent_memory_shows(shown):
-    """The whole control: tokens, where they are read, scale and motion."""
+    """The whole control: tokens, where they are read, scale, and what is between the latent frames."""
     model, params, clip, frames, depth = shown
-    given, cameras = 4 * START + 1, clip.pixels.cameras
+    given, cameras = 4 * START + 1, clip.frame_cameras.resized(32, 32)
     config = world.WorldConfig(model=model, memory="latent", capacity=(START + 1) * 16, bank=4)
     moving = np.zeros((given, 32, 32), bool)
     state = world.observe(config, params, frames[:given], depth[:given], cameras[:given], jax.random.key(0), moving)
@@ -230,14 +221,15 @@ def test_a_latent_example_shows_the_generator_what_a_world_with_a_latent_memory_
     coded = dataclasses.replace(
         clip,
         latents=vae.encode(model.vae, params["vae"], pictures),
-        still=vae.encode_still(model.vae, params["vae"], pictures[:1])[0],
+        stills=vae.encode_still(model.vae, params["vae"], pictures[::4]),
         depth=resample.depth_to_grid(depth[::4], 4, 4),
-        cameras=cameras[::4].resized(4, 4),
     )
     example = _example(model, coded)
-    assert {"motion", "scale"} < set(model.segment.control)
-    for sideways in (-4, -2):  # of the view, and of the token's own
-        assert np.abs(example.control[..., sideways]).max() > 0.1
+    assert {"between", "scale"} < set(model.segment.control)
+    between = np.asarray(example.control[..., -3 * (CHANNELS + 1) :])
+    assert not between[0].any() and not between[1 + model.segment.latents :].any(), "of the new frames only"
+    for frame in range(3):
+        assert np.abs(between[1:3, ..., frame * CHANNELS : (frame + 1) * CHANNELS]).max() > 0.1
     np.testing.assert_allclose(recalled.control, example.control, atol=2e-3)
 
 

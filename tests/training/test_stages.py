@@ -111,11 +111,11 @@ def _generator_config(model, tmp_path, **changes):
     rows, columns, channels = model.height // 8, model.width // 8, model.vae.latent_channels
     sample = {
         "latents": np.zeros((6, rows, columns, channels), np.float16),
-        "still": np.zeros((rows, columns, channels), np.float16),
+        "stills": np.zeros((6, rows, columns, channels), np.float16),
         "depth": np.ones((6, rows, columns), np.float16),
         "dynamic": np.zeros((6, rows, columns), np.uint8),
-        "intrinsics": np.tile(np.eye(3, dtype=np.float32), (6, 1, 1)),
-        "cam2world": np.tile(np.eye(4, dtype=np.float32), (6, 1, 1)),
+        "intrinsics": np.tile(np.eye(3, dtype=np.float32), (21, 1, 1)),
+        "cam2world": np.tile(np.eye(4, dtype=np.float32), (21, 1, 1)),
         "caption": "",
         "source": "a clip",
     }

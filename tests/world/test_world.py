@@ -80,9 +80,18 @@ def test_first_view_reads_back_its_own_tokens(params, start):
     assert np.abs(readout.features - start.context[-1:]).max() > 1e-2
 
 
+def test_new_frames_are_remembered_as_they_look_and_not_as_they_move(params, rolled):
+    config = tiny.config()
+    pictures = np.asarray(rolled[1].frames).reshape(-1, tiny.SIZE, tiny.SIZE, 3)[3::4].astype(np.float32) / 127.5 - 1.0
+    stills = vae.encode_still(config.model.vae, params["vae"], pictures)
+    held = rolled[0].memory.features[16 : 16 * 7].reshape(stills.shape)
+    np.testing.assert_allclose(held, stills, atol=2e-2)  # frames are rounded to 8 bits
+    assert np.abs(held - rolled[1].latents.reshape(stills.shape)).max() > 0.1
+
+
 def test_a_model_may_remember_the_first_view_as_its_clip_has_it(params):
     config = tiny.config()
-    segment = dataclasses.replace(config.model.segment, first_token="clip")
+    segment = dataclasses.replace(config.model.segment, token="clip")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, segment=segment))
     start = world.init(config, params, tiny.image(), None, tiny.camera(), jax.random.key(1))
     readout = latent.read(start.memory, start.context_cameras[-1:])
@@ -114,7 +123,7 @@ def test_a_long_rollout_takes_no_more_room_than_a_short_one_and_sees_all_on_the_
 
 
 def test_memory_changes_what_is_generated(params, start, rolled):
-    forgotten = dataclasses.replace(start, memory=latent.create(start.memory.capacity, tiny.CHANNELS, motion=True))
+    forgotten = dataclasses.replace(start, memory=latent.create(start.memory.capacity, tiny.CHANNELS))
     _, output = world.rollout(tiny.config(), params, forgotten, tiny.path(PATH, 3))
     assert (np.asarray(output.frames) != np.asarray(rolled[1].frames)).any()
     assert float(rolled[1].diagnostics.visible[0].mean()) > 0.3

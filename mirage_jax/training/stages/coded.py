@@ -12,9 +12,7 @@ from mirage_jax.models import partition
 from mirage_jax.models.dit import DiTConfig
 
 
-def batches(
-    config: Any, skipped: Skipped, dit: DiTConfig | None = None, *, pixels: bool = False, still: bool = False
-) -> Any:
+def batches(config: Any, skipped: Skipped, dit: DiTConfig | None = None, *, pixels: bool = False) -> Any:
     """The batches of `config.data`, `config.split` for this process.
 
     Args:
@@ -22,19 +20,18 @@ def batches(
       skipped: counts the samples that cannot be read.
       dit: where it reads text, the batches have that of `config.text_embeddings`.
       pixels: whether they have what an RGB memory is made of.
-      still: whether they must have the first frame's code as a video in which nothing moves.
 
     Raises:
-      UserError: if a model with text has no such file, or it does not fit; if the data set has no pixels, or no
-        such code.
+      UserError: if a model with text has no such file, or it does not fit; if the data set has no pixels, or is of
+        before version 2.
     """
     source = latents.load_source(config.data, config.split)
     if pixels and "frames" not in source[0]:
         raise UserError(f"--config.data={config.data} was coded without --pixels, which an RGB memory needs")
-    if still and "still" not in source[0]:
+    if "stills" not in source[0]:
         raise UserError(
-            f"--config.data={config.data} was coded by an older version, without the first frames' codes as video; "
-            "build it again"
+            f"--config.data={config.data} was coded by an older version, without codes of frames that stand still and "
+            "cameras of all frames; build it again"
         )
     parts, count = partition.batch_parts(partition.make_mesh(dict(config.mesh)), config.batch_size)
     return latents.clips(

@@ -64,7 +64,6 @@ def make(config: Any) -> Stage:
     augment = posed.Augmentation(**config.augmentation)
     skipped = Skipped(config.bad_samples)
     frozen = {part: value for part, value in params.items() if part not in trainable}
-    still = with_memory and config.memory == "latent" and model.segment.first_token == "still"
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
 
@@ -92,7 +91,7 @@ def make(config: Any) -> Stage:
         init=init,
         frozen=frozen,
         loss=batch_loss(computed, augment, with_memory, config.memory),
-        batches=lambda: coded.batches(config, skipped, model.dit, pixels=config.memory == "rgb", still=still),
+        batches=lambda: coded.batches(config, skipped, model.dit, pixels=config.memory == "rgb"),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k != "ones"} | moving),
         counters=skipped.counters,
