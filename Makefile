@@ -11,6 +11,8 @@ VENV := .venv
 PARITY := .venv-parity
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTEST_FLAGS ?= -q -n auto
+# Tests of results to the last bit, which run again as programs are compiled for use (tests/conftest.py).
+OPTIMIZED := tests/geometry/test_exact.py tests/memory/test_latent.py tests/memory/test_splat.py
 export PYTHON
 
 .PHONY: setup demo test parity evaluation evaluation-set evidence clean test-conversion test-faults test-scale test-slurm
@@ -26,6 +28,7 @@ test: $(VENV)/.complete
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(VENV)/bin/python -m pytest $(OPTIMIZED) -q -n auto
 
 # SLURM for real: a job is preempted, requeued and finishes. Some minutes; as root, or with SLURM installed.
 test-slurm: $(VENV)/.complete

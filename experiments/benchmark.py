@@ -24,6 +24,7 @@ SUITES = {
     "full_size": "mirage_jax.evaluation.full_size",
     "input": "mirage_jax.evaluation.input_speed",
     "rollout": "mirage_jax.evaluation.rollout_speed",
+    "tokens": "mirage_jax.evaluation.token_study",
     "train_scale": "mirage_jax.evaluation.train_scale",
 }
 
@@ -37,7 +38,8 @@ _SCALE = flags.DEFINE_enum(
     ["full", "tiny"],
     "For suite full_size: the 5B model, or one for a CPU; for rollout: its size too, or the default model's only.",
 )
-_CLIPS = flags.DEFINE_string("clips", "data/doom", "For suite input: the data set of clips.")
+_CLIPS = flags.DEFINE_string("clips", "data/doom", "For suites input and tokens: the data set of clips.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "For suite tokens: model folder; default: the shipped one.")
 _LATENTS = flags.DEFINE_string("latents", "data/latents", "For suite input: the data set of coded clips.")
 
 
@@ -51,6 +53,7 @@ def main(_) -> None:
         "scale": _SCALE.value,
         "clips": _CLIPS.value,
         "latents": _LATENTS.value,
+        "checkpoint": _CHECKPOINT.value,
         "stage_config": _stage_config,
     }
     record = suite.measure(**{option: options[option] for option in getattr(suite, "OPTIONS", ())})

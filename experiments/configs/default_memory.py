@@ -16,5 +16,5 @@ def get_config():
     config.learning_rate = 1e-3
     config.ema_decay = 0.995
     # From zero to a pass-through within a few hundred steps; convolutions bear more than the transformer.
-    config.rate_factors = (("output_hint", 10.0), ("refine", 2.0))
+    config.rate_factors = (("output_hint", 2.0), ("refine", 2.0))
     return config

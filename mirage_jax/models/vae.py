@@ -224,13 +224,13 @@ def encode_still(config: VAEConfig, params: Any, frames: chex.Array) -> jax.Arra
     return jax.lax.map(lambda clip: encode(config, params, clip)[1], held(config, frames))
 
 
-_SETTLED = 3  # latents after which what is decoded of a still video does not change any more
+_STILL_LATENTS = 2  # of a still video, whose last picture is taken: with more, the shipped decoder drifts
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def decode_still(config: VAEConfig, params: Any, tokens: chex.Array) -> jax.Array:
     """The pictures of tokens of `encode_still`: `[T, h, w, C]` to `[T, H, W, 3]`, each by itself."""
-    return jax.lax.map(lambda token: decode(config, params, jnp.stack([token] * _SETTLED))[-1], tokens)
+    return jax.lax.map(lambda token: decode(config, params, jnp.stack([token] * _STILL_LATENTS))[-1], tokens)
 
 
 def held(config: VAEConfig, frames: chex.Array) -> jax.Array:

@@ -40,7 +40,6 @@ def made(tmp_path_factory):
     common = [f"--image={path}/room.png", f"--checkpoint={path}/model", "--trajectory=yaw 10", f"--frames={FRAMES}"]
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-        environment.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling takes far longer than running
         results = run(
             "generate",
             [

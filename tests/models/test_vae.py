@@ -84,6 +84,15 @@ def test_still_code_is_that_of_a_video_in_which_nothing_moves(params, frames):
         assert np.abs(still - whole[0]).max() > 1e-2
 
 
+def test_a_still_is_decoded_by_itself_as_the_end_of_a_video_in_which_nothing_moves(params, frames):
+    stills = vae.encode_still(TINY, params, frames[:2])
+    pictures = vae.decode_still(TINY, params, stills)
+    for still, picture in zip(stills, pictures, strict=True):
+        video = vae.decode(TINY, params, jnp.repeat(still[None], 8, axis=0))
+        np.testing.assert_allclose(picture, video[4], atol=1e-5)  # the last of two latents
+        assert np.abs(picture - video[0]).max() > 1e-3, "a clip's first frame is decoded alone"
+
+
 def test_latents_are_normalised(params, frames):
     mean, _ = vae.moments(TINY, params, frames)
     expected = (mean - jnp.array(TINY.latent_mean)) / jnp.array(TINY.latent_std)
