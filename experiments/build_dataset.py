@@ -159,7 +159,8 @@ def _code() -> Iterator[pathlib.Path]:
         total = len(range(shard, len(source), count)) * (2 if _MIRRORED.value else 1)
         shown = tqdm.tqdm(itertools.chain([first], samples), f"shard {shard}", total=total, unit="clip", mininterval=5)
         pixels = first["frames"].shape[1:3] if _PIXELS.value else None
-        yield latents.write(_OUT.value, _SPLIT.value, first["latents"].shape, shown, shard, count, pixels)
+        shape, stills = first["latents"].shape, "stills" in first
+        yield latents.write(_OUT.value, _SPLIT.value, shape, shown, shard, count, pixels, stills)
 
 
 def _render() -> pathlib.Path:

@@ -3,9 +3,10 @@
     data/latents/train/part-0000-of-0002/latents/2.0.0/...      ArrayRecord, made by TFDS, one shard
 
 Shards can be made by different machines, in any order; a split is whole when all are there. `depth` is inf at the sky
-and 0 where unknown; lengths are metres. Cameras are those of all frames of the video, on the latent grid. `stills` are
-the frames that the latent frames end at, each coded as a video in which nothing moves. A data set
-made with pixels also has, for the RGB memory, these frames as they are (`frames`, `pixel_depth`, `pixel_dynamic`).
+and 0 where unknown; lengths are metres. Cameras are those of all frames of the video, on the latent grid. A data set
+for a model that remembers stills has the frames that the latent frames end at, each coded as a video in which nothing
+moves (`stills`); one made with pixels has, for the RGB memory, these frames as they are (`frames`, `pixel_depth`,
+`pixel_dynamic`).
 """
 
 from __future__ import annotations
@@ -50,9 +51,11 @@ class Latents(tfds.core.GeneratorBasedBuilder):
         shape: tuple[int, int, int, int],
         samples: Iterable,
         pixels: tuple[int, int] | None = None,
+        stills: bool = False,
     ):
-        """Args: where to write, the split's name, `(t, h, w, C)`, the samples as dicts of arrays, `(H, W)`."""
+        """Args: where to write, the split's name, `(t, h, w, C)`, samples as dicts of arrays, `(H, W)`, what more."""
         self._split, self._shape, self._samples, self._pixels = split, shape, samples, pixels
+        self._stills = stills
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -67,13 +70,13 @@ class Latents(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "latents": packed(self._shape, np.float16),
-                    "stills": packed(self._shape, np.float16),
                     "depth": packed((frames, height, width), np.float16),
                     "dynamic": packed((frames, height, width), np.uint8),
                     "intrinsics": tfds.features.Tensor(shape=(None, 3, 3), dtype=np.float32),
                     "cam2world": tfds.features.Tensor(shape=(None, 4, 4), dtype=np.float32),
                     "caption": tfds.features.Text(),
                     "source": tfds.features.Text(),
+                    **({"stills": packed(self._shape, np.float16)} if self._stills else {}),
                     **(self._pixel_features(packed) if self._pixels else {}),
                 }
             ),
@@ -110,6 +113,7 @@ def write(
     shard: int = 0,
     shards: int = 1,
     pixels: tuple[int, int] | None = None,
+    stills: bool = False,
 ) -> pathlib.Path:
     """Writes one shard of a split; it appears under its name only when it is whole.
 
@@ -117,10 +121,11 @@ def write(
       out: folder of the data set.
       split: name of the split.
       shape: `(t, h, w, C)` of the latents.
-      samples: dicts with `latents`, `stills`, `depth`, `dynamic`, `intrinsics`, `cam2world`, `caption`, `source`,
+      samples: dicts with `latents`, `depth`, `dynamic`, `intrinsics`, `cam2world`, `caption`, `source`,
         and with `pixels` those named at the top.
       shard, shards: which one this is, out of how many.
       pixels: `(H, W)` of the clips, for a data set with pixels.
+      stills: whether the samples have `stills`.
 
     Raises:
       UserError: if the shard exists, or the split is there with another number of shards.
@@ -133,7 +138,9 @@ def write(
         raise UserError(f"{others[0]} belongs to another number of shards than {shards}; remove it or give that number")
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        builder = Latents(data_dir=str(unfinished), split=split, shape=shape, samples=samples, pixels=pixels)
+        builder = Latents(
+            data_dir=str(unfinished), split=split, shape=shape, samples=samples, pixels=pixels, stills=stills
+        )
         builder.download_and_prepare()
         unfinished.rename(folder)
     finally:

@@ -99,12 +99,13 @@ def clips(model: ModelConfig, batch: int, mesh: Mesh) -> dict[str, Shape]:
     frames = 1 + model.vae.stride_time * (CLIP_LATENTS - 1)
     shapes = {
         "latents": ((CLIP_LATENTS, *grid, model.vae.latent_channels), jnp.float16),
-        "stills": ((CLIP_LATENTS, *grid, model.vae.latent_channels), jnp.float16),
         "depth": ((CLIP_LATENTS, *grid), jnp.float16),
         "dynamic": ((CLIP_LATENTS, *grid), jnp.uint8),
         "intrinsics": ((frames, 3, 3), jnp.float32),
         "cam2world": ((frames, 4, 4), jnp.float32),
     }
+    if model.segment.token == "still":
+        shapes["stills"] = shapes["latents"]
     if model.dit.text_dim:
         shapes["text"] = ((model.dit.text_tokens, model.dit.text_dim), jnp.float32)
     split = partition.batch_sharding(mesh)

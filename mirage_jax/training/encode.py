@@ -93,10 +93,13 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
         height=frames.shape[1],
         width=frames.shape[2],
     ).resized(height, width)
-    latents, stills, cells, moving = _on_device(coder, params["vae"], frames, depth[at], dynamic[at])
-    return {
+    latents, cells, moving = _on_device(coder, params["vae"], frames, depth[at], dynamic[at])
+    stills = {}
+    if model.segment.token == "still":
+        pictures = frames[at].astype(np.float32) / 127.5 - 1.0
+        stills = {"stills": np.asarray(vae.encode_still(coder, params["vae"], pictures), np.float16)}
+    return stills | {
         "latents": np.asarray(latents, np.float16),
-        "stills": np.asarray(stills, np.float16),
         "depth": np.asarray(cells, np.float16),
         "dynamic": np.asarray(moving, np.uint8),
         "intrinsics": cameras.intrinsics,
@@ -108,6 +111,5 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
 def _on_device(coder, params, frames, depth, dynamic):
     frames = frames.astype(jnp.float32) / 127.5 - 1.0
     latents = vae.encode(coder, params, frames)
-    stills = vae.encode_still(coder, params, frames[:: coder.stride_time])
     height, width = latents.shape[1:3]
-    return latents, stills, resample.depth_to_grid(depth, height, width), resample.mask_to_grid(dynamic, height, width)
+    return latents, resample.depth_to_grid(depth, height, width), resample.mask_to_grid(dynamic, height, width)

@@ -13,7 +13,6 @@ def _sample(seed):
     rng = np.random.default_rng(seed)
     return {
         "latents": rng.normal(size=(3, 2, 2, 4)).astype(np.float16),
-        "stills": rng.normal(size=(3, 2, 2, 4)).astype(np.float16),
         "depth": np.array([np.inf, 0.0, 1.5, 2.0] * 3, np.float16).reshape(3, 2, 2),
         "dynamic": rng.integers(0, 2, (3, 2, 2), np.uint8),
         "intrinsics": rng.normal(size=(9, 3, 3)).astype(np.float32),
@@ -124,8 +123,11 @@ def test_pixels_come_along_where_they_were_coded_and_only_where_they_are_asked_f
         "frames": rng.integers(0, 256, (3, 16, 16, 3), np.uint8),
         "pixel_depth": rng.uniform(1, 9, (3, 16, 16)).astype(np.float16),
         "pixel_dynamic": rng.integers(0, 2, (3, 16, 16), np.uint8),
+        "stills": rng.normal(size=(3, 2, 2, 4)).astype(np.float16),
     }
-    latents.write(tmp_path, "train", (3, 2, 2, 4), (_sample(i) | further for i in range(2)), pixels=(16, 16))
+    latents.write(
+        tmp_path, "train", (3, 2, 2, 4), (_sample(i) | further for i in range(2)), pixels=(16, 16), stills=True
+    )
     source = latents.load_source(tmp_path, "train")
     for name, value in further.items():
         np.testing.assert_array_equal(source[1][name], value)

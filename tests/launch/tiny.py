@@ -21,7 +21,6 @@ def make(folder):
     def sample(i):
         return {
             "latents": rng.normal(size=(5, 4, 4, CHANNELS)).astype(np.float16),
-            "stills": rng.normal(size=(5, 4, 4, CHANNELS)).astype(np.float16),
             "depth": rng.uniform(1, 9, (5, 4, 4)).astype(np.float16),
             "dynamic": rng.integers(0, 2, (5, 4, 4), np.uint8),
             "intrinsics": np.tile(np.array([[3, 0, 2], [0, 3, 2], [0, 0, 1]], np.float32), (17, 1, 1)),

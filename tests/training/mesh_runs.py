@@ -33,7 +33,6 @@ def prepare(folder):
     def sample(i):
         return {
             "latents": rng.normal(size=(FRAMES, SIZE, 2 * SIZE, CHANNELS)).astype(np.float16),
-            "stills": rng.normal(size=(FRAMES, SIZE, 2 * SIZE, CHANNELS)).astype(np.float16),
             "depth": rng.uniform(1, 4, (FRAMES, SIZE, 2 * SIZE)).astype(np.float16),
             "dynamic": rng.integers(0, 2, (FRAMES, SIZE, 2 * SIZE), np.uint8),
             "intrinsics": np.tile(np.array([[4, 0, 4], [0, 4, 2], [0, 0, 1]], np.float32), (count, 1, 1)),

@@ -119,7 +119,7 @@ def _generator_config(model, tmp_path, **changes):
         "caption": "",
         "source": "a clip",
     }
-    latents.write(tmp_path / "data", "train", sample["latents"].shape, [sample] * 4)
+    latents.write(tmp_path / "data", "train", sample["latents"].shape, [sample] * 4, stills=True)
     config = default_memory.get_config()
     config.init_from, config.data = str(path), str(tmp_path / "data")
     config.model.update(json.loads(model.to_json()))
@@ -149,13 +149,21 @@ def test_only_what_is_trained_may_be_fresh(tmp_path):
         stages.make(config)
 
 
-def test_a_data_set_without_the_first_frames_code_as_video_is_refused(tmp_path, monkeypatch):
+def test_a_data_set_that_lacks_what_the_memory_holds_is_refused(tmp_path, monkeypatch):
     from mirage_jax.data import latents
 
     config, _ = _generator_config(tiny_world.model(), tmp_path)
     next(iter(stages.make(config).batches()))
-    monkeypatch.setattr(latents.Source, "__getitem__", lambda self, index: {"latents": None})
-    with pytest.raises(UserError, match="coded by an older version, without the first frames' codes as video"):
+    read = latents.Source.__getitem__
+
+    def without(name, **changes):
+        return lambda self, index: {k: v for k, v in read(self, index).items() if k != name} | changes
+
+    monkeypatch.setattr(latents.Source, "__getitem__", without("stills"))
+    with pytest.raises(UserError, match="coded for a model that remembers tokens of video, this one remembers stills"):
+        stages.make(config).batches()
+    monkeypatch.setattr(latents.Source, "__getitem__", without("", intrinsics=np.zeros((6, 3, 3))))
+    with pytest.raises(UserError, match="coded by an older version, without cameras of all frames"):
         stages.make(config).batches()
 
 

@@ -12,7 +12,9 @@ from mirage_jax.models import partition
 from mirage_jax.models.dit import DiTConfig
 
 
-def batches(config: Any, skipped: Skipped, dit: DiTConfig | None = None, *, pixels: bool = False) -> Any:
+def batches(
+    config: Any, skipped: Skipped, dit: DiTConfig | None = None, *, pixels: bool = False, stills: bool = False
+) -> Any:
     """The batches of `config.data`, `config.split` for this process.
 
     Args:
@@ -20,18 +22,24 @@ def batches(config: Any, skipped: Skipped, dit: DiTConfig | None = None, *, pixe
       skipped: counts the samples that cannot be read.
       dit: where it reads text, the batches have that of `config.text_embeddings`.
       pixels: whether they have what an RGB memory is made of.
+      stills: whether they must have the frames as a memory of stills holds them.
 
     Raises:
-      UserError: if a model with text has no such file, or it does not fit; if the data set has no pixels, or is of
-        before version 2.
+      UserError: if a model with text has no such file, or it does not fit; if the data set has no pixels or no stills,
+        or is of before version 2.
     """
     source = latents.load_source(config.data, config.split)
-    if pixels and "frames" not in source[0]:
+    first = source[0]
+    if pixels and "frames" not in first:
         raise UserError(f"--config.data={config.data} was coded without --pixels, which an RGB memory needs")
-    if "stills" not in source[0]:
+    if len(first["intrinsics"]) <= len(first["latents"]) > 1:
         raise UserError(
-            f"--config.data={config.data} was coded by an older version, without codes of frames that stand still and "
-            "cameras of all frames; build it again"
+            f"--config.data={config.data} was coded by an older version, without cameras of all frames; build it again"
+        )
+    if stills and "stills" not in first:
+        raise UserError(
+            f"--config.data={config.data} was coded for a model that remembers tokens of video, this one remembers "
+            "stills; build it again with --checkpoint of a model with token 'still'"
         )
     parts, count = partition.batch_parts(partition.make_mesh(dict(config.mesh)), config.batch_size)
     return latents.clips(

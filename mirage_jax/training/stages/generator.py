@@ -64,6 +64,7 @@ def make(config: Any) -> Stage:
     augment = posed.Augmentation(**config.augmentation)
     skipped = Skipped(config.bad_samples)
     frozen = {part: value for part, value in params.items() if part not in trainable}
+    stills = config.memory == "latent" and model.segment.token == "still"
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
 
@@ -91,7 +92,7 @@ def make(config: Any) -> Stage:
         init=init,
         frozen=frozen,
         loss=batch_loss(computed, augment, with_memory, config.memory),
-        batches=lambda: coded.batches(config, skipped, model.dit, pixels=config.memory == "rgb"),
+        batches=lambda: coded.batches(config, skipped, model.dit, pixels=config.memory == "rgb", stills=stills),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k != "ones"} | moving),
         counters=skipped.counters,
