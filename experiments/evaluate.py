@@ -119,11 +119,11 @@ def main(_) -> int | None:
 
 
 def _clips() -> suite.Clips:
-    """The clips to score; a frozen evaluation set is checked first."""
+    """The clips to score; of a frozen evaluation set, the groups that are asked for are checked first."""
     if (pathlib.Path(_DATA.value) / "checksums.json").is_file():
         from mirage_jax.evaluation import frozen  # which renders: not needed for other data
 
-        frozen.verify(_DATA.value)
+        frozen.verify(_DATA.value, groups=_SPLIT.value)
     return suite.Clips(_DATA.value, _SPLIT.value, _CLIPS.value)
 
 

@@ -345,12 +345,15 @@ def _found(folder: pathlib.Path, recipe: dict[str, Any]) -> dict[str, dict[str, 
     return groups
 
 
-def verify(folder: str | pathlib.Path, recipe: dict[str, Any] | None = None) -> Agreement:
+def verify(
+    folder: str | pathlib.Path, recipe: dict[str, Any] | None = None, groups: Sequence[str] | None = None
+) -> Agreement:
     """Checks every clip of a built set against the repository and against what was built.
 
     Args:
       folder: given to `build`.
       recipe: of `load_recipe`; the repository's if None.
+      groups: those to check; all if None, and names that the recipe does not have are passed over.
 
     Returns:
       How many clips agree to the bit, and how many, of rooms, within tolerances.
@@ -360,6 +363,9 @@ def verify(folder: str | pathlib.Path, recipe: dict[str, Any] | None = None) -> 
     """
     folder = pathlib.Path(folder)
     recipe = load_recipe() if recipe is None else recipe
+    if groups is not None:
+        wanted_groups = {group: clips for group, clips in recipe["groups"].items() if group in groups}
+        recipe = {**recipe, "groups": wanted_groups}
     built = load_recipe(folder / _BUILT)["groups"]
     counts: collections.Counter[str] = collections.Counter()
     found = _found(folder, recipe)

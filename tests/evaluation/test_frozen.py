@@ -104,6 +104,15 @@ def test_clips_that_are_missing_or_too_many_are_named(tiny):
         frozen.verify(folder, less)
 
 
+def test_a_group_is_checked_without_the_others(tiny, tmp_path):
+    recipe, folder, _ = tiny
+    shutil.copytree(folder, tmp_path / "set")
+    shutil.rmtree(tmp_path / "set" / "motion")
+    with pytest.raises(UserError, match="motion"):
+        frozen.verify(tmp_path / "set", recipe)
+    assert frozen.verify(tmp_path / "set", recipe, groups=["closed_loop"]) == frozen.Agreement(exact=2, close=0)
+
+
 def test_only_maps_of_the_test_split_are_rendered():
     for map_name in ("MAP01", "MAP19", *sorted(splits.RESERVED)):
         with pytest.raises(UserError, match="not one of the test split"):
