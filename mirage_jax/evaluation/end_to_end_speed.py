@@ -32,6 +32,7 @@ STAGES = {
     "denoise": "all sampling steps",
     "decode": "latents to frames",
     "depth": "depth and masks by the heads, brought to the memory's scale",
+    "tokens": "what is remembered of the new frames (stills are encoded; tokens of video and colours are there)",
     "write": "into the memory",
 }
 

@@ -23,7 +23,11 @@ def size():
         time_kernels=(1, 3),
     )
     model = dataclasses.replace(
-        base, height=32, width=48, vae=coder, segment=dataclasses.replace(base.segment, latents=2)
+        base,
+        height=32,
+        width=48,
+        vae=coder,
+        segment=dataclasses.replace(base.segment, latents=2, control=("readout", "visible")),
     )
     return rollout_speed.Size(model, ((1, (1, 2)), (2, (1,))), 3, 3, 2, True, False)
 

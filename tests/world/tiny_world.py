@@ -36,6 +36,20 @@ def model():
     )
 
 
+def quick():
+    """8x8 cells, segments of 4 frames, one transformer block: quick to compile. Its VAE codes two frames at a time."""
+    base = model()
+    control = tuple(part for part in base.segment.control if part != "between")
+    segment = dataclasses.replace(base.segment, steps=1, control=control)
+    return dataclasses.replace(
+        base,
+        vae=dataclasses.replace(base.vae, multipliers=(1, 1), time_downsample=(True,), time_kernels=(1, 3)),
+        dit=dataclasses.replace(base.dit, layers=1),
+        side=dataclasses.replace(base.side, control_channels=segment.control_channels(CHANNELS)),
+        segment=segment,
+    )
+
+
 def parameters(config):
     """Random, with heads that keep every cell and call no cell sky, and zero-initialised ways out opened."""
 
