@@ -1,10 +1,11 @@
 """The same clip made by several methods, scored against the truth on the same frames.
 
 Methods: `latent`, `rgb` and `none` are worlds that differ in their memory; `readout` decodes what the latent memory
-shows without a generator; `flat` is the mean colour of the first frame. `oracle` is a ceiling: the latent memory that
-the generator reads at every segment was written from the true frames before it. `context` is a world without memory
-whose weights were trained with a longer window of preceding frames. Names of `ablations.TABLE` are `latent` with one
-thing changed, and any other name is `latent` with weights of its own. Each is run on the true cameras.
+shows without a generator (see `shown`); `flat` is the mean colour of the first frame. `oracle` is a ceiling: the latent
+memory that the generator reads at every segment was written from the true frames before it. `context` is a world
+without memory whose weights were trained with a longer window of preceding frames. Names of `ablations.TABLE` are
+`latent` with one thing changed, and any other name is `latent` with weights of its own. Each is run on the true
+cameras.
 """
 
 from __future__ import annotations
