@@ -43,7 +43,7 @@ test-faults: $(VENV)/.complete
 	$(VENV)/bin/python -m pytest tests/faults/faults.py -q -s -p no:xdist
 
 parity: $(PARITY)/.complete
-	$(PARITY)/bin/python tests/parity/report.py $(PYTEST_FLAGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(PARITY)/bin/python tests/parity/report.py $(PYTEST_FLAGS)
 
 # Held-out maps: clips of every kind, and more of those that look away and come back.
 DOOM_TEST := $(VENV)/bin/python -m experiments.build_dataset --dataset doom --out data/doom --split test
@@ -57,7 +57,7 @@ evaluation: data/doom/test/part-0000 data/doom/test/part-0001
 	$(EVALUATE)/vae --protocol vae
 	$(EVALUATE)/heads --protocol heads
 	$(EVALUATE)/returns --protocol returns
-	$(EVALUATE)/rollout --protocol rollout --methods latent,none,readout,flat
+	$(EVALUATE)/rollout --protocol rollout
 
 # Everything in docs/evidence.md. Stopped at any time, it goes on; EVIDENCE_FLAGS adds flags, such as --part=0/4 for a
 # quarter of the clips on each of four machines that share out/evidence, or --checkpoints=rgb=FOLDER.

@@ -9,8 +9,8 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-# Most of the time of the tests goes into compiling programs that run once: half of it is saved without optimisation.
-# What an optimiser could change, the last bits of a result, is tested with it too (`make test`).
+# Most of the time of the tests goes into compiling programs that run once: a good part is saved without optimisation.
+# What an optimiser could change, the last bits of a result, is tested with it: end of `make test`, and `make parity`.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import hypothesis  # noqa: E402

@@ -19,5 +19,5 @@ def get_config():
     config.steps = 1500
     config.learning_rate = 1e-3
     config.ema_decay = 0.995
-    config.rate_factors = (("output_hint", 10.0), ("refine", 2.0))
+    config.rate_factors = (("output_hint", 2.0), ("refine", 2.0))
     return config

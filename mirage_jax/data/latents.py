@@ -53,7 +53,7 @@ class Latents(tfds.core.GeneratorBasedBuilder):
         pixels: tuple[int, int] | None = None,
         stills: bool = False,
     ):
-        """Args: where to write, the split's name, `(t, h, w, C)`, samples as dicts of arrays, `(H, W)`, what more."""
+        """Args: of `write`, but for `data_dir`, the folder."""
         self._split, self._shape, self._samples, self._pixels = split, shape, samples, pixels
         self._stills = stills
         super().__init__(data_dir=data_dir, file_format="array_record")

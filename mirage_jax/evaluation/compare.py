@@ -140,10 +140,10 @@ def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def shown(model: ModelConfig, params: Any, readout: Readout, decoder: Any) -> np.ndarray:
-    """What a latent memory shows as pictures, without a generator: uint8 `[n r, H, W, 3]`.
+    """What a memory shows as pictures, without a generator: uint8 `[n r, H, W, 3]`.
 
     Tokens of stills are decoded each by itself, those between the latent frames too, if they were read; tokens of video
-    as one.
+    (those of an RGB memory among them) as one.
 
     Args:
       model, params: of the VAE.
@@ -160,6 +160,12 @@ def shown(model: ModelConfig, params: Any, readout: Readout, decoder: Any) -> np
 def to_frames(pixels: Any) -> np.ndarray:
     """`[T, H, W, 3]` in [-1, 1] to uint8."""
     return np.asarray(jnp.round((pixels + 1.0) * 127.5).astype(jnp.uint8))
+
+
+def recoded(model: ModelConfig, params: Any, clip: PosedClip) -> np.ndarray:
+    """The clip's frames through the VAE and back, uint8 `[T, H, W, 3]`."""
+    pixels = clip.frames.astype(np.float32) / 127.5 - 1.0
+    return to_frames(vae.decode(model.vae, params["vae"], vae.encode(model.vae, params["vae"], pixels)))
 
 
 _Change = Callable[[world.RolloutState, int], world.RolloutState]
@@ -188,13 +194,13 @@ def _true_memory(config, params, clip: PosedClip, observed: int) -> _Change:
 
 
 def coded_truth(model: ModelConfig, params: Any, clip: PosedClip) -> PosedLatents:
-    """Latents and geometry of the true frames on the latent grid, in full precision."""
+    """Latents and geometry of the true frames on the latent grid, in full precision; stills if they are remembered."""
     pixels = clip.frames.astype(np.float32) / 127.5 - 1.0
     stride, at = model.vae.stride_space, slice(None, None, model.vae.stride_time)
     grid = clip.frames.shape[1] // stride, clip.frames.shape[2] // stride
     return PosedLatents(
         latents=vae.encode(model.vae, params["vae"], pixels),
-        stills=vae.encode_still(model.vae, params["vae"], pixels[at]),
+        stills=vae.encode_still(model.vae, params["vae"], pixels[at]) if model.segment.token == "still" else None,
         depth=resample.depth_to_grid(clip.depth[at], *grid),
         dynamic=resample.mask_to_grid(clip.dynamic[at], *grid, least=0.25),
         frame_cameras=camera_of(clip).resized(*grid),

@@ -68,19 +68,12 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
                 overlap = (begin - 1) * time
                 views = cameras[overlap : overlap + layout.latents * time + 1]
                 memory = coloured(model, clip, cameras, begin)
-                whole = render(model, params, memory, views)
-                readouts.append(jax.tree.map(lambda x: x[1:], whole))
-        features, visible = (
-            np.concatenate([np.asarray(getattr(one, name)) for one in readouts]) for name in ("features", "visible")
-        )
-        truth = np.asarray(posed.tokens(model, coded) if method == "latent" else coded.latents)[1:]
+                readouts.append(jax.tree.map(lambda x: x[1:], render(model, params, memory, views)))
         whole = jax.tree.map(lambda *x: jnp.concatenate(x), *readouts)
-        if method == "latent":
-            frames = compare.shown(model, params, whole, decoder)
-        else:
-            frames = compare.to_frames(vae.decode_stream(model.vae, params["vae"], whole.features, decoder)[0])
-        values[method] = _scored(frames, features, visible, known, clip, truth, spread, time)
-        shown[method] = frames
+        features, visible = np.asarray(whole.features), np.asarray(whole.visible)
+        truth = np.asarray(posed.tokens(model, coded) if method == "latent" else coded.latents)[1:]
+        shown[method] = compare.shown(model, params, whole, decoder)
+        values[method] = _scored(shown[method], features, visible, known, clip, truth, spread, time)
     return values, shown
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.evaluation import compare, heads_quality, metrics, statistics
 from mirage_jax.evaluation.report_tables import PAIRED_AGAINST
-from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
 
 Row = dict[str, Any]
@@ -18,9 +17,7 @@ Row = dict[str, Any]
 
 def score_vae(model: ModelConfig, params: Any, clip: PosedClip) -> list[Row]:
     """Frames through the VAE and back."""
-    pixels = clip.frames.astype(np.float32) / 127.5 - 1.0
-    decoded = vae.decode(model.vae, params["vae"], vae.encode(model.vae, params["vae"], pixels))
-    curves = metrics.all_metrics(compare.to_frames(decoded), clip.frames)
+    curves = metrics.all_metrics(compare.recoded(model, params, clip), clip.frames)
     return [{"method": "vae", **{name: float(curve.mean()) for name, curve in curves.items()}}]
 
 

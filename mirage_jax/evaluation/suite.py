@@ -24,7 +24,6 @@ from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import compare, heads_quality, memory_alone, protocols
 from mirage_jax.evaluation.protocols import Scores
-from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
 
 Row = dict[str, Any]
@@ -147,8 +146,7 @@ def score_clip(
     rows: list[Row] = []
     videos: dict[str, dict[str, np.ndarray]] = {"rollout": {"truth": clip.frames}}
 
-    coded = compare.to_frames(vae.decode(model.vae, params["vae"], compare.coded_truth(model, params, clip).latents))
-    rows += video_rows("vae", 0, protocols.score_video(coded, clip))
+    rows += video_rows("vae", 0, protocols.score_video(compare.recoded(model, params, clip), clip))
     rows += truth_rows(clip)
     for seed in range(seeds):
         wanted = [m for m in methods if seed == 0 or m != "flat"]

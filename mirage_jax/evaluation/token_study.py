@@ -61,8 +61,7 @@ def measure(clips: str, checkpoint: str | None) -> dict[str, Any]:
     errors: dict[str, list[float]] = {}
     pairs = []
     for index in suite.spread(len(source), CLIPS):
-        clip = source.clip(index)
-        clip = suite.whole_segments(clip, model)
+        clip = suite.whole_segments(source.clip(index), model)
         for name, error in shown_errors(model, params, clip).items():
             errors.setdefault(name, []).append(error)
         pairs.append(_stills_and_tokens(model, params, clip))
@@ -77,7 +76,8 @@ def measure(clips: str, checkpoint: str | None) -> dict[str, Any]:
 def shown_errors(model: ModelConfig, params: Any, clip: PosedClip) -> dict[str, float]:
     """Mean squared error of what memories of a clip show of its last segment, by what they hold."""
     layout, time = model.segment, model.vae.stride_time
-    coded = compare.coded_truth(model, params, clip)
+    models = {t: dataclasses.replace(model, segment=dataclasses.replace(layout, token=t)) for t in TOKENS}
+    coded = compare.coded_truth(models["still"], params, clip)
     begin = len(coded.latents) - layout.latents
     overlap = (begin - 1) * time
     among = np.arange(len(coded.latents)) < begin
@@ -88,8 +88,7 @@ def shown_errors(model: ModelConfig, params: Any, clip: PosedClip) -> dict[str, 
         error = np.square(np.asarray(readout.features) - np.asarray(truth)[begin:]).mean(-1)
         found[name] = float(error[np.asarray(readout.visible)].mean() / spread)
 
-    for token in TOKENS:
-        changed = dataclasses.replace(model, segment=dataclasses.replace(layout, token=token))
+    for token, changed in models.items():
         memory = compare.memory_of(changed, coded.depth.size, coded, among)
         readout = memory_alone.read_latent(changed, memory, coded.frame_cameras, overlap)
         add(f"tokens: {token}", readout, posed.tokens(changed, coded))

@@ -67,8 +67,8 @@ class Readout:
       scale: `[T, h, w]` float32 cells of this view that one source cell spans (above 1: closer
         than when it was written); 0 where not visible.
       index: `[T, h, w]` int32 slot of the point in the memory, -1 where not visible.
-      between: `[T, b, h, w, ..]` readouts at the `b` video frames before each latent frame; None where they were not
-        asked for (see `world.control.look_up`).
+      between: `[T, b, h, w, ..]` features, visible and depth at the `b` video frames before each latent frame; None
+        where they were not asked for (see `world.control.look_up`).
     """
 
     features: jax.Array  # [T, h, w, C]

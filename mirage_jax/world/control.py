@@ -64,18 +64,20 @@ def look_up(
     time, count = model.vae.stride_time, model.segment.latents
     options = {"max_footprint": model.segment.footprint, "near": near}
     if "between" not in model.segment.control:
-        return latent.read(memory, _joined(overlap, new[time - 1 :: time], preceding), **options)
-    views = latent.read(memory, _joined(overlap, new, preceding), **options)
+        return latent.read(memory, concatenate(overlap, new[time - 1 :: time], preceding), **options)
+    views = latent.read(memory, concatenate(overlap, new, preceding), **options)
     at = jnp.array([0, *range(time, count * time + 1, time), *range(count * time + 1, len(views.visible))])
 
     def between(x: jax.Array) -> jax.Array:
         inside = x[1 : 1 + count * time].reshape(count, time, *x.shape[1:])[:, :-1]
         return jnp.pad(inside, [(1, len(preceding)), *[(0, 0)] * (inside.ndim - 1)])
 
-    return jax.tree.map(lambda x: x[at], views).replace(between=jax.tree.map(between, views))
+    inside = Readout(features=between(views.features), visible=between(views.visible), depth=between(views.depth))
+    return jax.tree.map(lambda x: x[at], views).replace(between=inside)
 
 
-def _joined(*cameras: Camera) -> Camera:
+def concatenate(*cameras: Camera) -> Camera:
+    """Cameras one after the other."""
     return jax.tree.map(lambda *x: jnp.concatenate(x), *cameras)
 
 

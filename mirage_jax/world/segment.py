@@ -16,6 +16,7 @@ from mirage_jax.memory.latent import Readout
 from mirage_jax.models import vae
 from mirage_jax.world import reference, stages
 from mirage_jax.world.config import WorldConfig
+from mirage_jax.world.control import concatenate
 from mirage_jax.world.stages import Given
 from mirage_jax.world.state import RolloutState, memorable_depth
 
@@ -185,7 +186,7 @@ def _segment(
         memory=memory,
         decoder=decoder,
         context=context,
-        context_cameras=stages.concatenate(state.context_cameras, cells)[-past:],
+        context_cameras=concatenate(state.context_cameras, cells)[-past:],
         context_valid=jnp.concatenate([state.context_valid, jnp.ones(count, bool)])[-past:],
         bank=reference.store(state.bank, latents, memorable_depth(scene), cells),
         key=key,

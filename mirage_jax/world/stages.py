@@ -18,7 +18,7 @@ from mirage_jax.models.generator import Generator
 from mirage_jax.world import align, dynamic, pixels, reference
 from mirage_jax.world import state as world_state
 from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.control import control_latents, look_up, ones_code
+from mirage_jax.world.control import concatenate, control_latents, look_up, ones_code
 from mirage_jax.world.state import RolloutState, Scene
 
 
@@ -245,11 +245,6 @@ def dit_weights(config: WorldConfig, params: Any) -> Any:
     if config.memory == "none" or "lora" not in params:
         return params["dit"]
     return lora.merge(params["dit"], params["lora"], config.model.lora.alpha)
-
-
-def concatenate(*cameras: Camera) -> Camera:
-    """Cameras one after the other."""
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *cameras)
 
 
 def _aligned(config: WorldConfig, scene: Scene, readout: Readout) -> tuple[Scene, align.Alignment, jax.Array]:
