@@ -17,7 +17,7 @@ case "${1:-}" in
     parts=4
     vae="--config.steps=4000"
     vae_whole="--config.steps=200"
-    heads="" backbone="" memory=""
+    heads="" backbone="" memory="--config.steps=1800" one_step=""
     ;;
   gpu)
     parts=25
@@ -26,6 +26,7 @@ case "${1:-}" in
     heads="--config.steps=6000 --config.batch_size=32"
     backbone="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
     memory="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
+    one_step="--config.steps=2000 --config.batch_size=64 --config.ema_decay=0.999"
     ;;
   *)
     sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
@@ -53,7 +54,9 @@ for ((seed = 0; seed < parts; seed++)); do render train "$seed" --clips 120; don
   train heads default_heads $heads
   train backbone default_backbone $backbone
   train memory default_memory $memory
+  train memory_one_step default_one_step $one_step
   train memory_rgb default_memory --config.memory=rgb $memory
+  train memory_rgb_one_step default_one_step --config.memory=rgb --config.init_from=runs/memory_rgb/model $one_step
 }
-$python -m experiments.export --model runs/memory/model --out mirage_jax/assets/default
-$python -m experiments.export --model runs/memory_rgb/model --parts side,lora --out mirage_jax/assets/default/rgb
+$python -m experiments.export --model runs/memory_one_step/model --out mirage_jax/assets/default
+$python -m experiments.export --model runs/memory_rgb_one_step/model --parts side,lora --out mirage_jax/assets/default/rgb

@@ -4,6 +4,7 @@ import dataclasses
 
 import ml_collections
 
+from mirage_jax.diffusion import flow
 from mirage_jax.models import config as model_config
 from mirage_jax.training import posed
 
@@ -21,6 +22,8 @@ def base(stage: str) -> ml_collections.ConfigDict:
     config.bad_samples = 100  # so many that cannot be read are skipped (named, counted) before a run gives up
     config.memory = "latent"  # what the side branch learns to read; "rgb" needs data that was coded with --pixels
     config.fresh = ()  # parts that are not taken over from init_from: ("side", "lora") of a model that has them already
+    config.shift = flow.SHIFT  # of the noise levels, towards pure noise; far more for a model that samples in one step
+    config.channel_weights = "uniform"  # what an error counts in the loss; "decoder": as much as is seen of it
     config.text_embeddings = ""  # of all captions and the empty prompt (experiments.encode_text), for a model with text
     config.text_dropout = 0.0  # how often the empty prompt stands for a caption
 

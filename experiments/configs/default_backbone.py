@@ -4,7 +4,7 @@ from experiments.configs import common
 
 
 def get_config():
-    """Stage 3 of 4."""
+    """Stage 3 of 5."""
     config = common.base("generator")
     config.init_from = "runs/heads/model"
     config.data = "data/latents"

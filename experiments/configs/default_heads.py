@@ -4,7 +4,7 @@ from experiments.configs import common
 
 
 def get_config():
-    """Stage 2 of 4."""
+    """Stage 2 of 5."""
     config = common.base("heads")
     config.init_from = "runs/vae_whole/model"
     config.data = "data/latents"

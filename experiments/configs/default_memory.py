@@ -4,13 +4,14 @@ from experiments.configs import common
 
 
 def get_config():
-    """Stage 4 of 4."""
+    """Stage 4 of 5."""
     config = common.base("generator")
     config.init_from = "runs/backbone/model"
     config.data = "data/latents"
     config.trainable = ("side", "lora")
     config.batch_size = 4
     config.augmentation = common.augmentation()
+    config.channel_weights = "decoder"
 
     config.steps = 1900
     config.learning_rate = 1e-3

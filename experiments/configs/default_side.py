@@ -15,6 +15,7 @@ def get_config():
     config.trainable = ("side",)
     config.batch_size = 4
     config.augmentation = common.augmentation()
+    config.channel_weights = "decoder"
 
     config.steps = 1500
     config.learning_rate = 1e-3

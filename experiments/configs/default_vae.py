@@ -4,7 +4,7 @@ from experiments.configs import common
 
 
 def get_config():
-    """Stage 1 of 4."""
+    """Stage 1 of 5."""
     config = common.base("vae")
     config.init_from = ""  # a model folder whose VAE to go on from
     config.trains = "all"  # or "decoder": the encoder, and with it every latent, stays as in init_from

@@ -3,7 +3,8 @@
 A memory of all frames but the last segment's is read at the cameras of that segment, and what it shows is compared with
 the truth there, token by token at visible cells. Tokens of the video are compared with tokens of the video, tokens of
 stills with tokens of stills; the RGB memory's rendering, encoded, with tokens of the video. Errors are in units of the
-variance of the true tokens of video, with 95 % intervals over clips.
+variance of the true tokens of video, with 95 % intervals over clips: once with all channels alike, and once with each
+counted by how much the decoder shows of it (`vae.sensitivity`), which is also listed.
 
 The second table says what a generator has to know to make tokens of video of tokens of stills: the error, on clips that
 were not fitted, of a linear map from the stills of one cell, at several frames of a latent frame and before it.
@@ -45,7 +46,7 @@ _SPLIT = "train"
 
 
 def measure(clips: str, checkpoint: str | None) -> dict[str, Any]:
-    """Both tables.
+    """Both tables, and the list of channels.
 
     Args:
       clips: folder of a data set of posed clips; of its training split.
@@ -58,35 +59,53 @@ def measure(clips: str, checkpoint: str | None) -> dict[str, Any]:
     source = data.load_source(clips, _SPLIT)
     if len(source) < CLIPS:
         raise UserError(f"{clips}: suite tokens needs {CLIPS} clips in split {_SPLIT!r}, found {len(source)}")
-    errors: dict[str, list[float]] = {}
-    pairs = []
+    errors: dict[str, list[tuple[float, float]]] = {}
+    pairs, sensitivities = [], []
     for index in suite.spread(len(source), CLIPS):
         clip = suite.whole_segments(source.clip(index), model)
-        for name, error in shown_errors(model, params, clip).items():
+        sensitivities.append(_sensitivity(model, params, clip))
+        for name, error in shown_errors(model, params, clip, sensitivities[-1]).items():
             errors.setdefault(name, []).append(error)
         pairs.append(_stills_and_tokens(model, params, clip))
     return {
         "clips": CLIPS,
         "fitted": FITTED,
-        "shown": {name: dataclasses.asdict(bootstrap_mean(np.array(row))) for name, row in errors.items()},
+        "shown": {name: _mean([plain for plain, _ in rows]) for name, rows in errors.items()},
+        "shown_as_seen": {name: _mean([seen for _, seen in rows]) for name, rows in errors.items()},
+        "sensitivity": [_mean(channel) for channel in np.transpose(sensitivities)],
         "linear": {name: linear_error(pairs[:FITTED], pairs[FITTED:], frames) for name, frames in FRAMES.items()},
     }
 
 
-def shown_errors(model: ModelConfig, params: Any, clip: PosedClip) -> dict[str, float]:
-    """Mean squared error of what memories of a clip show of its last segment, by what they hold."""
+def shown_errors(
+    model: ModelConfig, params: Any, clip: PosedClip, sensitivity: np.ndarray
+) -> dict[str, tuple[float, float]]:
+    """Mean squared errors of what memories of a clip show of its last segment, by what they hold.
+
+    Args:
+      model, params: of the VAE and the segments.
+      clip: of whole segments.
+      sensitivity: `[C]`, what a channel counts in the second figure.
+
+    Returns:
+      what is held -> error with all channels alike, and with each counted by `sensitivity`; both over the variance of
+      the true tokens of video, counted likewise.
+    """
     layout, time = model.segment, model.vae.stride_time
     models = {t: dataclasses.replace(model, segment=dataclasses.replace(layout, token=t)) for t in TOKENS}
     coded = compare.coded_truth(models["still"], params, clip)
     begin = len(coded.latents) - layout.latents
     overlap = (begin - 1) * time
     among = np.arange(len(coded.latents)) < begin
-    spread = float(np.var(np.asarray(coded.latents)[1:]))
+    tokens = np.asarray(coded.latents)[1:]
+    spread = np.square(tokens - tokens.mean()).mean((0, 1, 2))
     found = {}
 
     def add(name: str, readout: Any, truth: Any) -> None:
-        error = np.square(np.asarray(readout.features) - np.asarray(truth)[begin:]).mean(-1)
-        found[name] = float(error[np.asarray(readout.visible)].mean() / spread)
+        square = np.square(np.asarray(readout.features) - np.asarray(truth)[begin:])
+        error = square[np.asarray(readout.visible)].mean(0)
+        plain, seen = (float((error * w).sum() / (spread * w).sum()) for w in (np.ones_like(sensitivity), sensitivity))
+        found[name] = plain, seen
 
     for token, changed in models.items():
         memory = compare.memory_of(changed, coded.depth.size, coded, among)
@@ -128,11 +147,19 @@ def markdown(record: dict[str, Any]) -> str:
         f"Read after all frames but the last segment's, {record['clips']} clips: error at visible cells, in units of "
         "the variance of video tokens.",
         "",
-        "| what a memory holds | error [95 %] |",
-        "|---|---|",
+        "| what a memory holds | error [95 %] | each channel counted by what the decoder shows of it |",
+        "|---|---|---|",
     ]
-    for name, row in record["shown"].items():
-        lines.append(f"| {name} | {row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}] |")
+    for name in record["shown"]:
+        rows = (record[column][name] for column in ("shown", "shown_as_seen"))
+        lines.append("| " + " | ".join([name, *map(_with_interval, rows)]) + " |")
+    lines += [
+        "",
+        "What the decoder shows of each channel: mean squared change of the frames by white noise in it, mean 1, most "
+        "first:",
+        "",
+        ", ".join(f"{row['mean']:.2f}" for row in sorted(record["sensitivity"], key=lambda row: -row["mean"])),
+    ]
     lines += [
         "",
         f"A linear map from stills of one cell to its token of video, fitted on {record['fitted']} clips, error on "
@@ -143,6 +170,20 @@ def markdown(record: dict[str, Any]) -> str:
     ]
     lines += [f"| {name} | {error:.3f} |" for name, error in record["linear"].items()]
     return "\n".join([*lines, ""])
+
+
+def _mean(values: Any) -> dict[str, Any]:
+    return dataclasses.asdict(bootstrap_mean(np.array(values)))
+
+
+def _with_interval(row: dict[str, Any]) -> str:
+    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _sensitivity(model: ModelConfig, params: Any, clip: PosedClip) -> np.ndarray:
+    pixels = jnp.asarray(clip.frames, jnp.float32) / 127.5 - 1.0
+    tokens = vae.encode(model.vae, params["vae"], pixels)
+    return np.asarray(vae.sensitivity(model.vae, params["vae"], tokens, jax.random.key(0)))
 
 
 def _stills_and_tokens(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[np.ndarray, np.ndarray]:

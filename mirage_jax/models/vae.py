@@ -268,6 +268,33 @@ def decode_stream(config: VAEConfig, params: Any, latents: chex.Array, cache: Ca
     return jnp.clip(out, -1.0, 1.0), cache
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def sensitivity(config: VAEConfig, params: Any, latents: chex.Array, key: chex.PRNGKey) -> jax.Array:
+    """How much each latent channel shows: mean squared change of the decoded frames by white noise in it alone.
+
+    To first order, for noise of unit variance, so that `sum(sensitivity * error ** 2)` is the squared error that
+    independent errors of the latents make in the frames. Scaled to mean 1 over the channels.
+
+    Args:
+      config, params: of the VAE.
+      latents: `[t, h, w, C]` of a clip, normalised: where the decoder is looked at.
+      key: of the noise.
+
+    Returns:
+      float32 `[C]`.
+    """
+    channels = latents.shape[-1]
+
+    def of(channel: jax.Array) -> jax.Array:
+        noise = jax.random.normal(jax.random.fold_in(key, channel), latents.shape[:-1], latents.dtype)
+        tangent = noise[..., None] * jax.nn.one_hot(channel, channels, dtype=latents.dtype)
+        change = jax.jvp(functools.partial(decode, config, params), (latents,), (tangent,))[1]
+        return jnp.mean(jnp.square(change.astype(jnp.float32)))
+
+    found = jax.lax.map(of, jnp.arange(channels))
+    return found / found.mean()
+
+
 def normalise(config: VAEConfig, z: chex.Array) -> jax.Array:
     """`(z - mean) / std` per channel, in float32 and back."""
     if not config.latent_mean:

@@ -34,14 +34,23 @@ def test_stills_of_a_scene_at_rest_are_the_same_and_tokens_of_video_are_what_was
     segment = dataclasses.replace(base.segment, latents=2)
     model = dataclasses.replace(base, height=SIZE, width=SIZE, vae=coder, segment=segment)
     params = {"vae": vae.init(coder, jax.random.key(0))}
-    rest = token_study.shown_errors(model, params, turning(np.zeros(13)))
-    assert rest["tokens: still"] < 1e-6 < rest["tokens: clip"]
-    turned = token_study.shown_errors(model, params, turning(np.linspace(0, 40, 13)))
-    assert turned["tokens: still"] > 1e-3
+    alike = np.ones(5)
+    rest = token_study.shown_errors(model, params, turning(np.zeros(13)), alike)
+    assert rest["tokens: still"][0] < 1e-6 < rest["tokens: clip"][0]
+    turned = token_study.shown_errors(model, params, turning(np.linspace(0, 40, 13)), alike)
+    assert turned["tokens: still"][0] > 1e-3
+    assert turned["tokens: still"][1] == pytest.approx(turned["tokens: still"][0])
+    one = token_study.shown_errors(model, params, turning(np.linspace(0, 40, 13)), np.eye(5)[2])
+    assert one["tokens: still"][0] == pytest.approx(turned["tokens: still"][0])
+    assert one["tokens: still"][1] != pytest.approx(turned["tokens: still"][0], rel=0.01)
     assert set(turned) == {"tokens: clip", "tokens: still", "colours, rendered and encoded"}
 
 
 def test_the_tables_name_every_figure():
     shown = {"tokens: still": {"mean": 0.1, "low": 0.05, "high": 0.15, "count": 24}}
-    table = token_study.markdown({"clips": 24, "fitted": 16, "shown": shown, "linear": {"the last frame": 0.5}})
-    assert "| tokens: still | 0.100 [0.050, 0.150] |" in table and "| the last frame | 0.500 |" in table
+    seen = {"tokens: still": {"mean": 0.2, "low": 0.15, "high": 0.25, "count": 24}}
+    record = {"clips": 24, "fitted": 16, "shown": shown, "shown_as_seen": seen, "linear": {"the last frame": 0.5}}
+    record["sensitivity"] = [{"mean": 0.25}, {"mean": 1.75}]
+    table = token_study.markdown(record)
+    assert "| tokens: still | 0.100 [0.050, 0.150] | 0.200 [0.150, 0.250] |" in table
+    assert "| the last frame | 0.500 |" in table and "1.75, 0.25" in table

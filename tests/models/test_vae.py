@@ -157,3 +157,22 @@ def test_full_size_has_the_parameters_of_wan22():
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 704_688_668
     assert (vae.WAN22.stride_space, vae.WAN22.stride_time) == (16, 4)
     assert vae.WAN22.latent_mean[:2] == (-0.2289, -0.0052) and vae.WAN22.latent_std[-2:] == (0.7468, 0.7744)
+
+
+def test_sensitivity_is_what_noise_in_one_channel_does_to_the_frames(params):
+    latents = 0.5 * jax.random.normal(jax.random.key(2), (2, 2, 2, 5))
+    jacobian = jax.jacfwd(lambda z: vae.decode(TINY, params, z))(latents)
+    expected = np.square(jacobian).sum(tuple(range(7)))  # the mean over white noise
+    keys = jax.random.split(jax.random.key(3), 200)
+    found = jax.vmap(lambda key: vae.sensitivity(TINY, params, latents, key))(keys)
+    np.testing.assert_allclose(found.mean(1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(found.mean(0), expected / expected.mean(), rtol=0.3)
+    assert expected.max() > 5 * expected.min()  # or the comparison says little
+
+
+def test_a_channel_that_the_decoder_ignores_has_no_sensitivity(params):
+    deaf = jax.tree.map(lambda x: x, params)
+    entry = deaf["decoder"]["latents"]
+    entry["kernel"] = entry["kernel"].at[..., 2, :].set(0.0)
+    found = vae.sensitivity(TINY, deaf, jnp.ones((2, 2, 2, 5)), jax.random.key(0))
+    assert found[2] == 0.0 and (np.delete(np.asarray(found), 2) > 0).all()

@@ -123,7 +123,7 @@ def _generator_config(model, tmp_path, **changes):
     config = default_memory.get_config()
     config.init_from, config.data = str(path), str(tmp_path / "data")
     config.model.update(json.loads(model.to_json()))
-    config.update(changes)
+    config.update({"channel_weights": "uniform"} | changes)
     return config, path
 
 
@@ -141,6 +141,52 @@ def test_a_finished_model_gets_a_fresh_side_branch(tmp_path):
     model, params = stage.finish(moving, stage.frozen, 0)
     assert model.segment.control == ("readout", "visible") and model.heads is not None
     assert set(params) == {"vae", "heads", "dit", "side", "lora"}
+
+
+def test_errors_count_as_much_as_the_decoder_shows_of_them(tmp_path):
+    plain, _ = _generator_config(tiny_world.model(), tmp_path)
+    weighted = plain.copy_and_resolve_references()
+    weighted.channel_weights = "decoder"
+    stages_made = [stages.make(one) for one in (plain, weighted)]
+    assert "channel_weights" not in stages_made[0].frozen
+    found = stages_made[1].frozen["channel_weights"]
+    assert found.shape == (tiny_world.CHANNELS,) and found.mean() == pytest.approx(1.0, abs=1e-3)
+    assert "channel_weights" not in stages_made[1].finish({}, stages_made[1].frozen, 0)[1]
+
+    batch, keys = next(iter(stages_made[0].batches())), jax.random.split(jax.random.key(0), 4)
+    params = stages_made[0].init(jax.random.key(0), stages_made[0].frozen, stages_made[0].start)
+    losses = [float(stage.loss(params, stage.frozen, batch, keys)[0]) for stage in stages_made]
+    frozen = stages_made[1].frozen | {"channel_weights": jnp.ones(tiny_world.CHANNELS)}
+    np.testing.assert_allclose(stages_made[1].loss(params, frozen, batch, keys)[0], losses[0], rtol=1e-5)
+    assert abs(losses[1] / losses[0] - 1) > 0.01
+
+
+def test_noise_levels_move_with_the_shift(tmp_path):
+    config, _ = _generator_config(tiny_world.model(), tmp_path)
+    batch, keys = next(iter(stages.make(config).batches())), jax.random.split(jax.random.key(0), 4)
+
+    def loss(shift):
+        config.shift = shift
+        stage = stages.make(config)
+        params = stage.init(jax.random.key(0), stage.frozen, stage.start)
+        return float(stage.loss(params, stage.frozen, batch, keys)[0])
+
+    # At these two, all levels are next to 1: what is predicted from noise alone. The third is next to the clean clip.
+    assert loss(1e6) == pytest.approx(loss(1e7), rel=1e-3)
+    assert loss(1e-6) != pytest.approx(loss(1e6), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channel_weights": "pixels"}, "channel_weights=pixels: expected one of uniform, decoder"),
+        ({"shift": 0.0}, "shift=0.0: expected a positive number"),
+    ],
+)
+def test_a_loss_that_does_not_exist_is_refused(tmp_path, change, message):
+    config, _ = _generator_config(tiny_world.model(), tmp_path, **change)
+    with pytest.raises(UserError, match=message):
+        stages.make(config)
 
 
 def test_only_what_is_trained_may_be_fresh(tmp_path):

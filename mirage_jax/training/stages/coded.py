@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mirage_jax.data import latents
 from mirage_jax.data.text_embeddings import TextEmbeddings
-from mirage_jax.data.tolerance import Skipped
+from mirage_jax.data.tolerance import Skipped, Tolerant
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition
 from mirage_jax.models.dit import DiTConfig
@@ -54,6 +56,17 @@ def batches(
         texts=_texts(config, dit),
         text_dropout=config.text_dropout,
     )
+
+
+def spread(config: Any, count: int) -> list[np.ndarray]:
+    """The latents `[t, h, w, C]`, float32, of so many clips of `config.data`, spread evenly over it.
+
+    Raises:
+      UserError: if there is no such data set, or it cannot be read.
+    """
+    source = Tolerant(latents.load_source(config.data, config.split))
+    count = min(count, len(source))
+    return [source[place * len(source) // count]["latents"].astype(np.float32) for place in range(count)]
 
 
 def _texts(config: Any, dit: DiTConfig | None) -> TextEmbeddings | None:

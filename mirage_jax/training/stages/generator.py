@@ -3,8 +3,10 @@
 `config.trainable` names the parts that move: `("dit",)` is the backbone without memory, `("side",)` and then
 `("lora",)` are the paper's two stages, `("side", "lora")` trains both together. `config.fresh` names parts
 that are not taken over from `config.init_from`: a finished model can get another side branch. `config.memory` is what
-the side branch learns to read: `latent`, or `rgb` for the control that is trained on equal terms. A model with text
-takes it from the batch (`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dropped it).
+the side branch learns to read: `latent`, or `rgb` for the control that is trained on equal terms.
+`config.channel_weights` is what an error in each latent channel counts: all the same (`uniform`), or as much as the
+decoder shows of it (`decoder`, see `vae.sensitivity`; some channels show a hundred times less than others). A model
+with text takes it from the batch (`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dropped it).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from mirage_jax.world.control import ones_code
 
 PARTS = ("dit", "side", "lora")
 MEMORIES = ("latent", "rgb")
+CHANNEL_WEIGHTS = ("uniform", "decoder")
 
 
 def make(config: Any) -> Stage:
@@ -40,6 +43,12 @@ def make(config: Any) -> Stage:
         raise UserError(f"--config.trainable={trainable}: expected some of {', '.join(PARTS)}")
     if config.memory not in MEMORIES:
         raise UserError(f"--config.memory={config.memory}: expected one of {', '.join(MEMORIES)}")
+    if not config.shift > 0:
+        raise UserError(f"--config.shift={config.shift}: expected a positive number")
+    if config.channel_weights not in CHANNEL_WEIGHTS:
+        raise UserError(
+            f"--config.channel_weights={config.channel_weights}: expected one of {', '.join(CHANNEL_WEIGHTS)}"
+        )
     fresh = tuple(config.fresh)
     if set(fresh) - set(trainable):
         raise UserError(f"--config.fresh={fresh}: expected some of the parts that are trained: {', '.join(trainable)}")
@@ -67,6 +76,8 @@ def make(config: Any) -> Stage:
     stills = config.memory == "latent" and model.segment.token == "still"
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
+    if config.channel_weights == "decoder":
+        frozen["channel_weights"] = _sensitivity(model, params["vae"], config)
 
     def init(key, frozen, start):
         fresh = parameters.init(key, model, {**frozen, **start})
@@ -91,13 +102,25 @@ def make(config: Any) -> Stage:
     return Stage(
         init=init,
         frozen=frozen,
-        loss=batch_loss(computed, augment, with_memory, config.memory),
+        loss=batch_loss(computed, augment, with_memory, config.memory, config.shift),
         batches=lambda: coded.batches(config, skipped, model.dit, pixels=config.memory == "rgb", stills=stills),
         preview=preview,
-        finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k != "ones"} | moving),
+        finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k not in _MADE} | moving),
         counters=skipped.counters,
         start={part: params[part] for part in trainable if part in params},
     )
+
+
+_MADE = ("ones", "channel_weights")  # here, of the parts of the model
+_LOOKED_AT = 8  # clips
+
+
+def _sensitivity(model: ModelConfig, params: Any, config: Any) -> jax.Array:
+    """`vae.sensitivity` over clips from all over the data set, the same in every process."""
+    clips = coded.spread(config, _LOOKED_AT)
+    keys = jax.random.split(jax.random.key(0), len(clips))
+    found = [vae.sensitivity(model.vae, params, clip, key) for clip, key in zip(clips, keys, strict=True)]
+    return jnp.mean(jnp.stack(found), axis=0)
 
 
 def batch_loss(
@@ -105,8 +128,12 @@ def batch_loss(
     augment: posed.Augmentation,
     with_memory: bool,
     memory: str = "latent",
+    shift: float = flow.SHIFT,
 ):
-    """The loss of a stage (see `Stage`): memory (of `MEMORIES`) and example of every clip are made on the way."""
+    """The loss of a stage (see `Stage`): memory (of `MEMORIES`) and example of every clip are made on the way.
+
+    `shift` moves the noise levels that are trained towards pure noise (`flow.sample_sigma`).
+    """
 
     def loss(moving, frozen, batch, keys):
         parts = {**frozen, **moving}
@@ -116,7 +143,7 @@ def batch_loss(
             clip = posed.from_batch(sample)
             start = posed.random_start(start_key, model, len(clip.latents))
             example = posed.example(example_key, model, clip, start, augment, **_further(parts, memory))
-            return example_loss(model, parts, example, noise_key, with_memory, sample.get("text"))
+            return example_loss(model, parts, example, noise_key, with_memory, sample.get("text"), shift)
 
         errors, seen = partition.over_batch(one)(dict(batch), keys)
         return errors.mean(), {"visible": seen.mean()}
@@ -136,15 +163,16 @@ def example_loss(
     key: jax.Array,
     with_memory: bool,
     text: jax.Array | None = None,
+    shift: float = flow.SHIFT,
 ):
     """Loss of one example at a random noise level, and the share of target cells the memory showed."""
     sigma_key, noise_key = jax.random.split(key)
-    sigma = flow.sample_sigma(sigma_key)
+    sigma = flow.sample_sigma(sigma_key, shift)
     noise = jax.random.normal(noise_key, example.target.shape)
     clean = jnp.arange(len(example.target)) == 0
     output = _predict(model, parts, example, noise, sigma, with_memory, text)
     target = flow.training_target(example.target, noise, model.dit.prediction)
-    return flow.loss(output, target, clean), example.visible[1:].mean()
+    return flow.loss(output, target, clean, parts.get("channel_weights")), example.visible[1:].mean()
 
 
 def one_step(

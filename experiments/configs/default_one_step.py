@@ -1,0 +1,16 @@
+"""Side branch and LoRA of the default model once more, at the noise level that it samples from: one step, from noise."""
+
+from experiments.configs import default_memory
+
+
+def get_config():
+    """Stage 5 of 5, after `default_memory`."""
+    config = default_memory.get_config()
+    config.init_from = "runs/memory/model"
+    config.shift = 50.0  # four levels in five above 0.9, where default_memory has one in three
+    config.seed = 2
+
+    config.steps = 200
+    config.warmup_steps = 20
+    config.learning_rate = 5e-4
+    return config
