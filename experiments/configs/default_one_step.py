@@ -1,4 +1,4 @@
-"""Side branch and LoRA of the default model once more, at the noise level that it samples from: one step, from noise."""
+"""Side branch and LoRA of the default model once more, near pure noise: from there it samples in one step."""
 
 from experiments.configs import default_memory
 
