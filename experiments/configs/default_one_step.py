@@ -7,7 +7,7 @@ def get_config():
     """Stage 5 of 5, after `default_memory`."""
     config = default_memory.get_config()
     config.init_from = "runs/memory/model"
-    config.shift = 50.0  # four levels in five above 0.9, where default_memory has one in three
+    config.shift = 50.0  # five levels in six above 0.9, where default_memory has one in three
     config.seed = 2
 
     config.steps = 200
