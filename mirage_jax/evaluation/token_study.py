@@ -181,7 +181,8 @@ def _with_interval(row: dict[str, Any]) -> str:
 
 
 def _sensitivity(model: ModelConfig, params: Any, clip: PosedClip) -> np.ndarray:
-    pixels = jnp.asarray(clip.frames, jnp.float32) / 127.5 - 1.0
+    """`vae.sensitivity` on the first segment of a clip."""
+    pixels = jnp.asarray(clip.frames[: 1 + model.segment_frames], jnp.float32) / 127.5 - 1.0
     tokens = vae.encode(model.vae, params["vae"], pixels)
     return np.asarray(vae.sensitivity(model.vae, params["vae"], tokens, jax.random.key(0)))
 
