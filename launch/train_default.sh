@@ -17,7 +17,7 @@ case "${1:-}" in
     parts=4
     vae="--config.steps=4000"
     vae_whole="--config.steps=200"
-    heads="" backbone="" memory="--config.steps=1800" one_step=""
+    heads="" backbone="" memory="" one_step=""
     ;;
   gpu)
     parts=25

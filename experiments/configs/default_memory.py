@@ -13,7 +13,7 @@ def get_config():
     config.augmentation = common.augmentation()
     config.channel_weights = "decoder"
 
-    config.steps = 1900
+    config.steps = 1800
     config.learning_rate = 1e-3
     config.ema_decay = 0.995
     # From zero to a pass-through within a few hundred steps; convolutions bear more than the transformer.

@@ -159,8 +159,6 @@ def markdown(record: dict[str, Any]) -> str:
         "first:",
         "",
         ", ".join(f"{row['mean']:.2f}" for row in sorted(record["sensitivity"], key=lambda row: -row["mean"])),
-    ]
-    lines += [
         "",
         f"A linear map from stills of one cell to its token of video, fitted on {record['fitted']} clips, error on "
         f"{record['clips'] - record['fitted']} others:",

@@ -30,6 +30,7 @@ from mirage_jax.models.config import ModelConfig
 DEFAULT = pathlib.Path(__file__).parent.parent / "assets" / "default"
 """The model that ships with the project."""
 
+_DATA_FILE_SIZE = 8 << 20  # bytes, about: a model that ships lies in a repository, where no file should be large
 _MATRICES = ("kernel", "A", "B", "token_embedding")
 _CONVERTERS = {
     "vae": "vae_original",
@@ -60,8 +61,11 @@ def save(path: str | pathlib.Path, config: ModelConfig, params: Any, dtype: Any 
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
     if jax.process_count() > 1:  # one of them writes, from host arrays; the others need not call this
         params = jax.device_get(params)
-    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
-        checkpointer.save(temporary / "params", params)
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+        checkpointer.save(
+            temporary / "params", ocp.args.PyTreeSave(params, ocdbt_target_data_file_size=_DATA_FILE_SIZE)
+        )
     (temporary / "params" / "commit_success.txt").unlink(missing_ok=True)  # it names this machine's path
     io.write_text(temporary / "model.json", config.to_json() + "\n")
     old = path.with_name(path.name + ".old")

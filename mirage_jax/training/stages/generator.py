@@ -34,6 +34,8 @@ from mirage_jax.world.control import ones_code
 PARTS = ("dit", "side", "lora")
 MEMORIES = ("latent", "rgb")
 CHANNEL_WEIGHTS = ("uniform", "decoder")
+_MADE = ("ones", "channel_weights")  # of the parts of the model, here, and no part of it
+_LOOKED_AT = 8  # clips, for `vae.sensitivity`
 
 
 def make(config: Any) -> Stage:
@@ -109,10 +111,6 @@ def make(config: Any) -> Stage:
         counters=skipped.counters,
         start={part: params[part] for part in trainable if part in params},
     )
-
-
-_MADE = ("ones", "channel_weights")  # here, of the parts of the model
-_LOOKED_AT = 8  # clips
 
 
 def _sensitivity(model: ModelConfig, params: Any, config: Any) -> jax.Array:
