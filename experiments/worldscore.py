@@ -27,7 +27,7 @@ import tqdm
 from absl import flags
 
 from experiments import cli, inputs, loading, prompts
-from mirage_jax import weights, world
+from mirage_jax import data, weights, world
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.data.text_embeddings import save as save_embeddings
 from mirage_jax.errors import UserError
@@ -151,7 +151,7 @@ def _chosen() -> list[Sample]:
     chosen = []
     for split in dict.fromkeys(_SPLIT.value):
         found = worldscore_files.read(_DATASET.value, split)
-        chosen += [found[index] for index in suite.spread(len(found), _SAMPLES.value)]
+        chosen += [found[index] for index in data.spread(len(found), _SAMPLES.value)]
     return chosen
 
 

@@ -5,9 +5,9 @@ What needs Grain or TFDS (extra `data`) is loaded when first used, so that clips
 
 from typing import Any
 
-from mirage_jax.data.clip import PosedClip
+from mirage_jax.data.clip import PosedClip, spread
 
-__all__ = ["FIELDS", "PosedClip", "Source", "load_source"]
+__all__ = ["FIELDS", "PosedClip", "Source", "load_source", "spread"]
 
 
 def __getattr__(name: str) -> Any:

@@ -89,3 +89,9 @@ def check(clip: PosedClip) -> None:
     error = np.abs(rotation @ rotation.swapaxes(1, 2) - np.eye(3)).max()
     if error > _ROTATION_TOLERANCE or (np.linalg.det(rotation) < 0).any():
         raise ValueError(f"cam2world is not rigid: |R R^T - I| reaches {error:.2g}, or a determinant is negative")
+
+
+def spread(length: int, most: int | None) -> list[int]:
+    """At most so many of the numbers below `length`, spread evenly; all if `most` is None."""
+    count = length if most is None else min(most, length)
+    return [place * length // count for place in range(count)]

@@ -49,12 +49,6 @@ class Models:
         return Models(self.model, jax.device_put(self.params, device), others)
 
 
-def spread(length: int, most: int | None) -> list[int]:
-    """At most so many of the numbers below `length`, spread evenly; all if `most` is None."""
-    count = length if most is None else min(most, length)
-    return [place * length // count for place in range(count)]
-
-
 class Clips:
     """The clips of several splits of a data set, one after the other."""
 
@@ -62,7 +56,8 @@ class Clips:
         """Args: folder of the data set; names of its splits; at most so many clips of each, spread evenly over it."""
         self._sources = [data.load_source(path, split) for split in splits]
         self._names = [data.load_source(path, split, ("source",)) for split in splits]
-        self._places = [(n, index) for n, source in enumerate(self._sources) for index in spread(len(source), most)]
+        sources = enumerate(self._sources)
+        self._places = [(n, index) for n, source in sources for index in data.spread(len(source), most)]
 
     def __len__(self) -> int:
         return len(self._places)

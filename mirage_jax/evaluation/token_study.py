@@ -61,7 +61,7 @@ def measure(clips: str, checkpoint: str | None) -> dict[str, Any]:
         raise UserError(f"{clips}: suite tokens needs {CLIPS} clips in split {_SPLIT!r}, found {len(source)}")
     errors: dict[str, list[tuple[float, float]]] = {}
     pairs, sensitivities = [], []
-    for index in suite.spread(len(source), CLIPS):
+    for index in data.spread(len(source), CLIPS):
         clip = suite.whole_segments(source.clip(index), model)
         sensitivities.append(_sensitivity(model, params, clip))
         for name, error in shown_errors(model, params, clip, sensitivities[-1]).items():

@@ -120,3 +120,11 @@ def test_a_side_branch_for_an_rgb_memory_lies_inside_the_model(tmp_path):
     weights.save(path / "rgb", dataclasses.replace(model, height=64), other)
     with pytest.raises(UserError, match=r"rgb: not for the model in .*: height is 64, expected 32"):
         weights.load(path, parts, memory="rgb")
+
+
+def test_weights_of_any_size_lie_in_files_that_a_repository_takes(model, tmp_path):
+    rng = np.random.default_rng(0)
+    params = {"vae": {f"layer{i}": rng.standard_normal((256, 1024), np.float32) for i in range(24)}}  # 24 MiB
+    weights.save(tmp_path / "model", model, params)
+    sizes = [file.stat().st_size for file in (tmp_path / "model").rglob("*") if file.is_file()]
+    assert sum(sizes) > 20 * 2**20 and max(sizes) < 12 * 2**20

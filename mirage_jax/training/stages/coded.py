@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mirage_jax.data import latents
+from mirage_jax.data import clip, latents
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.data.tolerance import Skipped, Tolerant
 from mirage_jax.errors import UserError
@@ -65,8 +65,7 @@ def spread(config: Any, count: int) -> list[np.ndarray]:
       UserError: if there is no such data set, or it cannot be read.
     """
     source = Tolerant(latents.load_source(config.data, config.split))
-    count = min(count, len(source))
-    return [source[place * len(source) // count]["latents"].astype(np.float32) for place in range(count)]
+    return [source[index]["latents"].astype(np.float32) for index in clip.spread(len(source), count)]
 
 
 def _texts(config: Any, dit: DiTConfig | None) -> TextEmbeddings | None:
