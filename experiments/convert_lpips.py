@@ -22,7 +22,7 @@ _OUT = flags.DEFINE_string("out", None, "The safetensors file to write.", requir
 
 
 def main(_) -> None:
-    """Reads --source, writes --out, prints the checksum that `mirage_jax/evaluation/lpips.py` must name."""
+    """Reads --source, writes --out, prints the checksum that `mirage_jax/models/lpips.py` must name."""
     content = safetensors.numpy.save(lpips_archive.convert(lpips_archive.read_arrays(_SOURCE.value)))
     with atomic_path(_OUT.value) as temporary:
         temporary.write_bytes(content)

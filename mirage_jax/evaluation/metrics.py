@@ -6,17 +6,25 @@ PSNR and SSIM are similarities (higher is closer), LPIPS is a distance.
 
 from __future__ import annotations
 
+import collections
+import hashlib
+import threading
+from collections.abc import Sequence
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mirage_jax.evaluation import lpips as lpips_network
+from mirage_jax.models import lpips as lpips_network
 
 # Two identical frames have no noise; a finite value keeps means and JSON usable. One step of one colour value in one
 # pixel of a 1280x704 frame scores 112 dB.
 PSNR_OF_EQUAL_FRAMES = 120.0
+
+_PAIRS_AT_ONCE, _FRAMES_AT_ONCE = 16, 8  # of LPIPS
 
 _SSIM_WINDOW = 7
 _SSIM_C1 = (0.01 * 255) ** 2
@@ -73,13 +81,71 @@ def ssim(a: chex.Array, b: chex.Array) -> jax.Array:
 def lpips(a: chex.Array, b: chex.Array) -> jax.Array:
     """Learned perceptual distance, AlexNet, version 0.1 (Zhang et al. 2018), with the weights that ship with us.
 
+    What the network makes of a frame is remembered for a while: protocols compare each frame with many others.
+
     Args:
-      a, b: `[T, H, W, 3]` in 0..255, at least 31x31.
+      a, b: `[T, H, W, 3]` in 0..255, at least 31x31; on the host, not traced.
 
     Returns:
       `[T]` float32, 0 for equal frames.
+
+    Raises:
+      ValueError: if the frames are smaller.
     """
-    return lpips_network.distance(lpips_network.load_parameters(), *_as_float(a, b))
+    a, b = np.asarray(a), np.asarray(b)
+    chex.assert_rank([a, b], 4)
+    chex.assert_equal_shape([a, b])
+    found = []
+    for begin in range(0, len(a), _PAIRS_AT_ONCE):
+        block = slice(begin, begin + _PAIRS_AT_ONCE)
+        seen = _seen.features([*a[block], *b[block]])
+        pairs = (jax.tree.map(lambda *x: np.stack(x), *_filled(half, _PAIRS_AT_ONCE)) for half in _halves(seen))
+        found.append(lpips_network.feature_distance(*pairs)[: len(a[block])])
+    return jnp.concatenate(found)
+
+
+class _Seen:
+    """LPIPS features of the frames met last, by what the frames hold; shared by threads."""
+
+    def __init__(self, most_bytes: int):
+        self._most_bytes, self._bytes = most_bytes, 0
+        self._found: collections.OrderedDict[tuple, lpips_network.Features] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def features(self, frames: Sequence[np.ndarray]) -> list[lpips_network.Features]:
+        """Of each frame `[H, W, 3]`, as `lpips_network.features`, without the axis of time; on the host."""
+        keys = [(x.shape, x.dtype.str, hashlib.sha256(np.ascontiguousarray(x)).digest()) for x in frames]
+        with self._lock:
+            known = {key: self._found[key] for key in keys if key in self._found}
+        new = {key: frame for key, frame in zip(keys, frames, strict=True) if key not in known}
+        todo = list(new.items())
+        for begin in range(0, len(todo), _FRAMES_AT_ONCE):
+            some = todo[begin : begin + _FRAMES_AT_ONCE]
+            batch = np.stack(_filled([frame for _, frame in some], _FRAMES_AT_ONCE)).astype(np.float32)
+            layers = jax.tree.map(np.asarray, lpips_network.features(lpips_network.load_parameters(), batch))
+            known |= {key: tuple(layer[i].copy() for layer in layers) for i, (key, _) in enumerate(some)}
+        with self._lock:
+            for key in keys:
+                if key not in self._found:
+                    self._bytes += sum(layer.nbytes for layer in known[key])
+                self._found[key] = known[key]
+                self._found.move_to_end(key)
+            while self._bytes > self._most_bytes:
+                _, oldest = self._found.popitem(last=False)
+                self._bytes -= sum(layer.nbytes for layer in oldest)
+        return [known[key] for key in keys]
+
+
+_seen = _Seen(most_bytes=2**29)
+
+
+def _filled(items: Sequence[Any], count: int) -> list[Any]:
+    """The items, the last one repeated up to `count`, so that one compiled program serves all numbers of frames."""
+    return [*items, *[items[-1]] * (count - len(items))]
+
+
+def _halves(items: list[Any]) -> tuple[list[Any], list[Any]]:
+    return items[: len(items) // 2], items[len(items) // 2 :]
 
 
 def all_metrics(a: chex.Array, b: chex.Array) -> dict[str, np.ndarray]:

@@ -12,7 +12,8 @@ import pytest
 from lpips_cases import cases
 
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import lpips, lpips_archive
+from mirage_jax.evaluation import lpips_archive
+from mirage_jax.models import lpips
 
 _EXPECTED = json.loads((pathlib.Path(__file__).parent / "lpips_expected.json").read_text())
 

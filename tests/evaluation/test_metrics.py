@@ -6,6 +6,7 @@ from lpips_cases import cases
 from skimage import metrics as skimage_metrics
 
 from mirage_jax.evaluation import metrics
+from mirage_jax.models import lpips
 
 
 def _pairs():
@@ -46,6 +47,26 @@ def test_one_value_a_frame_whatever_its_neighbours_and_type():
         assert together[name].shape == (3,) and together[name].dtype == np.float32
         np.testing.assert_allclose(together[name][1:2], alone[name], rtol=2e-5)
         assert len(set(together[name].tolist())) == 3
+
+
+def test_lpips_remembers_frames_without_mixing_them_up(monkeypatch):
+    monkeypatch.setattr(metrics, "_seen", metrics._Seen(most_bytes=10**6))
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (20, 64, 64, 3), np.uint8)
+    calls = []
+    network = lpips.features
+    monkeypatch.setattr(lpips, "features", lambda weights, batch: calls.append(len(batch)) or network(weights, batch))
+    order = random.integers(0, 20, (2, 50))
+    direct = lpips.distance(lpips.load_parameters(), *(frames[half].astype(np.float32) for half in order))
+    np.testing.assert_allclose(metrics.lpips(frames[order[0]], frames[order[1]]), direct, rtol=1e-5, atol=1e-7)
+    assert 0 < metrics._seen._bytes <= 10**6
+    assert metrics._seen._bytes == sum(layer.nbytes for kept in metrics._seen._found.values() for layer in kept)
+    before = len(calls)
+    last = frames[order[:, -3:]]
+    metrics.lpips(*last)
+    metrics.lpips(*last.astype(np.float32))  # other bytes, the same picture
+    assert len(calls) == before + 1
+    assert frames.dtype == np.uint8 and metrics.lpips(frames[:1], frames[:1])[0] == 0
 
 
 def test_a_shuffled_video_is_worse_on_every_metric():

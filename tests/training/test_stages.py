@@ -8,13 +8,14 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments.configs import default_backbone, default_heads, default_memory, default_vae, wan22_lora, wan22_side
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
-from mirage_jax.models import parameters
+from mirage_jax.models import lpips, parameters, vae
 from mirage_jax.models.heads import LatentHeadsConfig
 from mirage_jax.training import stages
 
@@ -235,6 +236,51 @@ def test_a_better_decoder_leaves_every_other_part_as_it_was(model, folder):
     jax.tree.map(np.testing.assert_array_equal, params["vae"]["decoder"], trained["decoder"])
     jax.tree.map(np.testing.assert_array_equal, params["vae"]["encoder"], old["vae"]["encoder"])
     jax.tree.map(np.testing.assert_array_equal, params["heads"], old["heads"])
+
+
+def test_perceptual_term_is_lpips_of_some_frames_of_what_is_decoded(model, folder):
+    config = _config(default_vae, model, folder)
+    config.trains, config.crop, config.frames, config.perceptual_frames = "decoder", 0, 5, 5
+    plain = stages.make(config)
+    config.perceptual_weight = 0.25
+    stage = stages.make(config)
+    frames = np.random.default_rng(0).integers(0, 255, (1, 5, 32, 32, 3), np.uint8)
+    keys = jax.random.split(jax.random.key(1), 1)
+    without, parts = plain.loss(plain.start, plain.frozen, {"frames": frames}, keys)
+    total, more = stage.loss(stage.start, stage.frozen, {"frames": frames}, keys)
+    assert "lpips" not in parts and more["lpips"] > 0.01
+    np.testing.assert_allclose(total - without, 0.25 * more["lpips"], rtol=1e-3)
+
+    crop_key, noise_key = jax.random.split(keys[0])
+    shown = frames[0, :, :, ::-1] if jax.random.bernoulli(jax.random.split(crop_key)[1]) else frames[0]
+    params = {**stage.start, "encoder": stage.frozen["encoder"]}
+    mean, log_variance = vae.moments(model.vae, params, shown / np.float32(127.5) - 1)
+    z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(noise_key, mean.shape)
+    out = vae.VAE(model.vae).apply({"params": params}, z, method="decode")
+    distance = lpips.distance(lpips.load_parameters(), 127.5 * (out + 1), shown.astype(np.float32))
+    np.testing.assert_allclose(more["lpips"], distance.mean(), rtol=1e-4)
+
+    slope = jax.grad(lambda params: stage.loss(params, stage.frozen, {"frames": frames}, keys)[1]["lpips"])(stage.start)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
+    size = optax.global_norm(slope)
+    downhill = jax.tree.map(lambda x, d: x - 1e-3 * d / size, stage.start, slope)
+    assert stage.loss(downhill, stage.frozen, {"frames": frames}, keys)[1]["lpips"] < more["lpips"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"perceptual_weight": -1.0}, "perceptual_weight=-1.0: expected 0 or more"),
+        ({"perceptual_frames": 0}, "perceptual_frames=0: expected 1 to 5"),
+        ({"perceptual_frames": 6}, "perceptual_frames=6: expected 1 to 5"),
+        ({"crop": 16}, "crop=16: LPIPS needs pictures of at least 31 pixels"),
+    ],
+)
+def test_a_perceptual_term_that_cannot_be_is_refused(model, folder, change, sentence):
+    config = _config(default_vae, model, folder)
+    config.update({"perceptual_weight": 0.1, "crop": 0, "frames": 5} | change)
+    with pytest.raises(UserError, match=sentence):
+        stages.make(config)
 
 
 @pytest.mark.parametrize(("trains", "init_from"), [("decoder", ""), ("encoder", "here")])

@@ -1,7 +1,9 @@
 """Stage 1: the video VAE, on random windows of frames.
 
-Loss: mean squared error, plus `l1_weight` absolute error, plus a small KL term that keeps latents near unit size. The
-latents are noised by their own posterior, so that what the decoder sees tolerates error.
+Loss: mean squared error, plus `l1_weight` absolute error, plus a small KL term that keeps latents near unit size, plus
+`perceptual_weight` times LPIPS (of `perceptual_frames` frames drawn from each window), without which a decoder paints
+the mean of all textures that could be there. The latents are noised by their own posterior, so that what the decoder
+sees tolerates error.
 
 With `trains` = `decoder` the encoder stays as it is in the model of `init_from`. Latents then keep their meaning, so
 the result is that whole model with a better decoder: its other parts need no new training.
@@ -21,7 +23,7 @@ from mirage_jax.data import pipeline
 from mirage_jax.data.tolerance import Skipped
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
-from mirage_jax.models import partition, vae
+from mirage_jax.models import lpips, partition, vae
 from mirage_jax.training.stage import Stage
 
 _FIRST_LOG_VARIANCE = -5.0
@@ -39,9 +41,14 @@ def make(config: Any) -> Stage:
     earlier = _earlier(config.init_from, coder) if config.init_from else {}
     kept = {"encoder": earlier.pop("encoder")} if decoder_only else {}
     skipped = Skipped(config.bad_samples)
+    perceptual = _perceptual_frames(config, model)
+    judge = {"lpips": dict(lpips.load_parameters())} if perceptual else {}
+
+    def with_kept(params, frozen):
+        return {**params, **{name: frozen[name] for name in kept}}
 
     def loss(params, frozen, batch, keys):
-        params = {**params, **frozen}
+        params = with_kept(params, frozen)
 
         def one(frames, key):
             crop_key, noise_key = jax.random.split(key)
@@ -51,11 +58,18 @@ def make(config: Any) -> Stage:
             out = vae.VAE(coder).apply({"params": params}, z, method="decode")
             error = out - x
             kl = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
-            return jnp.mean(error**2), jnp.mean(jnp.abs(error)), kl
+            parts = {"squared_error": jnp.mean(error**2), "absolute_error": jnp.mean(jnp.abs(error)), "kl": kl}
+            if perceptual:
+                drawn = jax.random.choice(jax.random.fold_in(key, 1), len(x), (perceptual,), replace=False)
+                pair = (lpips.features(frozen["lpips"], 127.5 * (video[drawn] + 1.0)) for video in (out, x))
+                parts["lpips"] = lpips.feature_distance(*pair).mean()
+            return parts
 
-        squared, absolute, kl = (value.mean() for value in partition.over_batch(one)(batch["frames"], keys))
-        total = squared + config.l1_weight * absolute + config.kl_weight * kl
-        return total, {"squared_error": squared, "absolute_error": absolute, "kl": kl}
+        parts = jax.tree.map(jnp.mean, partition.over_batch(one)(batch["frames"], keys))
+        total = parts["squared_error"] + config.l1_weight * parts["absolute_error"] + config.kl_weight * parts["kl"]
+        if perceptual:
+            total += config.perceptual_weight * parts["lpips"]
+        return total, parts
 
     def batches():
         parts, count = partition.batch_parts(partition.make_mesh(dict(config.mesh)), config.batch_size)
@@ -81,7 +95,7 @@ def make(config: Any) -> Stage:
         frames = batch["frames"][0]
         rows = [
             np.concatenate(list(np.asarray(v)[:: coder.stride_time]), axis=1)
-            for v in (frames, round_trip({**params, **frozen}, frames))
+            for v in (frames, round_trip(with_kept(params, frozen), frames))
         ]
         return {"reconstruction": np.concatenate(rows)}
 
@@ -93,7 +107,7 @@ def make(config: Any) -> Stage:
     def finish(params, frozen, batches):
         if decoder_only:
             whole, parts = weights.load(config.init_from, weights.parts_of(config.init_from))
-            return whole, {**parts, "vae": {**params, **frozen}}
+            return whole, {**parts, "vae": with_kept(params, frozen)}
         moments = [code(params, clip) for _ in range(config.statistics_batches) for clip in next(batches)["frames"]]
         mean, square = (np.mean([np.asarray(m[i], np.float64) for m in moments], axis=0) for i in range(2))
         std = np.sqrt(square - mean**2)
@@ -111,7 +125,7 @@ def make(config: Any) -> Stage:
 
     return Stage(
         init=init,
-        frozen=kept,
+        frozen={**kept, **judge},
         loss=loss,
         batches=batches,
         preview=preview,
@@ -119,6 +133,21 @@ def make(config: Any) -> Stage:
         counters=skipped.counters,
         start=earlier,
     )
+
+
+def _perceptual_frames(config: Any, model: model_config.ModelConfig) -> int:
+    """How many frames of each window LPIPS judges; 0 without that term."""
+    weight, count = config.perceptual_weight, config.perceptual_frames
+    if weight < 0:
+        raise UserError(f"--config.perceptual_weight={weight}: expected 0 or more")
+    if not weight:
+        return 0
+    if not 1 <= count <= config.frames:
+        raise UserError(f"--config.perceptual_frames={count}: expected 1 to {config.frames}, the frames of a window")
+    side = config.crop or min(model.height, model.width)
+    if side < lpips.MINIMUM_SIZE:
+        raise UserError(f"--config.crop={config.crop}: LPIPS needs pictures of at least {lpips.MINIMUM_SIZE} pixels")
+    return count
 
 
 def _random_crop(key: jax.Array, frames: jax.Array, size: int) -> jax.Array:

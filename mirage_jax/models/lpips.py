@@ -37,6 +37,10 @@ MINIMUM_SIZE = 31  # below it nothing is left after the second pooling
 _SHIFT = (-0.030, -0.088, -0.188)  # of images in [-1, 1]
 _SCALE = (0.458, 0.448, 0.450)
 _FRAMES_AT_ONCE = 8  # bounds memory for long videos
+_TINY = 1e-30
+
+Features = tuple[jax.Array, ...]
+"""One array a layer."""
 
 
 @functools.cache
@@ -74,15 +78,51 @@ def distance(parameters: Mapping[str, chex.Array], a: chex.Array, b: chex.Array)
       ValueError: if the frames are smaller than `MINIMUM_SIZE` on a side.
     """
     chex.assert_shape([a, b], (*a.shape[:3], 3))
-    if min(a.shape[1:3]) < MINIMUM_SIZE:
-        raise ValueError(f"LPIPS needs frames of at least 31x31, got {a.shape[1]}x{a.shape[2]}")
-    return lax.map(lambda pair: _frame_distance(parameters, *pair), (a, b), batch_size=min(_FRAMES_AT_ONCE, len(a)))
+    _check_size(a)
+
+    def of_pair(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        first, second = (tuple(layer[None] for layer in _frame_features(parameters, frame)) for frame in pair)
+        return feature_distance(first, second)[0]
+
+    return lax.map(of_pair, (a, b), batch_size=min(_FRAMES_AT_ONCE, len(a)))
 
 
-def _frame_distance(parameters: Mapping[str, chex.Array], a: jax.Array, b: jax.Array) -> jax.Array:
-    """`[H, W, 3]`, `[H, W, 3]` -> `[]`."""
-    x = (jnp.stack([a, b]) / 127.5 - 1 - jnp.array(_SHIFT)) / jnp.array(_SCALE)
-    total = jnp.zeros(())
+@jax.jit
+def features(parameters: Mapping[str, chex.Array], frames: chex.Array) -> Features:
+    """What the distance compares, so that a frame compared with several others is seen once.
+
+    Args:
+      parameters: as `load_parameters` returns them.
+      frames: `[T, H, W, 3]` float32 in 0..255.
+
+    Returns:
+      for each layer `[T, h, w, c]` float32: unit-normalised, times the square root of the channels' weights.
+
+    Raises:
+      ValueError: if the frames are smaller than `MINIMUM_SIZE` on a side.
+    """
+    chex.assert_shape(frames, (*frames.shape[:3], 3))
+    _check_size(frames)
+    batch = min(_FRAMES_AT_ONCE, len(frames))
+    return lax.map(lambda frame: _frame_features(parameters, frame), frames, batch_size=batch)
+
+
+@jax.jit
+def feature_distance(a: Features, b: Features) -> jax.Array:
+    """The distance of frames by their `features`: `[T]` float32."""
+    layers = [jnp.mean(((x - y) ** 2).sum(-1), axis=(1, 2)) for x, y in zip(a, b, strict=True)]
+    return jnp.stack(layers).sum(0)
+
+
+def _check_size(frames: chex.Array) -> None:
+    if min(frames.shape[1:3]) < MINIMUM_SIZE:
+        raise ValueError(f"LPIPS needs frames of at least 31x31, got {frames.shape[1]}x{frames.shape[2]}")
+
+
+def _frame_features(parameters: Mapping[str, chex.Array], frame: jax.Array) -> Features:
+    """`[H, W, 3]` -> for each layer `[h, w, c]`."""
+    x = (frame[None] / 127.5 - 1 - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+    found = []
     for name, (stride, padding, pooled) in LAYERS.items():
         if pooled:
             x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
@@ -91,6 +131,7 @@ def _frame_distance(parameters: Mapping[str, chex.Array], a: jax.Array, b: jax.A
             x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         x = jax.nn.relu(x + parameters[f"{name}.bias"])
-        unit = x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10)
-        total += jnp.mean((unit[0] - unit[1]) ** 2 @ parameters[f"{name}.head"])
-    return total
+        # The square root inside has no gradient at a pixel where every channel is 0: the small number is below it.
+        length = jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True) + _TINY)
+        found.append((x / (length + 1e-10) * jnp.sqrt(parameters[f"{name}.head"]))[0])
+    return tuple(found)
