@@ -15,6 +15,14 @@ from mirage_jax.evaluation.report_page import Block, Code, Heading, Link, Pictur
 from mirage_jax.evaluation.report_tables import Summary
 
 _SHOWN = 5  # side-by-side videos
+_WRONG = {
+    "ghosting": "leaves an earlier appearance of an object behind where none is any more",
+    "reappeared_found": "has lost the object when it is back in view",
+    "centroid_error": "has the object in the wrong place",
+    "object_psnr": "gets the look of the object wrong",
+    "background_psnr": "gets the background wrong",
+}
+"""What can go wrong with moving objects: the metric that says where it is worst, and what is seen there."""
 _WORST = 10
 
 
@@ -168,13 +176,14 @@ def write(
         blocks += _cost(out, headline, efficiency)
     blocks += _published(headline)
     shown = [*blocks, *_limits(), *_commands(commands)]
+    wrong = _wrong(out, rows, headline, films)
     failures = _failures(out, rows, headline, films)
-    blocks += [*films.side_by_side(results, headline), *failures, *_limits(), *_commands(commands)]
+    blocks += [*films.side_by_side(results, headline), *wrong, *failures, *_limits(), *_commands(commands)]
     blocks.append(Link(out / "clips.csv", "clips.csv: every clip, protocol, method and seed"))
     io.write_text(out / "report.md", markdown(blocks, out))
     io.write_text(out / "report.html", to_html(blocks, out))
     if page is not None:
-        _copy(page, out, shown, failures)
+        _copy(page, out, [*shown, *wrong], failures)
     return summary
 
 
@@ -354,6 +363,10 @@ class _Films:
         length = min(map(len, found.values()), default=0)
         return {method: frames[:length] for method, frames in found.items()}
 
+    def write(self, path: Path, shown: Mapping[str, Any]) -> None:
+        """One video of several, beside each other."""
+        viz.write_video(path, viz.side_by_side(shown), fps=self._fps)
+
     def side_by_side(self, results, summary: Summary) -> list[Block]:
         """Films of one clip of each class of motion, then of the first clips."""
         picked = {result["motion"]: result["clip"] for result in reversed(results)}
@@ -365,9 +378,37 @@ class _Films:
             if len(shown) < 2:
                 continue
             path = self._out / "side_by_side" / f"{suite.clip_id(clip)}.mp4"
-            viz.write_video(path, viz.side_by_side(shown), fps=self._fps)
+            self.write(path, shown)
             blocks.append(Link(path, f"{clip}: {', '.join(shown)}"))
         return [Heading("Side by side"), *blocks] if blocks else []
+
+
+def _judged(table: Mapping[str, Any]) -> str | None:
+    """The method whose failures are shown: the latent memory or, where there is none, the first that makes videos."""
+    methods = [method for method in table if method not in ("truth", "vae")]
+    return report_tables.PAIRED_AGAINST if report_tables.PAIRED_AGAINST in methods else next(iter(methods), None)
+
+
+def _wrong(out: Path, rows, summary: Summary, films: _Films) -> list[Block]:
+    """Films of the clips where moving objects go wrong most, one for each way in which they can."""
+    table = summary.get("objects", {})
+    method = _judged(table)
+    mine = [r for r in rows if (r["protocol"], r["method"]) == ("objects", method) and r["motion"] != "none"]
+    blocks: list[Block] = []
+    clips: set[str] = set()
+    for metric, about in _WRONG.items() if method else ():
+        for clip in report_tables.worst(mine, "objects", method, metric, len(mine)):
+            shown = {} if clip in clips else films.read("rollout", clip, ["truth", *table])
+            if method not in shown or len(shown) < 2:
+                continue
+            clips.add(clip)
+            path = out / "wrong" / f"{metric}-{suite.clip_id(clip)}.mp4"
+            films.write(path, shown)
+            value = report_tables.by_clip(mine, metric)[clip]
+            blocks.append(Link(path, f"{method} {about}: {clip}, {metric} {value:.3f} ({', '.join(shown)})"))
+            break
+    about = "Films of the clips with moving objects that are the worst, each in another way; no clip is shown twice."
+    return [Heading("What goes wrong with moving objects"), Text(about), *blocks] if blocks else []
 
 
 def _failures(out: Path, rows, summary: Summary, films: _Films) -> list[Block]:
@@ -375,16 +416,15 @@ def _failures(out: Path, rows, summary: Summary, films: _Films) -> list[Block]:
     blocks: list[Block] = [Heading("Failures"), Text(f"The worst {_WORST} clips of each protocol, worst first.")]
     for name, protocol in PROTOCOLS.items():
         table = summary.get(name, {})
-        methods = [method for method in table if method not in ("truth", "vae")]
-        if not methods or protocol.videos is None:
+        method = _judged(table)
+        if method is None or protocol.videos is None:
             continue
-        method = report_tables.PAIRED_AGAINST if report_tables.PAIRED_AGAINST in methods else methods[0]
         metric = next((m for m in protocol.primary if m in table[method]), next(iter(table[method]), None))
         if metric is None:
             continue
         blocks.append(Heading(f"{protocol.title}: {method} by {metric}", 3))
         for rank, clip in enumerate(report_tables.worst(rows, name, method, metric, _WORST)):
-            others = [m for m in ("rgb", "none") if m in methods and m != method]
+            others = [m for m in ("rgb", "none") if m in table and m != method]
             shown = films.read(protocol.videos, clip, ["truth", method, *others[:1]])
             if not shown:
                 continue
@@ -404,14 +444,16 @@ def _commands(commands: Sequence[str]) -> list[Block]:
 
 
 def _copy(page: Path, out: Path, blocks: list[Block], failures: list[Block]) -> None:
-    """The page for a repository: tables, plots, and the worst clip of every protocol."""
+    """The page for a repository: tables, plots, films of what goes wrong, and the worst clip of every protocol."""
     folder = page.parent / page.stem
+    for old in [*folder.glob("failures-*.png"), *folder.glob("wrong-*.mp4")]:
+        old.unlink()  # of clips that were the worst once
     firsts = [block for block in failures if isinstance(block, Picture) and block.path.name.startswith("00-")]
     if firsts:
         blocks = [*blocks, Heading("Failures"), Text("The worst clip of each protocol."), *firsts]
     copied: list[Block] = []
     for block in blocks:
-        if isinstance(block, Picture):
+        if isinstance(block, Picture | Link):
             parts = block.path.relative_to(out).parts
             target = folder / "-".join(parts[1:] if parts[0] == "figures" else parts)
             with io.atomic_path(target) as temporary:

@@ -108,10 +108,16 @@ def test_the_report_stands_alone(results, rows, tmp_path):
     out = tmp_path / "out"
     frames = np.random.default_rng(0).integers(0, 255, (5, 32, 32, 3), np.uint8)
     for method in ("truth", "latent"):
-        viz.write_video(out / "videos" / "rollout" / method / "room-0-orbit.mp4", frames)
+        for clip in ("room-0-orbit", "room-3-loop", "room-5-loop"):
+            viz.write_video(out / "videos" / "rollout" / method / f"{clip}.mp4", frames)
     one = {"seconds_per_frame": 1e-3, "low": 9e-4, "high": 2e-3, "points": 10, "bytes": 4096}
     efficiency = {"frames": 16, "repeats": 7, "methods": {"latent": [one, one], "rgb": [one, one]}}
     page = tmp_path / "docs" / "evidence.md"
+    stale = page.parent / "evidence" / "failures-reconstruction-00-room-9-loop.png"
+    stale.parent.mkdir(parents=True)
+    kept = stale.with_name("tokens.md")
+    for file in (stale, kept):
+        file.write_text("old")
     about, commands = ["12 clips."], ["python -m experiments.evaluate"]
     summary = report.write(out, results, about=about, commands=commands, efficiency=efficiency, segment=16, page=page)
 
@@ -125,6 +131,14 @@ def test_the_report_stands_alone(results, rows, tmp_path):
     assert text.count("data:image/") >= 4
     assert (out / "side_by_side" / "room-0-orbit.mp4").is_file()
     assert list((out / "failures" / "reconstruction").glob("*room-0-orbit.png"))
+    assert kept.exists() and not stale.exists()
+    wrong = {film.name.split("-", 1)[0]: film.name.split("-", 1)[1] for film in (out / "wrong").iterdir()}
+    assert set(wrong) == {"object_psnr", "background_psnr"}  # one clip each, of those where something moves
+    assert set(wrong.values()) == {"room-3-loop.mp4", "room-5-loop.mp4"}
+    mine = [row for row in rows if row["protocol"] == "objects" and row["method"] == "latent"]
+    look = report_tables.by_clip(mine, "object_psnr")
+    assert wrong["object_psnr"] == f"room-{min((3, 5), key=lambda n: look[f'room/{n}/loop'])}-loop.mp4"
+    assert (page.parent / "evidence" / f"wrong-object_psnr-{wrong['object_psnr']}").is_file()
     for file in (out / "report.md", page):
         linked = re.findall(r"\]\(([^)]+)\)", file.read_text())
         assert linked and all((file.parent / name).is_file() for name in linked), file
