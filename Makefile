@@ -60,12 +60,15 @@ evaluation: data/doom/test/part-0000 data/doom/test/part-0001
 	$(EVALUATE)/rollout --protocol rollout
 
 # Everything in docs/evidence.md. Stopped at any time, it goes on; EVIDENCE_FLAGS adds flags, such as --part=0/4 for a
-# quarter of the clips on each of four machines that share out/evidence, or --checkpoints=rgb=FOLDER.
+# quarter of the clips on each of four machines that share out/evidence, or --checkpoints=rgb=FOLDER. The whole set:
+#   make evidence EVIDENCE_SPLITS=closed_loop,there_and_back,look_away,long,motion EVIDENCE_CLIPS=240
 EVIDENCE_METHODS ?= latent,rgb,none,readout,flat,oracle
+EVIDENCE_SPLITS ?= closed_loop,motion
+EVIDENCE_CLIPS ?= 64
 evidence: $(VENV)/.complete
 	$(VENV)/bin/python -m experiments.build_dataset --dataset evaluation --out data/evaluation
 	$(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation \
-		--split closed_loop,there_and_back,look_away,long,motion --methods $(EVIDENCE_METHODS) --seeds 3 \
+		--split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --methods $(EVIDENCE_METHODS) --seeds 3 \
 		--out out/evidence --page docs/evidence.md $(EVIDENCE_FLAGS)
 
 # The frozen evaluation set, built and checked; a second call goes on where the first ended, or only checks.

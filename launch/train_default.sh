@@ -17,12 +17,14 @@ case "${1:-}" in
     parts=4
     vae="--config.steps=4000"
     vae_whole="--config.steps=200"
+    vae_decoder="--config.steps=2200"
     heads="" backbone="" memory="" one_step=""
     ;;
   gpu)
     parts=25
     vae="--config.steps=20000 --config.batch_size=32"
     vae_whole="--config.steps=2000 --config.batch_size=16"
+    vae_decoder="--config.steps=8000 --config.batch_size=16"
     heads="--config.steps=6000 --config.batch_size=32"
     backbone="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
     memory="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
@@ -49,8 +51,10 @@ for ((seed = 0; seed < parts; seed++)); do render train "$seed" --clips 120; don
   train vae default_vae $vae
   train vae_whole default_vae --config.init_from=runs/vae/model --config.crop=0 --config.batch_size=2 \
     --config.learning_rate=1e-4 --config.warmup_steps=20 --config.ema_decay=0.98 --config.checkpoint_every=100 $vae_whole
+  train vae_decoder default_vae --config.init_from=runs/vae_whole/model --config.trains=decoder --config.crop=0 \
+    --config.batch_size=2 --config.warmup_steps=50 --config.ema_decay=0.998 --config.perceptual_weight=0.005 $vae_decoder
   [ -e data/latents/train ] || $python -m experiments.build_dataset --dataset latents --source data/doom \
-    --checkpoint runs/vae_whole/model --out data/latents --split train --mirrored --pixels
+    --checkpoint runs/vae_decoder/model --out data/latents --split train --mirrored --pixels
   train heads default_heads $heads
   train backbone default_backbone $backbone
   train memory default_memory $memory

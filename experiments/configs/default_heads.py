@@ -6,7 +6,7 @@ from experiments.configs import common
 def get_config():
     """Stage 2 of 5."""
     config = common.base("heads")
-    config.init_from = "runs/vae_whole/model"
+    config.init_from = "runs/vae_decoder/model"
     config.data = "data/latents"
     config.batch_size = 8
     config.frames_per_clip = 4

@@ -244,7 +244,7 @@ def test_perceptual_term_is_lpips_of_some_frames_of_what_is_decoded(model, folde
     plain = stages.make(config)
     config.perceptual_weight = 0.25
     stage = stages.make(config)
-    frames = np.random.default_rng(0).integers(0, 255, (1, 5, 32, 32, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 255, (1, 5, 48, 48, 3), np.uint8)
     keys = jax.random.split(jax.random.key(1), 1)
     without, parts = plain.loss(plain.start, plain.frozen, {"frames": frames}, keys)
     total, more = stage.loss(stage.start, stage.frozen, {"frames": frames}, keys)
@@ -257,7 +257,10 @@ def test_perceptual_term_is_lpips_of_some_frames_of_what_is_decoded(model, folde
     mean, log_variance = vae.moments(model.vae, params, shown / np.float32(127.5) - 1)
     z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(noise_key, mean.shape)
     out = vae.VAE(model.vae).apply({"params": params}, z, method="decode")
-    distance = lpips.distance(lpips.load_parameters(), 127.5 * (out + 1), shown.astype(np.float32))
+    pair = 127.5 * (out + 1), shown.astype(np.float32)
+    distance = lpips.distance(
+        lpips.load_parameters(), *(stages.vae._drawn_part(jax.random.fold_in(keys[0], 1), x, 5) for x in pair)
+    )
     np.testing.assert_allclose(more["lpips"], distance.mean(), rtol=1e-4)
 
     slope = jax.grad(lambda params: stage.loss(params, stage.frozen, {"frames": frames}, keys)[1]["lpips"])(stage.start)
@@ -267,18 +270,33 @@ def test_perceptual_term_is_lpips_of_some_frames_of_what_is_decoded(model, folde
     assert stage.loss(downhill, stage.frozen, {"frames": frames}, keys)[1]["lpips"] < more["lpips"]
 
 
+def test_the_perceptual_term_sees_parts_that_begin_anywhere():
+    video = np.arange(6 * 40 * 42).reshape(6, 40, 42, 1) * np.ones(3, int)
+    corners, frames = set(), set()
+    for seed in range(300):
+        part = np.asarray(stages.vae._drawn_part(jax.random.key(seed), jnp.asarray(video), 2))
+        assert part.shape == (2, 33, 35, 3)
+        starts, inner = np.divmod(part[:, 0, 0, 0], 40 * 42)
+        assert inner[0] == inner[1] and starts[0] != starts[1]
+        row, column = divmod(int(inner[0]), 42)
+        np.testing.assert_array_equal(part, video[starts, row : row + 33, column : column + 35])
+        corners.add((row, column))
+        frames.update(starts.tolist())
+    assert frames == set(range(6)) and {row for row, _ in corners} == {column for _, column in corners} == set(range(8))
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"perceptual_weight": -1.0}, "perceptual_weight=-1.0: expected 0 or more"),
         ({"perceptual_frames": 0}, "perceptual_frames=0: expected 1 to 5"),
         ({"perceptual_frames": 6}, "perceptual_frames=6: expected 1 to 5"),
-        ({"crop": 16}, "crop=16: LPIPS needs pictures of at least 31 pixels"),
+        ({"crop": 37}, "crop=37: the perceptual term needs pictures of at least 38 pixels"),
     ],
 )
 def test_a_perceptual_term_that_cannot_be_is_refused(model, folder, change, sentence):
     config = _config(default_vae, model, folder)
-    config.update({"perceptual_weight": 0.1, "crop": 0, "frames": 5} | change)
+    config.update({"perceptual_weight": 0.1, "crop": 38, "frames": 5} | change)
     with pytest.raises(UserError, match=sentence):
         stages.make(config)
 

@@ -2,8 +2,9 @@
 
 Loss: mean squared error, plus `l1_weight` absolute error, plus a small KL term that keeps latents near unit size, plus
 `perceptual_weight` times LPIPS (of `perceptual_frames` frames drawn from each window), without which a decoder paints
-the mean of all textures that could be there. The latents are noised by their own posterior, so that what the decoder
-sees tolerates error.
+the mean of all textures that could be there. LPIPS sees a part of the frames that begins somewhere else each time: its
+network looks at every fourth pixel, and a decoder that knows which paints a grid there. The latents are noised by their
+own posterior, so that what the decoder sees tolerates error.
 
 With `trains` = `decoder` the encoder stays as it is in the model of `init_from`. Latents then keep their meaning, so
 the result is that whole model with a better decoder: its other parts need no new training.
@@ -12,6 +13,7 @@ the result is that whole model with a better decoder: its other parts need no ne
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -27,6 +29,7 @@ from mirage_jax.models import lpips, partition, vae
 from mirage_jax.training.stage import Stage
 
 _FIRST_LOG_VARIANCE = -5.0
+_MOST_SHIFT = 7  # pixels
 
 
 def make(config: Any) -> Stage:
@@ -60,8 +63,8 @@ def make(config: Any) -> Stage:
             kl = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
             parts = {"squared_error": jnp.mean(error**2), "absolute_error": jnp.mean(jnp.abs(error)), "kl": kl}
             if perceptual:
-                drawn = jax.random.choice(jax.random.fold_in(key, 1), len(x), (perceptual,), replace=False)
-                pair = (lpips.features(frozen["lpips"], 127.5 * (video[drawn] + 1.0)) for video in (out, x))
+                part = functools.partial(_drawn_part, jax.random.fold_in(key, 1), count=perceptual)
+                pair = (lpips.features(frozen["lpips"], 127.5 * (part(video) + 1.0)) for video in (out, x))
                 parts["lpips"] = lpips.feature_distance(*pair).mean()
             return parts
 
@@ -145,9 +148,18 @@ def _perceptual_frames(config: Any, model: model_config.ModelConfig) -> int:
     if not 1 <= count <= config.frames:
         raise UserError(f"--config.perceptual_frames={count}: expected 1 to {config.frames}, the frames of a window")
     side = config.crop or min(model.height, model.width)
-    if side < lpips.MINIMUM_SIZE:
-        raise UserError(f"--config.crop={config.crop}: LPIPS needs pictures of at least {lpips.MINIMUM_SIZE} pixels")
+    if side < (least := lpips.MINIMUM_SIZE + _MOST_SHIFT):
+        raise UserError(f"--config.crop={config.crop}: the perceptual term needs pictures of at least {least} pixels")
     return count
+
+
+def _drawn_part(key: jax.Array, video: jax.Array, count: int) -> jax.Array:
+    """`count` frames of `[T, H, W, 3]`, without `_MOST_SHIFT` rows and columns, some of them at each edge."""
+    frames_key, corner_key = jax.random.split(key)
+    frames = video[jax.random.choice(frames_key, len(video), (count,), replace=False)]
+    row, column = jax.random.randint(corner_key, (2,), 0, _MOST_SHIFT + 1)
+    size = (count, video.shape[1] - _MOST_SHIFT, video.shape[2] - _MOST_SHIFT, 3)
+    return jax.lax.dynamic_slice(frames, (0, row, column, 0), size)
 
 
 def _random_crop(key: jax.Array, frames: jax.Array, size: int) -> jax.Array:
