@@ -64,12 +64,16 @@ evaluation: data/doom/test/part-0000 data/doom/test/part-0001
 #   make evidence EVIDENCE_SPLITS=closed_loop,there_and_back,look_away,long,motion EVIDENCE_CLIPS=240
 EVIDENCE_METHODS ?= latent,rgb,none,readout,flat,oracle
 EVIDENCE_SPLITS ?= closed_loop,motion
-EVIDENCE_CLIPS ?= 64
+EVIDENCE_CLIPS ?= 64,32
+EVIDENCE_NOTES := \
+	--note 'latent and rgb have side branches and LoRA trained by one recipe on one frozen backbone: 2,000 steps of four examples, the same clips in the same order (docs/training/memory, memory_more and memory_one_step, and the same of memory_rgb).' \
+	--note 'none is that backbone alone, after its 1,200 steps: latent and rgb had 2,000 steps more, so their distance to none is not at equal training.' \
+	--note 'All methods share one decoder, which was trained with LPIPS as a term of its loss (docs/model_card.md): LPIPS compares the methods, but it is no independent judge of how good the pictures are.'
 evidence: $(VENV)/.complete
 	$(VENV)/bin/python -m experiments.build_dataset --dataset evaluation --out data/evaluation
 	$(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation \
 		--split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --methods $(EVIDENCE_METHODS) --seeds 3 \
-		--out out/evidence --page docs/evidence.md $(EVIDENCE_FLAGS)
+		--out out/evidence --page docs/evidence.md $(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
 
 # The frozen evaluation set, built and checked; a second call goes on where the first ended, or only checks.
 evaluation-set: $(VENV)/.complete

@@ -64,7 +64,12 @@ _CHECKPOINTS = flags.DEFINE_list(
     "For --protocol all: METHOD=FOLDER, methods with weights of their own, such as rgb=runs/rgb/model; one of another "
     "name is run as latent.",
 )
-_CLIPS = flags.DEFINE_integer("clips", None, "At most so many clips of a split, spread evenly over it; default all.")
+_CLIPS = flags.DEFINE_list(
+    "clips",
+    None,
+    "At most so many clips of each split, spread evenly over it; several numbers are for the splits in turn; "
+    "default all.",
+)
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each clip with different noise.")
 _STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: as the model was made for.")
 _PART = flags.DEFINE_string(
@@ -124,7 +129,7 @@ def _clips() -> suite.Clips:
         from mirage_jax.evaluation import frozen  # which renders: not needed for other data
 
         frozen.verify(_DATA.value, groups=_SPLIT.value)
-    return suite.Clips(_DATA.value, _SPLIT.value, _CLIPS.value)
+    return suite.Clips(_DATA.value, _SPLIT.value, suite.most_of(_CLIPS.value, len(_SPLIT.value)))
 
 
 def _export(out: pathlib.Path) -> None:

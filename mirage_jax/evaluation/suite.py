@@ -52,12 +52,13 @@ class Models:
 class Clips:
     """The clips of several splits of a data set, one after the other."""
 
-    def __init__(self, path: str, splits: Sequence[str], most: int | None = None):
+    def __init__(self, path: str, splits: Sequence[str], most: Sequence[int | None] | None = None):
         """Args: folder of the data set; names of its splits; at most so many clips of each, spread evenly over it."""
+        most = [None] * len(splits) if most is None else most
         self._sources = [data.load_source(path, split) for split in splits]
         self._names = [data.load_source(path, split, ("source",)) for split in splits]
-        sources = enumerate(self._sources)
-        self._places = [(n, index) for n, source in sources for index in data.spread(len(source), most)]
+        sources = enumerate(zip(self._sources, most, strict=True))
+        self._places = [(n, index) for n, (source, count) in sources for index in data.spread(len(source), count)]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -307,6 +308,21 @@ def results(out: Path, sources: Iterable[str]) -> list[dict[str, Any]]:
     """The results of those clips that have some, in the order given."""
     files = (result_file(out, source) for source in sources)
     return [io.read_json(file) for file in files if file.exists()]
+
+
+def most_of(texts: Sequence[str] | None, splits: int) -> list[int | None]:
+    """The most clips of each split: of one number for all, or one for each; None without any.
+
+    Raises:
+      UserError: if they are not like that.
+    """
+    if texts is None:
+        return [None] * splits
+    if len(texts) not in (1, splits) or not all(text.isdecimal() and int(text) for text in texts):
+        raise UserError(
+            f"--clips {','.join(texts)}: expected a number of clips from 1 on, or one for each of the {splits} splits"
+        )
+    return [int(text) for text in texts] * (splits if len(texts) == 1 else 1)
 
 
 def part_of(text: str | None) -> tuple[int, int]:

@@ -174,5 +174,17 @@ class _Numbers:
 )
 def test_some_of_a_split_are_spread_over_it(monkeypatch, most, wanted):
     monkeypatch.setattr(suite.data, "load_source", _Numbers)
-    clips = suite.Clips("folder", ["one", "two"], most)
-    assert [clips.clip(number) for number in range(len(clips))] == 2 * wanted
+    clips = suite.Clips("folder", ["one", "two"], [most, 1])
+    assert [clips.clip(number) for number in range(len(clips))] == [*wanted, 0]
+
+
+def test_numbers_of_clips_are_for_all_splits_or_for_each():
+    assert suite.most_of(None, 2) == [None, None]
+    assert suite.most_of(["7"], 2) == [7, 7]
+    assert suite.most_of(["64", "32"], 2) == [64, 32]
+
+
+@pytest.mark.parametrize("texts", [["0"], ["-1"], ["a"], ["1", "2", "3"], [], ["1", ""], ["1.5"]])
+def test_numbers_of_clips_that_are_none_are_refused(texts):
+    with pytest.raises(UserError, match=r"--clips .*: expected a number of clips from 1 on, or one for each of the 2"):
+        suite.most_of(texts, 2)
