@@ -3,7 +3,7 @@
 # make test-slurm   launch/slurm.sbatch on a SLURM cluster of two node daemons here (installs Debian's slurm packages)
 # make setup  everything pinned, in .venv/             make parity  against the public PyTorch implementations
 # make evaluation  the tables of the model card: renders held-out clips and scores the shipped model on them
-# make evidence  docs/evidence.md and docs/evidence/summary.json: the frozen evaluation set, every protocol, three seeds
+# make evidence  docs/evidence.md, docs/evidence/motion.md: clips of the frozen evaluation set, every protocol, three seeds
 # make evaluation-set  data/evaluation: the frozen clips of Doom's test maps and of MiniWorld, checked by checksum
 # make clean setup PYTHON=/path/to/python3.12          another interpreter
 SHELL := /bin/bash
@@ -59,8 +59,9 @@ evaluation: data/doom/test/part-0000 data/doom/test/part-0001
 	$(EVALUATE)/returns --protocol returns
 	$(EVALUATE)/rollout --protocol rollout
 
-# Everything in docs/evidence.md. Stopped at any time, it goes on; EVIDENCE_FLAGS adds flags, such as --part=0/4 for a
-# quarter of the clips on each of four machines that share out/evidence, or --checkpoints=rgb=FOLDER. The whole set:
+# docs/evidence.md (closed loops) and docs/evidence/motion.md (those, and clips with moving objects). Stopped at any time,
+# it goes on; EVIDENCE_FLAGS adds flags, such as --part=0/4 for a quarter of the clips on each of four machines that share
+# out/evidence, or --checkpoints=rgb=FOLDER. The second page from the whole frozen set instead:
 #   make evidence EVIDENCE_SPLITS=closed_loop,there_and_back,look_away,long,motion EVIDENCE_CLIPS=240
 EVIDENCE_METHODS ?= latent,rgb,none,readout,flat,oracle
 EVIDENCE_SPLITS ?= closed_loop,motion
@@ -69,11 +70,13 @@ EVIDENCE_NOTES := \
 	--note 'latent and rgb have side branches and LoRA trained by one recipe on one frozen backbone: 2,000 steps of four examples, the same clips in the same order (docs/training/memory, memory_more and memory_one_step, and the same of memory_rgb).' \
 	--note 'none is that backbone alone, after its 1,200 steps: latent and rgb had 2,000 steps more, so their distance to none is not at equal training.' \
 	--note 'All methods share one decoder, which was trained with LPIPS as a term of its loss (docs/model_card.md): LPIPS compares the methods, but it is no independent judge of how good the pictures are.'
+EVIDENCE := $(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/evidence
 evidence: $(VENV)/.complete
 	$(VENV)/bin/python -m experiments.build_dataset --dataset evaluation --out data/evaluation
-	$(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation \
-		--split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --methods $(EVIDENCE_METHODS) --seeds 3 \
-		--out out/evidence --page docs/evidence.md $(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
+	$(EVIDENCE) --split closed_loop --methods $(EVIDENCE_METHODS) --seeds 3 --page docs/evidence.md \
+		$(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
+	$(EVIDENCE) --split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --methods $(EVIDENCE_METHODS) --seeds 3 \
+		--page docs/evidence/motion.md $(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
 
 # The frozen evaluation set, built and checked; a second call goes on where the first ended, or only checks.
 evaluation-set: $(VENV)/.complete

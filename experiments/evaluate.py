@@ -6,7 +6,7 @@
 
 Protocols:
   all      every protocol on every clip, with report.md, report.html, summary.json, clips.csv, videos and failures.
-           Stopped at any time, the same command goes on.
+           Stopped at any time, the same command goes on; with other splits or numbers of clips it adds what is missing.
   vae      frames through the VAE and back.
   heads    depth, keep and sky against the truth, on latents of true frames.
   returns  all but the last segment observed with true depth, the last one generated: what the memory is worth.
@@ -169,9 +169,11 @@ def _load(folder: str | pathlib.Path, memory: str = "latent") -> tuple[Any, Any]
 def _score_all(out: pathlib.Path, methods: list[str]) -> None:
     models = _models(methods)
     clips = _clips()
-    digests = {name: model.digest() for name, (model, _) in models.others.items()}
-    plan = {name: cli.flag_values()[name] for name in ("data", "split", "checkpoint", "checkpoints", "seeds", "steps")}
-    suite.start(out, plan | {"methods": methods, "model": models.model.digest(), "other_models": digests})
+    digests = {name: weights.digest(*mine) for name, mine in models.others.items()}
+    plan = {name: cli.flag_values()[name] for name in ("data", "checkpoint", "checkpoints", "seeds", "steps")}
+    suite.start(
+        out, plan | {"methods": methods, "model": weights.digest(models.model, models.params), "other_models": digests}
+    )
     cli.write_run_config(out, cli.flag_values())
     on_device = functools.cache(models.on)
 

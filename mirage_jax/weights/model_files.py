@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
@@ -123,6 +125,16 @@ def load(
     for folder in shapes:
         params |= restore(folder, {part: target[part] for part in wanted if where[part] == folder})
     return config, {part: params[part] for part in wanted}
+
+
+def digest(config: ModelConfig, params: Any) -> str:
+    """A short hash of a model's numbers and all of its weights, to recognise what was made with other ones."""
+    found = hashlib.sha256(config.to_json().encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(leaf)
+        found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return found.hexdigest()[:16]
 
 
 def side_folder(path: str | pathlib.Path, memory: str) -> pathlib.Path:

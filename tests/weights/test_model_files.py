@@ -38,6 +38,18 @@ def test_what_was_saved_comes_back(model, folder):
     jax.tree.map(np.testing.assert_array_equal, params, parameters.init(jax.random.key(0), model))
 
 
+def test_a_digest_knows_every_number_and_every_weight(model, folder):
+    config, params = weights.load(folder)
+    assert weights.digest(config, params) == weights.digest(model, jax.tree.map(lambda x: np.array(x), params))
+    leaves, shape = jax.tree.flatten(params)
+    for index in (0, len(leaves) // 2, len(leaves) - 1):
+        other = np.array(leaves[index])
+        other.flat[-1] = np.nextafter(other.flat[-1], np.float32(9))
+        changed = jax.tree.unflatten(shape, [*leaves[:index], other, *leaves[index + 1 :]])
+        assert weights.digest(config, changed) != weights.digest(config, params)
+    assert weights.digest(dataclasses.replace(config, fps=14), params) != weights.digest(config, params)
+
+
 def test_half_precision_on_disk_is_single_in_memory(model, folder, tmp_path):
     _, params = weights.load(folder)
     weights.save(tmp_path / "half", model, params, dtype=np.float16)
