@@ -13,7 +13,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # What an optimiser could change, the last bits of a result, is tested with it: end of `make test`, and `make parity`.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+import gc  # noqa: E402
+
 import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 # Grain's workers read absl flags, which only an absl entry point parses.
@@ -24,3 +28,17 @@ hypothesis.settings.register_profile(
     "mirage", hypothesis.settings(deadline=None, max_examples=20, derandomize="CI" in os.environ)
 )
 hypothesis.settings.load_profile("mirage")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_compiled_programs():
+    """Drops compiled programs between files once there are many.
+
+    Each holds about 17 memory mappings. A process may have 65,530 (Linux), and the compiler ends in a segmentation
+    fault when it gets no more.
+    """
+    yield
+    mappings = pathlib.Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
