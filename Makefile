@@ -70,13 +70,12 @@ EVIDENCE_NOTES := \
 	--note 'latent and rgb have side branches and LoRA trained by one recipe on one frozen backbone: 2,000 steps of four examples, the same clips in the same order (docs/training/memory, memory_more and memory_one_step, and the same of memory_rgb).' \
 	--note 'none is that backbone alone, after its 1,200 steps: latent and rgb had 2,000 steps more, so their distance to none is not at equal training.' \
 	--note 'All methods share one decoder, which was trained with LPIPS as a term of its loss (docs/model_card.md): LPIPS compares the methods, but it is no independent judge of how good the pictures are.'
-EVIDENCE := $(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/evidence
+EVIDENCE := $(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/evidence \
+	--methods $(EVIDENCE_METHODS) --seeds 3 $(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
 evidence: $(VENV)/.complete
 	$(VENV)/bin/python -m experiments.build_dataset --dataset evaluation --out data/evaluation
-	$(EVIDENCE) --split closed_loop --methods $(EVIDENCE_METHODS) --seeds 3 --page docs/evidence.md \
-		$(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
-	$(EVIDENCE) --split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --methods $(EVIDENCE_METHODS) --seeds 3 \
-		--page docs/evidence/motion.md $(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
+	$(EVIDENCE) --split closed_loop --page docs/evidence.md
+	$(EVIDENCE) --split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --page docs/evidence/motion.md
 
 # The frozen evaluation set, built and checked; a second call goes on where the first ended, or only checks.
 evaluation-set: $(VENV)/.complete

@@ -206,7 +206,7 @@ def _ablated(methods: list[str]) -> dict[str, str]:
 def _score_videos(out: pathlib.Path) -> None:
     clips = _clips()
     systems = other_videos.find_systems(_VIDEOS.value, clips.names)
-    suite.start(out, {"data": _DATA.value, "split": _SPLIT.value, "videos": _VIDEOS.value, "systems": sorted(systems)})
+    suite.start(out, {"data": _DATA.value, "videos": _VIDEOS.value, "systems": sorted(systems)})
     cli.write_run_config(out, cli.flag_values())
     refused: list[str] = []
 

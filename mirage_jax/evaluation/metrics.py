@@ -98,9 +98,11 @@ def lpips(a: chex.Array, b: chex.Array) -> jax.Array:
     found = []
     for begin in range(0, len(a), _PAIRS_AT_ONCE):
         block = slice(begin, begin + _PAIRS_AT_ONCE)
+        count = len(a[block])
         seen = _seen.features([*a[block], *b[block]])
-        pairs = (jax.tree.map(lambda *x: np.stack(x), *_filled(half, _PAIRS_AT_ONCE)) for half in _halves(seen))
-        found.append(lpips_network.feature_distance(*pairs)[: len(a[block])])
+        halves = (_filled(half, _PAIRS_AT_ONCE) for half in (seen[:count], seen[count:]))
+        pair = (jax.tree.map(lambda *x: np.stack(x), *half) for half in halves)
+        found.append(lpips_network.feature_distance(*pair)[:count])
     return jnp.concatenate(found)
 
 
@@ -142,10 +144,6 @@ _seen = _Seen(most_bytes=2**29)
 def _filled(items: Sequence[Any], count: int) -> list[Any]:
     """The items, the last one repeated up to `count`, so that one compiled program serves all numbers of frames."""
     return [*items, *[items[-1]] * (count - len(items))]
-
-
-def _halves(items: list[Any]) -> tuple[list[Any], list[Any]]:
-    return items[: len(items) // 2], items[len(items) // 2 :]
 
 
 def all_metrics(a: chex.Array, b: chex.Array) -> dict[str, np.ndarray]:

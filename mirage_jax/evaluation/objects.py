@@ -52,7 +52,6 @@ _SOURCES = 8  # earlier appearances of an object that are looked for as ghosts
 _LEAST_LEFT = 0.5  # of an earlier appearance that has to be clear of objects now
 _DEPTH_SLACK = 1.05  # a ghost is no deeper than this times the true surface
 _CROP = 64  # pixels on a side of the crops that LPIPS compares
-_CROPS_AT_ONCE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,11 +310,8 @@ def _crops(
 
 
 def _crop_distances(crops: list[tuple[str, str, np.ndarray, np.ndarray]]) -> list[float]:
-    """LPIPS of each pair, in groups of one size, so that one compiled program serves all."""
-    distances: list[float] = []
-    for begin in range(0, len(crops), _CROPS_AT_ONCE):
-        group = [pair[2:] for pair in crops[begin : begin + _CROPS_AT_ONCE]]
-        filled = group + [group[-1]] * (_CROPS_AT_ONCE - len(group))
-        shown, true = (np.stack(pictures) for pictures in zip(*filled, strict=True))
-        distances += np.asarray(metrics.lpips(shown, true))[: len(group)].tolist()
-    return distances
+    """LPIPS of each pair."""
+    if not crops:
+        return []
+    shown, true = (np.stack([crop[place] for crop in crops]) for place in (2, 3))
+    return np.asarray(metrics.lpips(shown, true)).tolist()

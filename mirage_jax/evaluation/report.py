@@ -8,116 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mirage_jax import io, viz
+from mirage_jax import io
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import published, report_plots, report_tables, suite
+from mirage_jax.evaluation import published, report_films, report_plots, report_tables
 from mirage_jax.evaluation.report_page import Block, Code, Heading, Link, Picture, Table, Text, markdown, to_html
+from mirage_jax.evaluation.report_protocols import PHASES, PROTOCOLS
 from mirage_jax.evaluation.report_tables import Summary
-
-_SHOWN = 5  # side-by-side videos
-_WRONG = {
-    "ghosting": "leaves an earlier appearance of an object behind where none is any more",
-    "reappeared_found": "has lost the object when it is back in view",
-    "centroid_error": "has the object in the wrong place",
-    "object_psnr": "gets the look of the object wrong",
-    "background_psnr": "gets the background wrong",
-}
-"""What can go wrong with moving objects: the metric that says where it is worst, and what is seen there."""
-_WORST = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """How a protocol is shown.
-
-    Attributes:
-      title, about: for someone who has not seen the code.
-      metrics: columns of its table.
-      primary: the metric that says which clips are the worst; the first that exists counts.
-      videos: kind of video that shows its failures; None: nothing to see.
-    """
-
-    title: str
-    about: str
-    metrics: tuple[str, ...]
-    primary: tuple[str, ...]
-    videos: str | None = "rollout"
-
-
-_OBJECTS = (
-    *("background_psnr", "background_lpips", "object_psnr", "object_lpips"),
-    *("detected", "found", "centroid_error", "look", "ghosting"),
-)
-_PHASES = {
-    "visible": "Until an object leaves the view",
-    "disappeared": "While it is away",
-    "reappeared": "From its return on",
-}
-
-PROTOCOLS = {
-    "reconstruction": Protocol(
-        "Reconstruction",
-        "The first frame and the true cameras are given; every later frame is compared with the true frame. `vae` is "
-        "the truth coded and decoded, the ceiling of every method that ends in this decoder.",
-        ("psnr", "ssim", "lpips"),
-        ("psnr",),
-    ),
-    "closed_loop": Protocol(
-        "Closed loop",
-        "The camera comes back to where it began: that frame against the first one (`_c`). Where the path returns "
-        "the way it came, also every frame against its return (`_there_and_back`). A video that never changes scores "
-        "well here: read it together with reconstruction.",
-        ("psnr_c", "ssim_c", "lpips_c", "psnr_there_and_back", "ssim_there_and_back", "lpips_there_and_back"),
-        ("psnr_c", "psnr_there_and_back"),
-    ),
-    "revisit": Protocol(
-        "Revisit memory",
-        "How much more alike are two views of one place than two unrelated views the same time apart (`_gain`), and as "
-        "a part of what views a moment apart reach (`nmr_`: 1 is perfect memory, 0 none; R2M-Bench). A still video "
-        "gains nothing.",
-        ("nmr_psnr", "nmr_ssim", "nmr_lpips", "psnr_gain", "ssim_gain", "lpips_gain", "psnr_range"),
-        ("psnr_gain",),
-    ),
-    "camera_control": Protocol(
-        "Camera control",
-        "Each frame is aligned with the true render, whose depth is known: the motion between the two is the error of "
-        "the camera. Medians over frames in which it is `found`; `worldscore`"
-        " counts the others as 0; `vae` is the floor.",
-        ("rotation", "translation", "relative_translation", "found", "worldscore"),
-        ("worldscore",),
-    ),
-    "objects": Protocol(
-        "Moving objects",
-        "Background and moving objects apart. `detected`: the object is where it is now, not where it was; `found`: "
-        "there or near by, `centroid_error` object sizes away; `look`: its LPIPS; `ghosting`: an earlier appearance is "
-        "left where no object is any more. What needs the scene without objects is left out where data do not have it.",
-        _OBJECTS,
-        ("object_psnr", "background_psnr"),
-    ),
-    "returns": Protocol(
-        "Coming back",
-        "All frames but those of the last segment are given with their true depth; the last segment is generated. "
-        "Scored on frames of which half or more was seen before and was out of sight for a segment (`_revisit`).",
-        ("psnr_revisit", "ssim_revisit", "lpips_revisit", "psnr_returned_cells", "psnr"),
-        ("psnr_revisit",),
-        "returns",
-    ),
-    "memory": Protocol(
-        "Memory alone",
-        "No generator: true frames are written, and read at true later poses. `avoidable_holes` is the share of cells "
-        "whose surface was written that show nothing; `feature_error` is in units of the variance of the true latents.",
-        ("avoidable_holes", "visible", "feature_error", "decode_psnr", "decode_psnr_visible", "decode_lpips"),
-        ("decode_psnr",),
-        "memory",
-    ),
-    "heads": Protocol(
-        "Depth and masks on latents",
-        "The heads against the truth, on latents of true frames.",
-        ("depth_median_relative_error", "actor_iou", "sky_iou"),
-        ("depth_median_relative_error",),
-        None,
-    ),
-}
 
 LIMITS = (
     "A small model on small worlds: what is measured here need not transfer to photographs, to large resolutions or to "
@@ -165,7 +61,7 @@ def write(
     summary = report_tables.summarise(rows)
     io.write_json(out / "summary.json", summary)
     io.write_text(out / "clips.csv", report_tables.to_csv(rows))
-    films = _Films(out, videos or {}, fps)
+    films = report_films.Films(out, videos or {}, fps)
     blocks: list[Block] = [Heading("Evaluation", 1), *map(Text, about)]
     blocks += [Text("Every figure is a mean over clips [95 % bootstrap interval] (clips x seeds).")]
     ablated = ablations or {}
@@ -176,8 +72,8 @@ def write(
         blocks += _cost(out, headline, efficiency)
     blocks += _published(headline)
     shown = [*blocks, *_limits(), *_commands(commands)]
-    wrong = _wrong(out, rows, headline, films)
-    failures = _failures(out, rows, headline, films)
+    wrong = report_films.wrong(out, rows, headline, films)
+    failures = report_films.failures(out, rows, headline, films)
     blocks += [*films.side_by_side(results, headline), *wrong, *failures, *_limits(), *_commands(commands)]
     blocks.append(Link(out / "clips.csv", "clips.csv: every clip, protocol, method and seed"))
     io.write_text(out / "report.md", markdown(blocks, out))
@@ -212,7 +108,7 @@ def _results(out: Path, results, summary: Summary, segment: int | None) -> list[
                 blocks.append(Heading(f"Moving pixels in %: {key.partition('[')[2].rstrip(']')}", 3))
             blocks += [Table(*report_tables.flatter(summary[key], metrics)), *_paired(summary[key], metrics)]
         if name == "objects":
-            for phase, when in _PHASES.items():
+            for phase, when in PHASES.items():
                 shown = tuple(f"{phase}_{metric}" for metric in metrics)
                 if any(metric in row for row in table.values() for metric in shown):
                     blocks += [Heading(f"{when}, all clips", 3), Table(*report_tables.flatter(table, shown))]
@@ -344,95 +240,6 @@ def _published(summary: Summary) -> list[Block]:
             [[f"{system}: {what}", *(f"{v:g}" for v in values)] for what, t in costs for system, values in t.items()],
         ),
     ]
-
-
-class _Films:
-    """Where the videos are, and films and sheets made of them."""
-
-    def __init__(self, out: Path, systems: Mapping[str, Path], fps: float):
-        self._out, self._systems, self._fps = out, systems, fps
-
-    def read(self, kind: str, clip: str, methods: Sequence[str]) -> dict[str, Any]:
-        """method -> frames, of those that have a video of the clip, cut to the shortest."""
-        found = {}
-        for method in methods:
-            folder = self._systems.get(method, self._out / "videos" / kind / method)
-            path = folder / f"{suite.clip_id(clip)}.mp4"
-            if path.is_file():
-                found[method] = viz.read_video(path)
-        length = min(map(len, found.values()), default=0)
-        return {method: frames[:length] for method, frames in found.items()}
-
-    def write(self, path: Path, shown: Mapping[str, Any]) -> None:
-        """One video of several, beside each other."""
-        viz.write_video(path, viz.side_by_side(shown), fps=self._fps)
-
-    def side_by_side(self, results, summary: Summary) -> list[Block]:
-        """Films of one clip of each class of motion, then of the first clips."""
-        picked = {result["motion"]: result["clip"] for result in reversed(results)}
-        clips = list(dict.fromkeys([*picked.values(), *(result["clip"] for result in results)]))[:_SHOWN]
-        methods = ["truth", *dict.fromkeys(summary.get("reconstruction", {}))]
-        blocks: list[Block] = []
-        for clip in clips:
-            shown = self.read("rollout", clip, methods)
-            if len(shown) < 2:
-                continue
-            path = self._out / "side_by_side" / f"{suite.clip_id(clip)}.mp4"
-            self.write(path, shown)
-            blocks.append(Link(path, f"{clip}: {', '.join(shown)}"))
-        return [Heading("Side by side"), *blocks] if blocks else []
-
-
-def _judged(table: Mapping[str, Any]) -> str | None:
-    """The method whose failures are shown: the latent memory or, where there is none, the first that makes videos."""
-    methods = [method for method in table if method not in ("truth", "vae")]
-    return report_tables.PAIRED_AGAINST if report_tables.PAIRED_AGAINST in methods else next(iter(methods), None)
-
-
-def _wrong(out: Path, rows, summary: Summary, films: _Films) -> list[Block]:
-    """Films of the clips where moving objects go wrong most, one for each way in which they can."""
-    table = summary.get("objects", {})
-    method = _judged(table)
-    mine = [r for r in rows if (r["protocol"], r["method"]) == ("objects", method) and r["motion"] != "none"]
-    blocks: list[Block] = []
-    clips: set[str] = set()
-    for metric, about in _WRONG.items() if method else ():
-        for clip in report_tables.worst(mine, "objects", method, metric, len(mine)):
-            shown = {} if clip in clips else films.read("rollout", clip, ["truth", *table])
-            if method not in shown or len(shown) < 2:
-                continue
-            clips.add(clip)
-            path = out / "wrong" / f"{metric}-{suite.clip_id(clip)}.mp4"
-            films.write(path, shown)
-            value = report_tables.by_clip(mine, metric)[clip]
-            blocks.append(Link(path, f"{method} {about}: {clip}, {metric} {value:.3f} ({', '.join(shown)})"))
-            break
-    about = "Films of the clips with moving objects that are the worst, each in another way; no clip is shown twice."
-    return [Heading("What goes wrong with moving objects"), Text(about), *blocks] if blocks else []
-
-
-def _failures(out: Path, rows, summary: Summary, films: _Films) -> list[Block]:
-    """The worst clips of every protocol, of the latent memory or, where there is none, of the first method."""
-    blocks: list[Block] = [Heading("Failures"), Text(f"The worst {_WORST} clips of each protocol, worst first.")]
-    for name, protocol in PROTOCOLS.items():
-        table = summary.get(name, {})
-        method = _judged(table)
-        if method is None or protocol.videos is None:
-            continue
-        metric = next((m for m in protocol.primary if m in table[method]), next(iter(table[method]), None))
-        if metric is None:
-            continue
-        blocks.append(Heading(f"{protocol.title}: {method} by {metric}", 3))
-        for rank, clip in enumerate(report_tables.worst(rows, name, method, metric, _WORST)):
-            others = [m for m in ("rgb", "none") if m in table and m != method]
-            shown = films.read(protocol.videos, clip, ["truth", method, *others[:1]])
-            if not shown:
-                continue
-            path = out / "failures" / name / f"{rank:02d}-{suite.clip_id(clip)}.png"
-            viz.contact_sheet(path, shown, cell_width=128)
-            mine = report_tables.by_clip([r for r in rows if r["protocol"] == name and r["method"] == method], metric)
-            blocks.append(Picture(path, f"{rank + 1}. {clip}: {metric} {mine[clip]:.3f}", photo=True))
-    return blocks
 
 
 def _limits() -> list[Block]:

@@ -52,9 +52,8 @@ class Models:
 class Clips:
     """The clips of several splits of a data set, one after the other."""
 
-    def __init__(self, path: str, splits: Sequence[str], most: Sequence[int | None] | None = None):
-        """Args: folder of the data set; names of its splits; at most so many clips of each, spread evenly over it."""
-        most = [None] * len(splits) if most is None else most
+    def __init__(self, path: str, splits: Sequence[str], most: Sequence[int | None]):
+        """Args: folder of the data set; its splits; at most how many clips of each, spread evenly over it."""
         self._sources = [data.load_source(path, split) for split in splits]
         self._names = [data.load_source(path, split, ("source",)) for split in splits]
         sources = enumerate(zip(self._sources, most, strict=True))

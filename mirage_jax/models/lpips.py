@@ -77,14 +77,8 @@ def distance(parameters: Mapping[str, chex.Array], a: chex.Array, b: chex.Array)
     Raises:
       ValueError: if the frames are smaller than `MINIMUM_SIZE` on a side.
     """
-    chex.assert_shape([a, b], (*a.shape[:3], 3))
-    _check_size(a)
-
-    def of_pair(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        first, second = (tuple(layer[None] for layer in _frame_features(parameters, frame)) for frame in pair)
-        return feature_distance(first, second)[0]
-
-    return lax.map(of_pair, (a, b), batch_size=min(_FRAMES_AT_ONCE, len(a)))
+    chex.assert_equal_shape([a, b])
+    return feature_distance(features(parameters, a), features(parameters, b))
 
 
 @jax.jit
@@ -102,7 +96,8 @@ def features(parameters: Mapping[str, chex.Array], frames: chex.Array) -> Featur
       ValueError: if the frames are smaller than `MINIMUM_SIZE` on a side.
     """
     chex.assert_shape(frames, (*frames.shape[:3], 3))
-    _check_size(frames)
+    if min(frames.shape[1:3]) < MINIMUM_SIZE:
+        raise ValueError(f"LPIPS needs frames of at least 31x31, got {frames.shape[1]}x{frames.shape[2]}")
     batch = min(_FRAMES_AT_ONCE, len(frames))
     return lax.map(lambda frame: _frame_features(parameters, frame), frames, batch_size=batch)
 
@@ -112,11 +107,6 @@ def feature_distance(a: Features, b: Features) -> jax.Array:
     """The distance of frames by their `features`: `[T]` float32."""
     layers = [jnp.mean(((x - y) ** 2).sum(-1), axis=(1, 2)) for x, y in zip(a, b, strict=True)]
     return jnp.stack(layers).sum(0)
-
-
-def _check_size(frames: chex.Array) -> None:
-    if min(frames.shape[1:3]) < MINIMUM_SIZE:
-        raise ValueError(f"LPIPS needs frames of at least 31x31, got {frames.shape[1]}x{frames.shape[2]}")
 
 
 def _frame_features(parameters: Mapping[str, chex.Array], frame: jax.Array) -> Features:

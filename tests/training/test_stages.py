@@ -265,7 +265,7 @@ def test_perceptual_term_is_lpips_of_some_frames_of_what_is_decoded(model, folde
 
     slope = jax.grad(lambda params: stage.loss(params, stage.frozen, {"frames": frames}, keys)[1]["lpips"])(stage.start)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
-    size = optax.global_norm(slope)
+    size = optax.tree.norm(slope)
     downhill = jax.tree.map(lambda x, d: x - 1e-3 * d / size, stage.start, slope)
     assert stage.loss(downhill, stage.frozen, {"frames": frames}, keys)[1]["lpips"] < more["lpips"]
 

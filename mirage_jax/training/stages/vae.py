@@ -64,8 +64,8 @@ def make(config: Any) -> Stage:
             parts = {"squared_error": jnp.mean(error**2), "absolute_error": jnp.mean(jnp.abs(error)), "kl": kl}
             if perceptual:
                 part = functools.partial(_drawn_part, jax.random.fold_in(key, 1), count=perceptual)
-                pair = (lpips.features(frozen["lpips"], 127.5 * (part(video) + 1.0)) for video in (out, x))
-                parts["lpips"] = lpips.feature_distance(*pair).mean()
+                pair = (127.5 * (part(video) + 1.0) for video in (out, x))
+                parts["lpips"] = lpips.distance(frozen["lpips"], *pair).mean()
             return parts
 
         parts = jax.tree.map(jnp.mean, partition.over_batch(one)(batch["frames"], keys))
