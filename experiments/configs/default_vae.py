@@ -15,8 +15,7 @@ def get_config():
     config.windows_per_clip = 1
     config.l1_weight = 0.05
     config.kl_weight = 1e-5
-    config.perceptual_weight = 0.0  # of LPIPS
-    config.perceptual_frames = 4  # of a window, drawn anew each time: the network costs as much as the VAE
+    config.perceptual_frames = 4  # of a window
     config.statistics_batches = 50
 
     config.steps = 4000

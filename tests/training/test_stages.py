@@ -17,7 +17,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import lpips, parameters, vae
 from mirage_jax.models.heads import LatentHeadsConfig
-from mirage_jax.training import stages
+from mirage_jax.training import perceptual, stages
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
 import tiny_world
@@ -259,7 +259,7 @@ def test_perceptual_term_is_lpips_of_some_frames_of_what_is_decoded(model, folde
     out = vae.VAE(model.vae).apply({"params": params}, z, method="decode")
     pair = 127.5 * (out + 1), shown.astype(np.float32)
     distance = lpips.distance(
-        lpips.load_parameters(), *(stages.vae._drawn_part(jax.random.fold_in(keys[0], 1), x, 5) for x in pair)
+        lpips.load_parameters(), *(perceptual.drawn_part(jax.random.fold_in(keys[0], 1), x, 5) for x in pair)
     )
     np.testing.assert_allclose(more["lpips"], distance.mean(), rtol=1e-4)
 
@@ -268,21 +268,6 @@ def test_perceptual_term_is_lpips_of_some_frames_of_what_is_decoded(model, folde
     size = optax.tree.norm(slope)
     downhill = jax.tree.map(lambda x, d: x - 1e-3 * d / size, stage.start, slope)
     assert stage.loss(downhill, stage.frozen, {"frames": frames}, keys)[1]["lpips"] < more["lpips"]
-
-
-def test_the_perceptual_term_sees_parts_that_begin_anywhere():
-    video = np.arange(6 * 40 * 42).reshape(6, 40, 42, 1) * np.ones(3, int)
-    corners, frames = set(), set()
-    for seed in range(300):
-        part = np.asarray(stages.vae._drawn_part(jax.random.key(seed), jnp.asarray(video), 2))
-        assert part.shape == (2, 33, 35, 3)
-        starts, inner = np.divmod(part[:, 0, 0, 0], 40 * 42)
-        assert inner[0] == inner[1] and starts[0] != starts[1]
-        row, column = divmod(int(inner[0]), 42)
-        np.testing.assert_array_equal(part, video[starts, row : row + 33, column : column + 35])
-        corners.add((row, column))
-        frames.update(starts.tolist())
-    assert frames == set(range(6)) and {row for row, _ in corners} == {column for _, column in corners} == set(range(8))
 
 
 @pytest.mark.parametrize(

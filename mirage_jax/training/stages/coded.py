@@ -23,7 +23,7 @@ def batches(
       config: of the run.
       skipped: counts the samples that cannot be read.
       dit: where it reads text, the batches have that of `config.text_embeddings`.
-      pixels: whether they have what an RGB memory is made of.
+      pixels: whether they have the frames, which an RGB memory is made of and the perceptual term compares with.
       stills: whether they must have the frames as a memory of stills holds them.
 
     Raises:
@@ -33,7 +33,9 @@ def batches(
     source = latents.load_source(config.data, config.split)
     first = source[0]
     if pixels and "frames" not in first:
-        raise UserError(f"--config.data={config.data} was coded without --pixels, which an RGB memory needs")
+        raise UserError(
+            f"--config.data={config.data} was coded without --pixels, which an RGB memory and the perceptual term need"
+        )
     if len(first["intrinsics"]) <= len(first["latents"]) > 1:
         raise UserError(
             f"--config.data={config.data} was coded by an older version, without cameras of all frames; build it again"

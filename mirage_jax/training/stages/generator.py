@@ -5,8 +5,11 @@
 that are not taken over from `config.init_from`: a finished model can get another side branch. `config.memory` is what
 the side branch learns to read: `latent`, or `rgb` for the control that is trained on equal terms.
 `config.channel_weights` is what an error in each latent channel counts: all the same (`uniform`), or as much as the
-decoder shows of it (`decoder`, see `vae.sensitivity`; some channels show a hundred times less than others). A model
-with text takes it from the batch (`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dropped it).
+decoder shows of it (`decoder`, see `vae.sensitivity`; some channels show a hundred times less than others).
+`config.perceptual_weight` adds LPIPS of what the decoder makes of the guessed latents (`training/perceptual.py`): of
+`config.perceptual_frames` latent frames in a row, at the video frames that they end at. It needs data with pixels. A
+model with text takes it from the batch (`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dropped
+it).
 """
 
 from __future__ import annotations
@@ -23,10 +26,10 @@ from mirage_jax.data.tolerance import Skipped
 from mirage_jax.diffusion import flow
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
-from mirage_jax.models import lora, parameters, partition, vae
+from mirage_jax.models import lora, lpips, parameters, partition, vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
-from mirage_jax.training import posed
+from mirage_jax.training import perceptual, posed
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import coded
 from mirage_jax.world.control import ones_code
@@ -34,8 +37,9 @@ from mirage_jax.world.control import ones_code
 PARTS = ("dit", "side", "lora")
 MEMORIES = ("latent", "rgb")
 CHANNEL_WEIGHTS = ("uniform", "decoder")
-_MADE = ("ones", "channel_weights")  # of the parts of the model, here, and no part of it
+_MADE = ("ones", "channel_weights", "lpips")  # of the parts of the model, here, and no part of it
 _LOOKED_AT = 8  # clips, for `vae.sensitivity`
+_PAST = 3  # latent frames, after which a decoder that began anywhere shows what it would have shown
 
 
 def make(config: Any) -> Stage:
@@ -80,6 +84,10 @@ def make(config: Any) -> Stage:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
     if config.channel_weights == "decoder":
         frozen["channel_weights"] = _sensitivity(model, params["vae"], config)
+    judged = perceptual.frames_judged(config, model.segment.latents, "a segment")
+    if judged:
+        perceptual.require_size(min(model.height, model.width), "model.height")
+        frozen["lpips"] = dict(lpips.load_parameters())
 
     def init(key, frozen, start):
         fresh = parameters.init(key, model, {**frozen, **start})
@@ -104,8 +112,18 @@ def make(config: Any) -> Stage:
     return Stage(
         init=init,
         frozen=frozen,
-        loss=batch_loss(computed, augment, with_memory, config.memory, config.shift),
-        batches=lambda: coded.batches(config, skipped, model.dit, pixels=config.memory == "rgb", stills=stills),
+        loss=batch_loss(
+            computed,
+            augment,
+            with_memory,
+            config.memory,
+            config.shift,
+            perceptual_weight=config.perceptual_weight,
+            judged=judged,
+        ),
+        batches=lambda: coded.batches(
+            config, skipped, model.dit, pixels=config.memory == "rgb" or judged > 0, stills=stills
+        ),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k not in _MADE} | moving),
         counters=skipped.counters,
@@ -127,10 +145,14 @@ def batch_loss(
     with_memory: bool,
     memory: str = "latent",
     shift: float = flow.SHIFT,
+    *,
+    perceptual_weight: float = 0.0,
+    judged: int = 0,
 ):
     """The loss of a stage (see `Stage`): memory (of `MEMORIES`) and example of every clip are made on the way.
 
-    `shift` moves the noise levels that are trained towards pure noise (`flow.sample_sigma`).
+    `shift` moves the noise levels that are trained towards pure noise (`flow.sample_sigma`). With `judged` latent
+    frames, `perceptual_weight` times their LPIPS is added.
     """
 
     def loss(moving, frozen, batch, keys):
@@ -141,12 +163,51 @@ def batch_loss(
             clip = posed.from_batch(sample)
             start = posed.random_start(start_key, model, len(clip.latents))
             example = posed.example(example_key, model, clip, start, augment, **_further(parts, memory))
-            return example_loss(model, parts, example, noise_key, with_memory, sample.get("text"), shift)
+            error, guess = example_loss(model, parts, example, noise_key, with_memory, sample.get("text"), shift)
+            found = {"error": error, "visible": example.visible[1:].mean()}
+            if judged:
+                found["lpips"] = _seen_error(model, parts, jax.random.fold_in(key, 1), guess, clip, start, judged)
+            return found
 
-        errors, seen = partition.over_batch(one)(dict(batch), keys)
-        return errors.mean(), {"visible": seen.mean()}
+        metrics = jax.tree.map(jnp.mean, partition.over_batch(one)(dict(batch), keys))
+        total = metrics.pop("error")
+        if judged:
+            metrics["error"], total = total, total + perceptual_weight * metrics["lpips"]
+        return total, metrics
 
     return loss
+
+
+def _seen_error(
+    model: ModelConfig,
+    parts: Any,
+    key: jax.Array,
+    guess: jax.Array,
+    clip: posed.PosedLatents,
+    start: jax.Array,
+    count: int,
+) -> jax.Array:
+    """LPIPS, float32 `[]`, of the video frames at which `count` of the guessed latent frames end.
+
+    They are decoded after true latents, as the decoder's past: as the start of a clip their colours would be off.
+
+    Args:
+      model, parts: of the stage.
+      key: of the choice of frames.
+      guess: `[T, h, w, C]`, latents of the target, the overlap first.
+      clip: where the target is from, with pixels.
+      start: int `[]`, the overlap frame.
+      count: at most `T - 1`.
+    """
+    run_key, part_key = jax.random.split(key)
+    first = 1 + jax.random.randint(run_key, (), 0, len(guess) - count)
+    past = clip.latents[jnp.maximum(start + first - _PAST + jnp.arange(_PAST), 0)]
+    _, cache = vae.decode_stream(model.vae, parts["vae"], past)
+    run = jax.lax.dynamic_slice_in_dim(guess, first, count)
+    shown, _ = vae.decode_stream(model.vae, parts["vae"], run, cache)
+    truth = jax.lax.dynamic_slice_in_dim(clip.pixels.frames, start + first, count)
+    time = model.vae.stride_time
+    return perceptual.distance(part_key, parts["lpips"], shown[time - 1 :: time], truth, count)
 
 
 def _further(parts: Any, memory: str) -> dict[str, Any]:
@@ -162,15 +223,14 @@ def example_loss(
     with_memory: bool,
     text: jax.Array | None = None,
     shift: float = flow.SHIFT,
-):
-    """Loss of one example at a random noise level, and the share of target cells the memory showed."""
+) -> tuple[jax.Array, jax.Array]:
+    """Loss of one example at a random noise level, and the clean target as guessed from there (`one_step`)."""
     sigma_key, noise_key = jax.random.split(key)
     sigma = flow.sample_sigma(sigma_key, shift)
     noise = jax.random.normal(noise_key, example.target.shape)
-    clean = jnp.arange(len(example.target)) == 0
-    output = _predict(model, parts, example, noise, sigma, with_memory, text)
+    output, guess = _predict(model, parts, example, noise, sigma, with_memory, text)
     target = flow.training_target(example.target, noise, model.dit.prediction)
-    return flow.loss(output, target, clean, parts.get("channel_weights")), example.visible[1:].mean()
+    return flow.loss(output, target, _clean(example), parts.get("channel_weights")), guess
 
 
 def one_step(
@@ -181,26 +241,21 @@ def one_step(
     with_memory: bool,
     text: jax.Array | None = None,
 ) -> jax.Array:
-    """The clean target as guessed from pure noise in one step, `[T, h, w, C]`; for previews."""
+    """The clean target as guessed from pure noise in one step, `[T, h, w, C]`, after the overlap; for previews."""
     noise = jax.random.normal(key, example.target.shape)
-    sigma = jnp.asarray(0.999)
-    clean = jnp.arange(len(noise)) == 0
-    output = _predict(model, parts, example, noise, sigma, with_memory, text)
-    noisy = flow.add_noise(example.target, noise, flow.frame_sigmas(sigma, clean))
-    x0 = flow.sample_from_output(output, noisy, flow.frame_sigmas(sigma, clean), model.dit.prediction)
-    return x0.at[0].set(example.overlap)
+    return _predict(model, parts, example, noise, jnp.asarray(0.999), with_memory, text)[1]
 
 
-def _predict(model: ModelConfig, parts: Any, example: posed.Example, noise, sigma, with_memory, text) -> jax.Array:
-    clean = jnp.arange(len(noise)) == 0
-    sigmas = flow.frame_sigmas(sigma, clean)
+def _predict(model: ModelConfig, parts: Any, example: posed.Example, noise, sigma, with_memory, text):
+    """What the network says at noise level `sigma`, and the clean target that this means, with the overlap as given."""
+    sigmas = flow.frame_sigmas(sigma, _clean(example))
     noisy = flow.add_noise(example.target, noise, sigmas).at[0].set(example.overlap)
     weights = {"dit": parts["dit"]}
     if with_memory:
         weights["side"] = parts["side"]
         if "lora" in parts:
             weights["dit"] = lora.merge(parts["dit"], parts["lora"], model.lora.alpha)
-    return Generator(model.dit, model.side if with_memory else None).apply(
+    output = Generator(model.dit, model.side if with_memory else None).apply(
         {"params": weights},
         noisy,
         flow.timesteps_from_sigmas(sigmas),
@@ -211,3 +266,10 @@ def _predict(model: ModelConfig, parts: Any, example: posed.Example, noise, sigm
         control=example.control if with_memory else None,
         text=text,
     )
+    guess = flow.sample_from_output(output, noisy, sigmas, model.dit.prediction)
+    return output, guess.at[0].set(example.overlap)
+
+
+def _clean(example: posed.Example) -> jax.Array:
+    """bool `[T]`: the overlap is given."""
+    return jnp.arange(len(example.target)) == 0

@@ -1,10 +1,8 @@
 """Stage 1: the video VAE, on random windows of frames.
 
 Loss: mean squared error, plus `l1_weight` absolute error, plus a small KL term that keeps latents near unit size, plus
-`perceptual_weight` times LPIPS (of `perceptual_frames` frames drawn from each window), without which a decoder paints
-the mean of all textures that could be there. LPIPS sees a part of the frames that begins somewhere else each time: its
-network looks at every fourth pixel, and a decoder that knows which paints a grid there. The latents are noised by their
-own posterior, so that what the decoder sees tolerates error.
+`perceptual_weight` times LPIPS of `perceptual_frames` frames drawn from each window (`training/perceptual.py`). The
+latents are noised by their own posterior, so that what the decoder sees tolerates error.
 
 With `trains` = `decoder` the encoder stays as it is in the model of `init_from`. Latents then keep their meaning, so
 the result is that whole model with a better decoder: its other parts need no new training.
@@ -13,7 +11,6 @@ the result is that whole model with a better decoder: its other parts need no ne
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -26,10 +23,10 @@ from mirage_jax.data.tolerance import Skipped
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import lpips, partition, vae
+from mirage_jax.training import perceptual
 from mirage_jax.training.stage import Stage
 
 _FIRST_LOG_VARIANCE = -5.0
-_MOST_SHIFT = 7  # pixels
 
 
 def make(config: Any) -> Stage:
@@ -44,8 +41,10 @@ def make(config: Any) -> Stage:
     earlier = _earlier(config.init_from, coder) if config.init_from else {}
     kept = {"encoder": earlier.pop("encoder")} if decoder_only else {}
     skipped = Skipped(config.bad_samples)
-    perceptual = _perceptual_frames(config, model)
-    judge = {"lpips": dict(lpips.load_parameters())} if perceptual else {}
+    judged = perceptual.frames_judged(config, config.frames, "a window")
+    if judged:
+        perceptual.require_size(config.crop or min(model.height, model.width), "crop")
+    judge = {"lpips": dict(lpips.load_parameters())} if judged else {}
 
     def with_kept(params, frozen):
         return {**params, **{name: frozen[name] for name in kept}}
@@ -62,15 +61,13 @@ def make(config: Any) -> Stage:
             error = out - x
             kl = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
             parts = {"squared_error": jnp.mean(error**2), "absolute_error": jnp.mean(jnp.abs(error)), "kl": kl}
-            if perceptual:
-                part = functools.partial(_drawn_part, jax.random.fold_in(key, 1), count=perceptual)
-                pair = (127.5 * (part(video) + 1.0) for video in (out, x))
-                parts["lpips"] = lpips.distance(frozen["lpips"], *pair).mean()
+            if judged:
+                parts["lpips"] = perceptual.distance(jax.random.fold_in(key, 1), frozen["lpips"], out, x, judged)
             return parts
 
         parts = jax.tree.map(jnp.mean, partition.over_batch(one)(batch["frames"], keys))
         total = parts["squared_error"] + config.l1_weight * parts["absolute_error"] + config.kl_weight * parts["kl"]
-        if perceptual:
+        if judged:
             total += config.perceptual_weight * parts["lpips"]
         return total, parts
 
@@ -136,30 +133,6 @@ def make(config: Any) -> Stage:
         counters=skipped.counters,
         start=earlier,
     )
-
-
-def _perceptual_frames(config: Any, model: model_config.ModelConfig) -> int:
-    """How many frames of each window LPIPS judges; 0 without that term."""
-    weight, count = config.perceptual_weight, config.perceptual_frames
-    if weight < 0:
-        raise UserError(f"--config.perceptual_weight={weight}: expected 0 or more")
-    if not weight:
-        return 0
-    if not 1 <= count <= config.frames:
-        raise UserError(f"--config.perceptual_frames={count}: expected 1 to {config.frames}, the frames of a window")
-    side = config.crop or min(model.height, model.width)
-    if side < (least := lpips.MINIMUM_SIZE + _MOST_SHIFT):
-        raise UserError(f"--config.crop={config.crop}: the perceptual term needs pictures of at least {least} pixels")
-    return count
-
-
-def _drawn_part(key: jax.Array, video: jax.Array, count: int) -> jax.Array:
-    """`count` frames of `[T, H, W, 3]`, without `_MOST_SHIFT` rows and columns, some of them at each edge."""
-    frames_key, corner_key = jax.random.split(key)
-    frames = video[jax.random.choice(frames_key, len(video), (count,), replace=False)]
-    row, column = jax.random.randint(corner_key, (2,), 0, _MOST_SHIFT + 1)
-    size = (count, video.shape[1] - _MOST_SHIFT, video.shape[2] - _MOST_SHIFT, 3)
-    return jax.lax.dynamic_slice(frames, (0, row, column, 0), size)
 
 
 def _random_crop(key: jax.Array, frames: jax.Array, size: int) -> jax.Array:

@@ -1,0 +1,182 @@
+"""The perceptual term: what of the frames it sees, and what it adds to the generator's loss."""
+
+import dataclasses
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.configs import default_memory
+from mirage_jax import weights
+from mirage_jax.data import latents
+from mirage_jax.errors import UserError
+from mirage_jax.models import lpips, vae
+from mirage_jax.training import perceptual, posed, stages
+from mirage_jax.training.stages import generator
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
+import tiny_world
+
+FRAMES, SIZE = 4, 40
+
+
+def test_the_perceptual_term_sees_parts_that_begin_anywhere():
+    video = np.arange(6 * 40 * 42).reshape(6, 40, 42, 1) * np.ones(3, int)
+    corners, frames = set(), set()
+    for seed in range(300):
+        part = np.asarray(perceptual.drawn_part(jax.random.key(seed), jnp.asarray(video), 2))
+        assert part.shape == (2, 33, 35, 3)
+        starts, inner = np.divmod(part[:, 0, 0, 0], 40 * 42)
+        assert inner[0] == inner[1] and starts[0] != starts[1]
+        row, column = divmod(int(inner[0]), 42)
+        np.testing.assert_array_equal(part, video[starts, row : row + 33, column : column + 35])
+        corners.add((row, column))
+        frames.update(starts.tolist())
+    assert frames == set(range(6)) and {row for row, _ in corners} == {column for _, column in corners} == set(range(8))
+
+
+@pytest.fixture(scope="module")
+def model():
+    whole = tiny_world.quick()
+    return dataclasses.replace(whole, height=SIZE, width=SIZE, dit=dataclasses.replace(whole.dit, patch=(1, 1, 1)))
+
+
+def _sample(model, seed, pixels=True):
+    """A clip in which a camera looks at a wall and noise is seen."""
+    rng = np.random.default_rng(seed)
+    grid = (FRAMES, SIZE // model.vae.stride_space, SIZE // model.vae.stride_space)
+    count = model.vae.stride_time * (FRAMES - 1) + 1
+    matrix = np.array([[4.0, 0, grid[2] / 2], [0, 4.0, grid[1] / 2], [0, 0, 1]], np.float32)
+    sample = {
+        "latents": rng.normal(size=(*grid, model.vae.latent_channels)).astype(np.float16),
+        "stills": rng.normal(size=(*grid, model.vae.latent_channels)).astype(np.float16),
+        "depth": np.full(grid, 3.0, np.float16),
+        "dynamic": np.zeros(grid, np.uint8),
+        "intrinsics": np.tile(matrix, (count, 1, 1)),
+        "cam2world": np.tile(np.eye(4, dtype=np.float32), (count, 1, 1)),
+        "caption": "",
+        "source": "a clip",
+    }
+    size = (FRAMES, SIZE, SIZE)
+    shown = {
+        "frames": rng.integers(0, 256, (*size, 3), np.uint8),
+        "pixel_depth": np.full(size, 3.0, np.float16),
+        "pixel_dynamic": np.zeros(size, np.uint8),
+    }
+    return sample | shown if pixels else sample
+
+
+def _config(model, tmp_path, *, pixels=True, **changes):
+    weights.save(tmp_path / "model", model, tiny_world.random_parameters(model))
+    samples = [_sample(model, seed, pixels) for seed in range(2)]
+    sizes = {"pixels": (SIZE, SIZE)} if pixels else {}
+    latents.write(tmp_path / "data", "train", samples[0]["latents"].shape, samples, stills=True, **sizes)
+    config = default_memory.get_config()
+    config.init_from, config.data, config.batch_size = str(tmp_path / "model"), str(tmp_path / "data"), 2
+    config.update({"channel_weights": "uniform"} | changes)
+    return config
+
+
+def test_the_generators_term_is_lpips_of_what_is_decoded_of_its_guess(model, tmp_path):
+    config = _config(model, tmp_path, perceptual_frames=2)
+    plain = stages.make(config)
+    config.perceptual_weight = 0.25
+    stage = stages.make(config)
+    assert "lpips" not in plain.frozen and "lpips" in stage.frozen
+    batch = {k: np.asarray(v)[:1] for k, v in next(iter(stage.batches())).items()}
+    keys = jax.random.split(jax.random.key(4), 1)
+
+    without, few = jax.jit(plain.loss)(plain.start, plain.frozen, batch, keys)
+
+    def term(moving):
+        total, metrics = stage.loss(moving, stage.frozen, batch, keys)
+        return metrics["lpips"], (total, metrics)
+
+    (_, (total, more)), slope = jax.jit(jax.value_and_grad(term, has_aux=True))(stage.start)
+    assert set(few) == {"visible"} and set(more) == {"visible", "lpips", "error"}
+    np.testing.assert_allclose(more["error"], without, rtol=1e-5)
+    np.testing.assert_allclose(total, without + 0.25 * more["lpips"], rtol=1e-5)
+
+    clip = posed.from_batch({name: value[0] for name, value in batch.items()})
+    start_key, example_key, noise_key = jax.random.split(keys[0], 3)
+    start = int(posed.random_start(start_key, model, FRAMES))
+    augment = posed.Augmentation(**config.augmentation)
+    parts = {**stage.frozen, **stage.start}
+    example = posed.example(example_key, model, clip, start, augment)
+    guess = generator.example_loss(model, parts, example, noise_key, True)[1]
+    np.testing.assert_array_equal(guess[0], example.overlap)
+    time, count = model.vae.stride_time, model.segment.latents
+    assert len(guess) == 1 + count == 3
+    # The clip is so short that the past, of three latent frames, begins before it.
+    past = clip.latents[jnp.maximum(start - 2 + jnp.arange(3), 0)]
+    cache = vae.decode_stream(model.vae, parts["vae"], past)[1]
+    shown = vae.decode_stream(model.vae, parts["vae"], guess[1:], cache)[0][time - 1 :: time]
+    truth = batch["frames"][0, start + 1 : start + 1 + count] / np.float32(127.5) - 1.0
+    part_key = jax.random.split(jax.random.fold_in(keys[0], 1))[1]
+    seen = [127.5 * (perceptual.drawn_part(part_key, jnp.asarray(video), 2) + 1) for video in (shown, truth)]
+    expected = lpips.distance(lpips.load_parameters(), *seen).mean()
+    np.testing.assert_allclose(more["lpips"], expected, rtol=1e-4)
+    assert expected > 0.1
+
+    sizes = {part: sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(tree)) for part, tree in slope.items()}
+    assert set(sizes) == {"side", "lora"} and all(np.isfinite(x) and x > 0 for x in sizes.values())
+
+
+def test_every_run_of_latent_frames_is_judged_at_its_own_frames_after_its_own_past(model, monkeypatch):
+    """With latent frames, the frames they end at, and what the decoder shows of them all named by their number."""
+    count, start, kinds = 3, 4, set()
+    model = dataclasses.replace(model, segment=dataclasses.replace(model.segment, latents=count))
+    time = model.vae.stride_time
+    names = jnp.arange(8.0)
+    sample = {name: jnp.asarray(value) for name, value in _sample(model, 0).items() if not isinstance(value, str)}
+    clip = posed.from_batch(sample)
+    clip = dataclasses.replace(
+        clip,
+        latents=jnp.broadcast_to(names[:, None, None, None], (8, 2, 2, 1)),
+        pixels=dataclasses.replace(
+            clip.pixels, frames=jnp.broadcast_to(100 + names[:, None, None, None], (8, SIZE, SIZE, 3))
+        ),
+    )
+    guess = 100 + clip.latents[start : start + 1 + count]
+
+    def decode_stream(_coder, _params, z, cache=None):
+        """Only the last video frame of a latent frame shows its name; the cache is the past."""
+        named = z[:, 0, 0, 0]
+        video = jnp.concatenate([jnp.zeros((len(z), time - 1)), named[:, None]], axis=1).reshape(-1)
+        if cache is not None:
+            kinds.add((*np.asarray(cache).astype(int).tolist(), *np.asarray(named).astype(int).tolist()))
+        return jnp.broadcast_to(video[:, None, None, None], (len(video), SIZE, SIZE, 3)), named
+
+    def distance(_key, _parameters, shown, true, judged):
+        np.testing.assert_array_equal(shown, true)
+        assert len(shown) == judged == 2
+        return 0.0
+
+    monkeypatch.setattr(generator.vae, "decode_stream", decode_stream)
+    monkeypatch.setattr(generator.perceptual, "distance", distance)
+    for seed in range(20):
+        generator._seen_error(model, {"vae": 0, "lpips": 0}, jax.random.key(seed), guess, clip, jnp.asarray(start), 2)
+    assert kinds == {(2, 3, 4, 105, 106), (3, 4, 5, 106, 107)}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"perceptual_weight": -1.0}, "perceptual_weight=-1.0: expected 0 or more"),
+        ({"perceptual_frames": 3}, "perceptual_frames=3: expected 1 to 2, the frames of a segment"),
+        ({"pixels": False}, "was coded without --pixels, which an RGB memory and the perceptual term need"),
+    ],
+)
+def test_a_term_that_cannot_be_is_refused(model, tmp_path, change, sentence):
+    config = _config(model, tmp_path, **({"perceptual_weight": 0.1} | change))
+    with pytest.raises(UserError, match=sentence):
+        stages.make(config).batches()
+
+
+def test_pictures_too_small_for_the_term_are_refused(tmp_path):
+    config = _config(tiny_world.quick(), tmp_path, perceptual_weight=0.1)
+    with pytest.raises(UserError, match=r"model\.height=32: the perceptual term needs pictures of at least 38 pixels"):
+        stages.make(config)
