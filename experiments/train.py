@@ -36,6 +36,7 @@ def main(_) -> None:
         if group.first:
             cli.write_run_config(workdir, config)
         try:
+            loop.check(config)  # a stage may take minutes to make
             model = loop.train(stages.make(config), config, workdir)
         except Stopped as stopped:
             print(stopped, flush=True)

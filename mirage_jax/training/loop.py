@@ -32,6 +32,19 @@ from mirage_jax.training.stopping import StopRequests
 _MEET_WITHIN = 600  # seconds
 
 
+def check(config: Any) -> None:
+    """Refuses numbers of a run that do not go together; cheap, so that it can be done before anything is loaded.
+
+    Raises:
+      UserError: says which.
+    """
+    if config.checkpoint_every % config.log_every:
+        raise UserError(
+            f"checkpoint_every={config.checkpoint_every} must be a multiple of log_every={config.log_every}"
+        )
+    optimizer.schedule(config)
+
+
 def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
     """Runs a stage to its last step, from its last checkpoint if there is one.
 
@@ -50,10 +63,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
       Stopped: if a signal asked to stop; everything is saved.
       LostPeer: if another process is gone.
     """
-    if config.checkpoint_every % config.log_every:
-        raise UserError(
-            f"checkpoint_every={config.checkpoint_every} must be a multiple of log_every={config.log_every}"
-        )
+    check(config)
     workdir.mkdir(parents=True, exist_ok=True)
     first = jax.process_index() == 0
 

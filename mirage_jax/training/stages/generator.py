@@ -132,8 +132,8 @@ def make(config: Any) -> Stage:
 
 
 def _sensitivity(model: ModelConfig, params: Any, config: Any) -> jax.Array:
-    """`vae.sensitivity` over clips from all over the data set, the same in every process."""
-    clips = coded.spread(config, _LOOKED_AT)
+    """`vae.sensitivity` over starts of clips from all over the data set, the same in every process."""
+    clips = [clip[: 1 + model.segment.latents] for clip in coded.spread(config, _LOOKED_AT)]
     keys = jax.random.split(jax.random.key(0), len(clips))
     found = [vae.sensitivity(model.vae, params, clip, key) for clip, key in zip(clips, keys, strict=True)]
     return jnp.mean(jnp.stack(found), axis=0)
