@@ -4,6 +4,7 @@
 # make setup  everything pinned, in .venv/             make parity  against the public PyTorch implementations
 # make evaluation  the tables of the model card: renders held-out clips and scores the shipped model on them
 # make evidence  docs/evidence.md, docs/evidence/motion.md: clips of the frozen evaluation set, every protocol, three seeds
+# make ablations  docs/evidence/ablations.md: the latent memory with one thing changed, on 16 closed loops
 # make evaluation-set  data/evaluation: the frozen clips of Doom's test maps and of MiniWorld, checked by checksum
 # make clean setup PYTHON=/path/to/python3.12          another interpreter
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ PYTEST_FLAGS ?= -q -n auto
 OPTIMIZED := tests/geometry/test_exact.py tests/memory/test_latent.py tests/memory/test_splat.py
 export PYTHON
 
-.PHONY: setup demo test parity evaluation evaluation-set evidence clean test-conversion test-faults test-scale test-slurm
+.PHONY: setup demo test parity evaluation evaluation-set evidence ablations clean test-conversion test-faults test-scale test-slurm
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.complete
@@ -76,6 +77,15 @@ evidence: $(VENV)/.complete
 	$(VENV)/bin/python -m experiments.build_dataset --dataset evaluation --out data/evaluation
 	$(EVIDENCE) --split closed_loop --page docs/evidence.md
 	$(EVIDENCE) --split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --page docs/evidence/motion.md
+
+# docs/evidence/ablations.md: the latent memory with one thing changed (mirage_jax/evaluation/ablations.py lists what).
+ABLATIONS ?= nearest,clip_token,no_between,no_offset,no_scale,write_new,no_keep,true_depth,head_depth,noised_depth,resample_nearest,resample_mean,resample_blend,one_frame,reencode,restart
+ABLATION_CLIPS ?= 16
+ablations: $(VENV)/.complete
+	$(VENV)/bin/python -m experiments.build_dataset --dataset evaluation --out data/evaluation
+	$(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/ablations --split closed_loop --clips $(ABLATION_CLIPS) \
+		--methods latent,$(ABLATIONS) --seeds 1 --page docs/evidence/ablations.md \
+		--note 'One network for all rows: what a row changes, it was not trained with.' $(EVIDENCE_FLAGS)
 
 # The frozen evaluation set, built and checked; a second call goes on where the first ended, or only checks.
 evaluation-set: $(VENV)/.complete

@@ -36,6 +36,9 @@ _DEPTH_SOURCE = flags.DEFINE_enum(
     "depth_source", None, world.DEPTH_SOURCES, "Where depth comes from; default: given with --depths, else the model."
 )
 _DYNAMIC_FILTER = flags.DEFINE_bool("dynamic_filter", False, "Leave out, and forget, what disagrees with the memory.")
+_WRITE = flags.DEFINE_enum(
+    "write", "all", world.WRITES, "What a segment adds to the memory: all of its frames, or what is new in them."
+)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
 _MEMORY = flags.DEFINE_enum("memory", "latent", world.MEMORIES, "What is remembered.")
 _CAPACITY = flags.DEFINE_integer("capacity", None, "Points the memory can hold; default: all that the path can write.")
@@ -181,6 +184,7 @@ def world_config(model, segments: int) -> world.WorldConfig:
     seen = {
         "depth_source": source,
         "dynamic_filter": _DYNAMIC_FILTER.value,
+        "write": _WRITE.value,
         "vae_tile": loading.vae_tile(model, _VAE_TILE.value),
     }
     if _LOAD_WORLD.value is not None:

@@ -64,6 +64,9 @@ _TEXT_EMBEDDINGS = flags.DEFINE_string(
 )
 _MEMORY = flags.DEFINE_enum("memory", "latent", world.MEMORIES, "What is remembered.")
 _DYNAMIC_FILTER = flags.DEFINE_bool("dynamic_filter", False, "Leave out, and forget, what disagrees with the memory.")
+_WRITE = flags.DEFINE_enum(
+    "write", "all", world.WRITES, "What a segment adds to the memory: all of its frames, or what is new in them."
+)
 _WEIGHTS = flags.DEFINE_enum(
     "weights", None, loading.WEIGHTS, "Type of the transformer's weights; default: the one the model computes in."
 )
@@ -97,7 +100,18 @@ def main(_) -> None:
         raise UserError(
             f"{folder}: the model {model.name!r} guesses no depth (no heads, no depth network): none is given"
         )
-    decisive = ("frames", "camera_speed", "prompts", "memory", "dynamic_filter", "weights", "vae_tile", "steps", "seed")
+    decisive = (
+        "frames",
+        "camera_speed",
+        "prompts",
+        "memory",
+        "dynamic_filter",
+        "write",
+        "weights",
+        "vae_tile",
+        "steps",
+        "seed",
+    )
     plan = {name: cli.flag_values()[name] for name in decisive}
     suite.start(out, plan | {"model": model.digest(), "resolution": list(scored[::-1])})
     cli.write_run_config(out, cli.flag_values())
@@ -196,6 +210,7 @@ def _world_config(model, moves: int) -> world.WorldConfig:
         capacity=world.full_capacity(model, _MEMORY.value, segments),
         bank=max(32, 1 + segments * model.segment.latents),
         dynamic_filter=_DYNAMIC_FILTER.value,
+        write=_WRITE.value,
         vae_tile=loading.vae_tile(model, _VAE_TILE.value),
     )
 

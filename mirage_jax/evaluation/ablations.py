@@ -220,6 +220,10 @@ TABLE: dict[str, Ablation] = {
         "channels `between` are zero).",
         without="between",
     ),
+    "write_new": Ablation(
+        "Of generated frames only what the memory does not show yet is remembered (`world.held`).",
+        world={"write": "new"},
+    ),
     "no_keep": Ablation("No keep filter: what moves is remembered too.", world={"moving_threshold": 1.0}, moving=True),
     "true_depth": Ablation(
         "Depth source: all frames are written with true depth at their cameras, aligned with the memory as ever.",

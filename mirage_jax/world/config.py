@@ -12,6 +12,8 @@ MEMORIES = ("latent", "rgb", "none")
 
 DEPTH_SOURCES = ("heads", "pixels", "given")
 
+WRITES = ("all", "new")
+
 
 @dataclasses.dataclass(frozen=True)
 class WorldConfig:
@@ -30,6 +32,9 @@ class WorldConfig:
         frames) or 'given' (with every segment, from outside); '' is the first of these that the model has.
       dynamic_filter: whether new content that disagrees with the memory is left out, and points that are seen through
         retired (`world.dynamic`).
+      write: what a segment adds to the memory: 'all' that it may of its frames, as in the paper, or what is 'new' in
+        them, so that a place stays as it was first seen, and the memory grows with what was seen of the world, not with
+        time (`world.held`).
       vae_tile: latent cells of a side of the tiles that the VAE works in, one latent frame at a time (`vae_tiling`), so
         that it takes less memory; as large as the grid cuts nothing. 0 gives it whole clips.
     """
@@ -43,6 +48,7 @@ class WorldConfig:
     near: float = 0.05
     depth_source: str = ""
     dynamic_filter: bool = False
+    write: str = "all"
     vae_tile: int = 0
 
     def __post_init__(self):
@@ -50,6 +56,8 @@ class WorldConfig:
             raise UserError(f"memory must be one of {', '.join(MEMORIES)}, found {self.memory!r}")
         if self.depth_source not in ("", *DEPTH_SOURCES):
             raise UserError(f"depth source must be one of {', '.join(DEPTH_SOURCES)}, found {self.depth_source!r}")
+        if self.write not in WRITES:
+            raise UserError(f"write must be one of {', '.join(WRITES)}, found {self.write!r}")
         needed = ["dit"] + ["side"] * (self.memory != "none")
         needed += {"heads": ["heads"], "pixels": ["depth"], "given": []}[self.depth_from]
         if missing := [part for part in needed if getattr(self.model, part) is None]:

@@ -15,7 +15,7 @@ from mirage_jax.memory import latent
 from mirage_jax.memory.latent import LatentMemory, Readout
 from mirage_jax.models import lora
 from mirage_jax.models.generator import Generator
-from mirage_jax.world import align, dynamic, pixels, reference
+from mirage_jax.world import align, dynamic, held, pixels, reference
 from mirage_jax.world import state as world_state
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.control import concatenate, control_latents, look_up, ones_code
@@ -73,7 +73,7 @@ class Written:
 
     Attributes:
       memory: with the new frames.
-      scene: what of them was to be written.
+      scene: what of them may be remembered.
       moving: bool `[n, h, w]`, what the dynamic filter left out.
       remaining: int32 `[]`, points that the filter left of the memory before.
     """
@@ -213,10 +213,14 @@ def write(
         memory = latent.retire(memory, dynamic.seen_through(memory, sound, cells, near=config.near))
         scene = scene.replace(keep=scene.keep & ~moving)
     remaining = memory.size
+    keep, sky = scene.keep, scene.sky
+    if config.write == "new" and config.memory != "none":
+        known = held.held(scene.depth, sky, readout)
+        keep, sky = keep & ~known, sky & ~known
     if config.memory == "latent":
-        memory = latent.write(memory, tokens, scene.depth, cells, scene.keep, scene.sky, near=config.near)
+        memory = latent.write(memory, tokens, scene.depth, cells, keep, sky, near=config.near)
     elif config.memory == "rgb":
-        memory = pixels.write(memory, shown, scene.depth, at, scene.keep, scene.sky, config.near)
+        memory = pixels.write(memory, shown, scene.depth, at, keep, sky, config.near)
     return Written(memory=memory, scene=scene, moving=moving, remaining=remaining)
 
 

@@ -1,0 +1,94 @@
+"""Writing what is new only: a place stays as it was first seen, and what was not seen, or not so closely, is added."""
+
+import dataclasses
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mirage_jax import world
+from mirage_jax.errors import UserError
+from mirage_jax.memory.latent import Readout
+from mirage_jax.world import held
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import tiny_world as tiny
+
+
+@pytest.mark.parametrize(
+    ("depth", "sky", "visible", "shown", "scale", "expected"),
+    [
+        (4.0, False, True, 4.0, 1.0, True),
+        (4.0, False, True, 4.5, 1.0, True),
+        (4.0, False, True, 3.5, 1.5, True),
+        (4.0, False, True, 5.0, 1.0, False),  # another surface behind
+        (4.0, False, True, 3.2, 1.0, False),  # or before
+        (4.0, False, True, 4.0, 1.6, False),  # seen from too far away
+        (4.0, False, True, 4.0, 0.2, True),  # seen from nearer
+        (4.0, False, False, 0.0, 0.0, False),  # not seen
+        (np.inf, True, True, np.inf, 1.0, True),
+        (np.inf, True, True, 4.0, 1.0, False),
+        (4.0, False, True, np.inf, 1.0, False),
+        (2.0, True, True, np.inf, 1.0, True),  # the heads give a depth for the sky too
+        (0.0, False, True, 4.0, 1.0, False),  # unknown depth is like nothing
+        (np.nan, False, True, 4.0, 1.0, False),
+        (np.inf, False, True, np.inf, 1.0, False),
+    ],
+)
+def test_a_cell_is_held_where_the_memory_shows_its_surface_as_finely(depth, sky, visible, shown, scale, expected):
+    cell = lambda x: jnp.asarray(x).reshape(1, 1, 1)  # noqa: E731
+    readout = Readout(features=jnp.zeros((1, 1, 1, 2)), visible=cell(visible), depth=cell(shown), scale=cell(scale))
+    found = held.held(cell(depth), cell(sky), readout)
+    assert found.shape == (1, 1, 1) and bool(found[0, 0, 0]) == expected
+
+
+@pytest.fixture(scope="module")
+def params():
+    return tiny.parameters(tiny.model())
+
+
+@pytest.mark.parametrize("memory", ["latent", "rgb"])
+def test_a_known_place_is_not_written_again_and_a_new_one_is(params, memory):
+    size = (tiny.SIZE, tiny.SIZE)
+    wall = np.full((2, 8, *size), 4.0, np.float32)
+    wall[1] = 16.0  # in the second segment it is farther away than an error of scale could be: another wall
+    config = tiny.config(memory, depth_source="given", write="new")
+    state = world.init(config, params, tiny.image(), wall[0, 0], tiny.camera(), jax.random.key(1))
+    given = world.Given(depth=jnp.asarray(wall))
+    after, output = world.rollout(config, params, state, tiny.path("pause", 2), given=given)
+    first = int(state.memory.size)
+    assert first > 0
+    assert output.diagnostics.points.tolist() == [0, 2 * first]
+    assert output.diagnostics.kept.tolist() == [1.0, 1.0], (
+        "what may be remembered is one thing, what is written another"
+    )
+    for name in ("points", "features"):
+        np.testing.assert_array_equal(getattr(after.memory, name)[:first], getattr(state.memory, name)[:first])
+
+
+def test_a_rollout_of_what_is_new_holds_less_and_shows_as_much(params):
+    path, seen = tiny.path("yaw 60; back", 3), {}
+    for write in world.WRITES:
+        config = tiny.config(depth_source="given", write=write)
+        state = world.init(config, params, tiny.image(), _ball(), tiny.camera(), jax.random.key(1))
+        given = world.Given(depth=jnp.broadcast_to(_ball(), (3, 8, tiny.SIZE, tiny.SIZE)))
+        after, output = world.rollout(config, params, state, path, given=given)
+        seen[write] = int(after.memory.size), float(output.diagnostics.visible[-1].mean())
+    assert seen["new"][0] < 0.7 * seen["all"][0]
+    assert seen["new"][1] >= seen["all"][1] - 0.05
+
+
+def _ball():
+    """z-depth of a ball of 5 m around the camera, `[H, W]`: the same from every direction."""
+    camera = tiny.camera()
+    rays = np.stack(np.meshgrid(*(np.arange(tiny.SIZE) + 0.5,) * 2), axis=-1)
+    across = (rays - np.asarray(camera.intrinsics)[:2, 2]) / np.asarray(camera.intrinsics)[0, 0]
+    return jnp.asarray(5.0 / np.sqrt(1.0 + (across**2).sum(-1)), jnp.float32)
+
+
+def test_an_unknown_way_of_writing_is_refused():
+    with pytest.raises(UserError, match="write must be one of all, new, found 'some'"):
+        dataclasses.replace(tiny.config(), write="some")
