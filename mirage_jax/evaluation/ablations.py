@@ -223,6 +223,7 @@ TABLE: dict[str, Ablation] = {
     "write_new": Ablation(
         "Of generated frames only what the memory does not show yet is remembered (`world.held`).",
         world={"write": "new"},
+        given=False,
     ),
     "no_keep": Ablation("No keep filter: what moves is remembered too.", world={"moving_threshold": 1.0}, moving=True),
     "true_depth": Ablation(
