@@ -73,18 +73,16 @@ EVIDENCE_NOTES := \
 	--note 'All methods share one decoder, which was trained with LPIPS as a term of its loss (docs/model_card.md): LPIPS compares the methods, but it is no independent judge of how good the pictures are.'
 EVIDENCE := $(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/evidence \
 	--methods $(EVIDENCE_METHODS) --seeds 3 $(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
-evidence: $(VENV)/.complete
-	$(VENV)/bin/python -m experiments.build_dataset --dataset evaluation --out data/evaluation
+evidence: evaluation-set
 	$(EVIDENCE) --split closed_loop --page docs/evidence.md
 	$(EVIDENCE) --split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --page docs/evidence/motion.md
 
 # docs/evidence/ablations.md: the latent memory with one thing changed (mirage_jax/evaluation/ablations.py lists what).
 ABLATIONS ?= nearest,clip_token,no_between,no_offset,no_scale,write_new,no_keep,true_depth,head_depth,noised_depth,resample_nearest,resample_mean,resample_blend,one_frame,reencode,restart
 ABLATION_CLIPS ?= 16
-ablations: $(VENV)/.complete
-	$(VENV)/bin/python -m experiments.build_dataset --dataset evaluation --out data/evaluation
+ablations: evaluation-set
 	$(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/ablations --split closed_loop --clips $(ABLATION_CLIPS) \
-		--methods latent,$(ABLATIONS) --seeds 1 --page docs/evidence/ablations.md \
+		--methods latent,$(ABLATIONS) --seeds 1 --page docs/evidence/ablations.md --nopage_failures \
 		--note 'One network for all rows: what a row changes, it was not trained with.' $(EVIDENCE_FLAGS)
 
 # The frozen evaluation set, built and checked; a second call goes on where the first ended, or only checks.

@@ -84,6 +84,7 @@ _EXPORT_CASES = flags.DEFINE_string(
 _PAGE = flags.DEFINE_string(
     "page", None, "For --protocol all and --videos: also write the report as this Markdown file of a repository."
 )
+_PAGE_FAILURES = flags.DEFINE_bool("page_failures", True, "On that page too: films and pictures of the worst clips.")
 _NOTE = flags.DEFINE_multi_string(
     "note", [], "For --protocol all and --videos: a sentence for the report, such as how a method was trained."
 )
@@ -254,6 +255,7 @@ def _report(out, clips, *, fps, segment=None, cost=None, videos=None, ablated=No
         videos=videos,
         ablations=ablated,
         page=None if _PAGE.value is None else pathlib.Path(_PAGE.value),
+        page_failures=_PAGE_FAILURES.value,
     )
     print(report.headlines(summary))
     print(f"wrote {out}/report.html, report.md, summary.json, clips.csv")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import jax
 import numpy as np
 
 from mirage_jax import geometry
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.evaluation.protocols import Scores
-from mirage_jax.geometry import Camera
 from mirage_jax.models import heads
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import encode, posed
@@ -25,7 +22,7 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> Scores:
       and so on), to be summed over clips: a clip with two actor cells says little by itself.
     """
     sample = posed.from_batch(encode.code(model, params, clip))
-    out = _guess(model.heads, params["heads"], sample.latents, sample.cameras)
+    out = heads.predict(model.heads, params["heads"], sample.latents, geometry.rays(sample.cameras))
     depth, dynamic = np.asarray(sample.depth), np.asarray(sample.dynamic)
     known = np.isfinite(depth) & (depth > 0)
     keep, sky = (np.asarray(mask) for mask in heads.decide(out))
@@ -40,10 +37,3 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> Scores:
         },
         {},
     )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _guess(config: heads.LatentHeadsConfig, params: Any, latents: jax.Array, cameras: Camera) -> dict[str, jax.Array]:
-    """What `LatentHeads` say of every frame."""
-    module = heads.LatentHeads(config)
-    return jax.vmap(lambda z, r: module.apply({"params": params}, z, r))(latents, geometry.rays(cameras))

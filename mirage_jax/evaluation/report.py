@@ -36,6 +36,7 @@ def write(
     fps: float = 16.0,
     videos: Mapping[str, Path] | None = None,
     page: Path | None = None,
+    page_failures: bool = True,
     ablations: Mapping[str, str] | None = None,
 ) -> Summary:
     """Writes everything that a reader needs into `out`.
@@ -51,6 +52,7 @@ def write(
       videos: system -> folder of its videos, where they are not in `out/videos/rollout`.
       ablations: method -> what differs in it from `latent`; they are shown in tables of their own only.
       page: also a Markdown page for a repository, with its pictures and `summary.json` in a folder of the same name.
+      page_failures: whether that page shows what goes wrong: films, and the worst clips.
 
     Raises:
       UserError: if there are no results.
@@ -79,7 +81,7 @@ def write(
     io.write_text(out / "report.md", markdown(blocks, out))
     io.write_text(out / "report.html", to_html(blocks, out))
     if page is not None:
-        _copy(page, out, [*shown, *wrong], failures)
+        _copy(page, out, *(([*shown, *wrong], failures) if page_failures else (shown, [])))
     return summary
 
 

@@ -9,7 +9,9 @@ with the rays as input makes it metric for other fields of view.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -78,6 +80,21 @@ class LatentHeads(nn.Module):
 
         log_scale = math.log(config.typical_depth / config.canonical_focal) + jnp.log(_focal_length(rays))
         return {"depth": jnp.exp(log_depth + log_scale), "keep_logit": keep, "sky_logit": sky}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def predict(config: LatentHeadsConfig, params: Any, latents: chex.Array, rays: chex.Array) -> dict[str, jax.Array]:
+    """What `LatentHeads` say of each of `T` frames.
+
+    Args:
+      config, params: of the heads.
+      latents: `[T, h, w, C]`.
+      rays: `[T, h, w, 3]`.
+
+    Returns:
+      as `LatentHeads`, `[T, h, w]` each.
+    """
+    return jax.vmap(functools.partial(LatentHeads(config).apply, {"params": params}))(latents, rays)
 
 
 def decide(out: dict[str, jax.Array], threshold: chex.Numeric = 0.5) -> tuple[jax.Array, jax.Array]:

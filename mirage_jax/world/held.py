@@ -12,9 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.memory.latent import Readout
-
-DEPTH_TOLERANCE = 0.15
-"""Log-ratio of depths below which two of them are taken for the same surface, as in `world.dynamic`."""
+from mirage_jax.world.dynamic import DEPTH_TOLERANCE
 
 COARSEST = 1.5
 """Cells of the new view that a remembered cell may span and still count: a coarser one is worth a closer look."""

@@ -214,7 +214,7 @@ def write(
         scene = scene.replace(keep=scene.keep & ~moving)
     remaining = memory.size
     keep, sky = scene.keep, scene.sky
-    if config.write == "new" and config.memory != "none":
+    if config.write == "new":
         known = held.held(scene.depth, sky, readout)
         keep, sky = keep & ~known, sky & ~known
     if config.memory == "latent":

@@ -225,8 +225,7 @@ def look(
     """
     model, still = config.model, True
     if model.heads is not None:
-        module = heads.LatentHeads(model.heads)
-        out = jax.vmap(lambda z, r: module.apply({"params": params["heads"]}, z, r))(latents, geometry.rays(cameras))
+        out = heads.predict(model.heads, params["heads"], latents, geometry.rays(cameras))
         keep, sky = heads.decide(out, config.moving_threshold)
         if depth is None and config.depth_from == "heads":
             return Scene(depth=out["depth"], keep=keep, sky=sky)

@@ -4,14 +4,12 @@ import dataclasses
 import pathlib
 import sys
 
+import coded_clips
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.configs import default_memory
-from mirage_jax import weights
-from mirage_jax.data import latents
 from mirage_jax.errors import UserError
 from mirage_jax.models import lpips, vae
 from mirage_jax.training import perceptual, posed, stages
@@ -44,40 +42,8 @@ def model():
     return dataclasses.replace(whole, height=SIZE, width=SIZE, dit=dataclasses.replace(whole.dit, patch=(1, 1, 1)))
 
 
-def _sample(model, seed, pixels=True):
-    """A clip in which a camera looks at a wall and noise is seen."""
-    rng = np.random.default_rng(seed)
-    grid = (FRAMES, SIZE // model.vae.stride_space, SIZE // model.vae.stride_space)
-    count = model.vae.stride_time * (FRAMES - 1) + 1
-    matrix = np.array([[4.0, 0, grid[2] / 2], [0, 4.0, grid[1] / 2], [0, 0, 1]], np.float32)
-    sample = {
-        "latents": rng.normal(size=(*grid, model.vae.latent_channels)).astype(np.float16),
-        "stills": rng.normal(size=(*grid, model.vae.latent_channels)).astype(np.float16),
-        "depth": np.full(grid, 3.0, np.float16),
-        "dynamic": np.zeros(grid, np.uint8),
-        "intrinsics": np.tile(matrix, (count, 1, 1)),
-        "cam2world": np.tile(np.eye(4, dtype=np.float32), (count, 1, 1)),
-        "caption": "",
-        "source": "a clip",
-    }
-    size = (FRAMES, SIZE, SIZE)
-    shown = {
-        "frames": rng.integers(0, 256, (*size, 3), np.uint8),
-        "pixel_depth": np.full(size, 3.0, np.float16),
-        "pixel_dynamic": np.zeros(size, np.uint8),
-    }
-    return sample | shown if pixels else sample
-
-
-def _config(model, tmp_path, *, pixels=True, **changes):
-    weights.save(tmp_path / "model", model, tiny_world.random_parameters(model))
-    samples = [_sample(model, seed, pixels) for seed in range(2)]
-    sizes = {"pixels": (SIZE, SIZE)} if pixels else {}
-    latents.write(tmp_path / "data", "train", samples[0]["latents"].shape, samples, stills=True, **sizes)
-    config = default_memory.get_config()
-    config.init_from, config.data, config.batch_size = str(tmp_path / "model"), str(tmp_path / "data"), 2
-    config.update({"channel_weights": "uniform"} | changes)
-    return config
+def _config(model, folder, *, pixels=True, **changes):
+    return coded_clips.config(model, folder, frames=FRAMES, clips=2, pixels=pixels, **{"batch_size": 2} | changes)[0]
 
 
 def test_the_generators_term_is_lpips_of_what_is_decoded_of_its_guess(model, tmp_path):
@@ -131,8 +97,8 @@ def test_every_run_of_latent_frames_is_judged_at_its_own_frames_after_its_own_pa
     model = dataclasses.replace(model, segment=dataclasses.replace(model.segment, latents=count))
     time = model.vae.stride_time
     names = jnp.arange(8.0)
-    sample = {name: jnp.asarray(value) for name, value in _sample(model, 0).items() if not isinstance(value, str)}
-    clip = posed.from_batch(sample)
+    sample = coded_clips.sample(model, FRAMES, pixels=True)
+    clip = posed.from_batch({name: jnp.asarray(value) for name, value in sample.items() if not isinstance(value, str)})
     clip = dataclasses.replace(
         clip,
         latents=jnp.broadcast_to(names[:, None, None, None], (8, 2, 2, 1)),

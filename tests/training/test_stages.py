@@ -1,17 +1,18 @@
 """Stages go on from a model that has their part already, and refuse one of other sizes."""
 
 import dataclasses
-import json
+import functools
 import pathlib
 import sys
 
+import coded_clips
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from experiments.configs import default_backbone, default_heads, default_memory, default_vae, wan22_lora, wan22_side
+from experiments.configs import default_backbone, default_heads, default_vae, wan22_lora, wan22_side
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
@@ -103,34 +104,9 @@ def test_unknown_stage_and_part(model, folder):
         stages.make(config)
 
 
-def _generator_config(model, tmp_path, **changes):
-    """A memory stage on top of a finished model, with a data set of one still clip."""
-    from mirage_jax.data import latents
-
-    path = tmp_path / "whole"
-    weights.save(path, model, tiny_world.random_parameters(model))
-    rows, columns, channels = model.height // 8, model.width // 8, model.vae.latent_channels
-    sample = {
-        "latents": np.zeros((6, rows, columns, channels), np.float16),
-        "stills": np.zeros((6, rows, columns, channels), np.float16),
-        "depth": np.ones((6, rows, columns), np.float16),
-        "dynamic": np.zeros((6, rows, columns), np.uint8),
-        "intrinsics": np.tile(np.eye(3, dtype=np.float32), (21, 1, 1)),
-        "cam2world": np.tile(np.eye(4, dtype=np.float32), (21, 1, 1)),
-        "caption": "",
-        "source": "a clip",
-    }
-    latents.write(tmp_path / "data", "train", sample["latents"].shape, [sample] * 4, stills=True)
-    config = default_memory.get_config()
-    config.init_from, config.data = str(path), str(tmp_path / "data")
-    config.model.update(json.loads(model.to_json()))
-    config.update({"channel_weights": "uniform"} | changes)
-    return config, path
-
-
 def test_a_finished_model_gets_a_fresh_side_branch(tmp_path):
     whole = tiny_world.model()
-    config, path = _generator_config(whole, tmp_path, fresh=("side",))
+    config, path = coded_clips.config(whole, tmp_path, fresh=("side",))
     config.model.segment.control = ("readout", "visible")
     config.model.side.control_channels = whole.vae.latent_channels + 1
     stage = stages.make(config)
@@ -145,7 +121,7 @@ def test_a_finished_model_gets_a_fresh_side_branch(tmp_path):
 
 
 def test_errors_count_as_much_as_the_decoder_shows_of_them(tmp_path):
-    plain, _ = _generator_config(tiny_world.model(), tmp_path)
+    plain, _ = coded_clips.config(tiny_world.model(), tmp_path)
     weighted = plain.copy_and_resolve_references()
     weighted.channel_weights = "decoder"
     stages_made = [stages.make(one) for one in (plain, weighted)]
@@ -156,14 +132,15 @@ def test_errors_count_as_much_as_the_decoder_shows_of_them(tmp_path):
 
     batch, keys = next(iter(stages_made[0].batches())), jax.random.split(jax.random.key(0), 4)
     params = stages_made[0].init(jax.random.key(0), stages_made[0].frozen, stages_made[0].start)
-    losses = [float(stage.loss(params, stage.frozen, batch, keys)[0]) for stage in stages_made]
+    loss_fns = [jax.jit(stage.loss) for stage in stages_made]
+    losses = [float(fn(params, stage.frozen, batch, keys)[0]) for fn, stage in zip(loss_fns, stages_made, strict=True)]
     frozen = stages_made[1].frozen | {"channel_weights": jnp.ones(tiny_world.CHANNELS)}
-    np.testing.assert_allclose(stages_made[1].loss(params, frozen, batch, keys)[0], losses[0], rtol=1e-5)
+    np.testing.assert_allclose(loss_fns[1](params, frozen, batch, keys)[0], losses[0], rtol=1e-5)
     assert abs(losses[1] / losses[0] - 1) > 0.01
 
 
 def test_noise_levels_move_with_the_shift(tmp_path):
-    config, _ = _generator_config(tiny_world.model(), tmp_path)
+    config, _ = coded_clips.config(tiny_world.model(), tmp_path)
     batch, keys = next(iter(stages.make(config).batches())), jax.random.split(jax.random.key(0), 4)
 
     def loss(shift):
@@ -185,13 +162,13 @@ def test_noise_levels_move_with_the_shift(tmp_path):
     ],
 )
 def test_a_loss_that_does_not_exist_is_refused(tmp_path, change, message):
-    config, _ = _generator_config(tiny_world.model(), tmp_path, **change)
+    config, _ = coded_clips.config(tiny_world.model(), tmp_path, **change)
     with pytest.raises(UserError, match=message):
         stages.make(config)
 
 
 def test_only_what_is_trained_may_be_fresh(tmp_path):
-    config, _ = _generator_config(tiny_world.model(), tmp_path, fresh=("dit",))
+    config, _ = coded_clips.config(tiny_world.model(), tmp_path, fresh=("dit",))
     with pytest.raises(UserError, match=r"fresh=\('dit',\): expected some of the parts that are trained: side, lora"):
         stages.make(config)
 
@@ -199,7 +176,7 @@ def test_only_what_is_trained_may_be_fresh(tmp_path):
 def test_a_data_set_that_lacks_what_the_memory_holds_is_refused(tmp_path, monkeypatch):
     from mirage_jax.data import latents
 
-    config, _ = _generator_config(tiny_world.model(), tmp_path)
+    config, _ = coded_clips.config(tiny_world.model(), tmp_path)
     next(iter(stages.make(config).batches()))
     read = latents.Source.__getitem__
 
@@ -246,8 +223,15 @@ def test_perceptual_term_is_lpips_of_some_frames_of_what_is_decoded(model, folde
     stage = stages.make(config)
     frames = np.random.default_rng(0).integers(0, 255, (1, 5, 48, 48, 3), np.uint8)
     keys = jax.random.split(jax.random.key(1), 1)
-    without, parts = plain.loss(plain.start, plain.frozen, {"frames": frames}, keys)
-    total, more = stage.loss(stage.start, stage.frozen, {"frames": frames}, keys)
+    without, parts = jax.jit(plain.loss)(plain.start, plain.frozen, {"frames": frames}, keys)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def term(params):
+        total, metrics = stage.loss(params, stage.frozen, {"frames": frames}, keys)
+        return metrics["lpips"], (total, metrics)
+
+    (_, (total, more)), slope = term(stage.start)
     assert "lpips" not in parts and more["lpips"] > 0.01
     np.testing.assert_allclose(total - without, 0.25 * more["lpips"], rtol=1e-3)
 
@@ -263,11 +247,10 @@ def test_perceptual_term_is_lpips_of_some_frames_of_what_is_decoded(model, folde
     )
     np.testing.assert_allclose(more["lpips"], distance.mean(), rtol=1e-4)
 
-    slope = jax.grad(lambda params: stage.loss(params, stage.frozen, {"frames": frames}, keys)[1]["lpips"])(stage.start)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
     size = optax.tree.norm(slope)
     downhill = jax.tree.map(lambda x, d: x - 1e-3 * d / size, stage.start, slope)
-    assert stage.loss(downhill, stage.frozen, {"frames": frames}, keys)[1]["lpips"] < more["lpips"]
+    assert term(downhill)[0][0] < more["lpips"]
 
 
 @pytest.mark.parametrize(

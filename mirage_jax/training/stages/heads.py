@@ -18,8 +18,7 @@ from matplotlib import colormaps
 from mirage_jax import geometry, weights
 from mirage_jax.data.tolerance import Skipped
 from mirage_jax.models import config as model_config
-from mirage_jax.models import partition, vae
-from mirage_jax.models.heads import LatentHeads
+from mirage_jax.models import heads, partition, vae
 from mirage_jax.training import posed
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import coded
@@ -30,7 +29,6 @@ def make(config: Any) -> Stage:
     loaded, params = weights.load(config.init_from, weights.parts_of(config.init_from))
     wanted = model_config.from_json(config.model.to_json(), "--config.model")
     model = dataclasses.replace(loaded, heads=wanted.heads)
-    module = LatentHeads(model.heads)
     skipped = Skipped(config.bad_samples)
 
     def loss(moving, _frozen, batch, keys):
@@ -41,7 +39,7 @@ def make(config: Any) -> Stage:
             clip = jax.tree.map(lambda x: x[index], clip)
             level = config.feature_noise * jax.random.uniform(level_key, (len(index), 1, 1, 1))
             noisy = clip.latents + level * jax.random.normal(noise_key, clip.latents.shape)
-            out = jax.vmap(lambda z, r: module.apply({"params": moving}, z, r))(noisy, geometry.rays(clip.cameras))
+            out = heads.predict(model.heads, moving, noisy, geometry.rays(clip.cameras))
             return head_losses(out, clip, config.dynamic_weight)
 
         rows = partition.over_batch(one)(dict(batch), keys)
@@ -51,7 +49,7 @@ def make(config: Any) -> Stage:
     @jax.jit
     def guess(moving, frozen, sample):
         clip = posed.from_batch(sample)
-        out = jax.vmap(lambda z, r: module.apply({"params": moving}, z, r))(clip.latents, geometry.rays(clip.cameras))
+        out = heads.predict(model.heads, moving, clip.latents, geometry.rays(clip.cameras))
         return vae.decode(model.vae, frozen["vae"], clip.latents)[:: model.vae.stride_time], clip, out
 
     def preview(moving, frozen, batch):
@@ -72,7 +70,7 @@ def make(config: Any) -> Stage:
             return start
         grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
         rays = jnp.stack([*jnp.meshgrid(jnp.arange(grid[1]) / 8.0, jnp.arange(grid[0]) / 8.0), jnp.ones(grid)], axis=-1)
-        return module.init(key, jnp.zeros((*grid, model.vae.latent_channels)), rays)["params"]
+        return heads.LatentHeads(model.heads).init(key, jnp.zeros((*grid, model.vae.latent_channels)), rays)["params"]
 
     return Stage(
         init=init,
