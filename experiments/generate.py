@@ -37,7 +37,7 @@ _DEPTH_SOURCE = flags.DEFINE_enum(
 )
 _DYNAMIC_FILTER = flags.DEFINE_bool("dynamic_filter", False, "Leave out, and forget, what disagrees with the memory.")
 _WRITE = flags.DEFINE_enum(
-    "write", "all", world.WRITES, "What a segment adds to the memory: all of its frames, or what is new in them."
+    "write", None, world.WRITES, "What a segment adds to the memory, all or what is new; default: the model's."
 )
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
 _MEMORY = flags.DEFINE_enum("memory", "latent", world.MEMORIES, "What is remembered.")
@@ -184,7 +184,7 @@ def world_config(model, segments: int) -> world.WorldConfig:
     seen = {
         "depth_source": source,
         "dynamic_filter": _DYNAMIC_FILTER.value,
-        "write": _WRITE.value,
+        "write": _WRITE.value or "",
         "vae_tile": loading.vae_tile(model, _VAE_TILE.value),
     }
     if _LOAD_WORLD.value is not None:

@@ -65,7 +65,7 @@ _TEXT_EMBEDDINGS = flags.DEFINE_string(
 _MEMORY = flags.DEFINE_enum("memory", "latent", world.MEMORIES, "What is remembered.")
 _DYNAMIC_FILTER = flags.DEFINE_bool("dynamic_filter", False, "Leave out, and forget, what disagrees with the memory.")
 _WRITE = flags.DEFINE_enum(
-    "write", "all", world.WRITES, "What a segment adds to the memory: all of its frames, or what is new in them."
+    "write", None, world.WRITES, "What a segment adds to the memory, all or what is new; default: the model's."
 )
 _WEIGHTS = flags.DEFINE_enum(
     "weights", None, loading.WEIGHTS, "Type of the transformer's weights; default: the one the model computes in."
@@ -210,7 +210,7 @@ def _world_config(model, moves: int) -> world.WorldConfig:
         capacity=world.full_capacity(model, _MEMORY.value, segments),
         bank=max(32, 1 + segments * model.segment.latents),
         dynamic_filter=_DYNAMIC_FILTER.value,
-        write=_WRITE.value,
+        write=_WRITE.value or "",
         vae_tile=loading.vae_tile(model, _VAE_TILE.value),
     )
 

@@ -19,6 +19,7 @@ case "${1:-}" in
     vae_whole="--config.steps=200"
     vae_decoder="--config.steps=2200"
     heads="" backbone="" memory="" one_step=""
+    seen="--config.steps=300 --config.checkpoint_every=60"
     ;;
   gpu)
     parts=25
@@ -29,6 +30,7 @@ case "${1:-}" in
     backbone="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
     memory="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
     one_step="--config.steps=2000 --config.batch_size=64 --config.ema_decay=0.999"
+    seen="--config.steps=2000 --config.batch_size=64 --config.ema_decay=0.999"
     ;;
   *)
     sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
@@ -59,8 +61,12 @@ for ((seed = 0; seed < parts; seed++)); do render train "$seed" --clips 120; don
   train backbone default_backbone $backbone
   train memory default_memory $memory
   train memory_one_step default_one_step $one_step
+  train memory_seen default_one_step --config.init_from=runs/memory_one_step/model --config.seed=3 \
+    --config.perceptual_weight=0.15 $seen
   train memory_rgb default_memory --config.memory=rgb $memory
   train memory_rgb_one_step default_one_step --config.memory=rgb --config.init_from=runs/memory_rgb/model $one_step
+  train memory_rgb_seen default_one_step --config.memory=rgb --config.init_from=runs/memory_rgb_one_step/model \
+    --config.seed=3 --config.perceptual_weight=0.15 $seen
 }
-$python -m experiments.export --model runs/memory_one_step/model --out mirage_jax/assets/default
-$python -m experiments.export --model runs/memory_rgb_one_step/model --parts side,lora --out mirage_jax/assets/default/rgb
+$python -m experiments.export --model runs/memory_seen/model --out mirage_jax/assets/default
+$python -m experiments.export --model runs/memory_rgb_seen/model --parts side,lora --out mirage_jax/assets/default/rgb

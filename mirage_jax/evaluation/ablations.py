@@ -220,9 +220,15 @@ TABLE: dict[str, Ablation] = {
         "channels `between` are zero).",
         without="between",
     ),
-    "write_new": Ablation(
-        "Of generated frames only what the memory does not show yet is remembered (`world.held`).",
-        world={"write": "new"},
+    "write_all": Ablation(
+        "All of generated frames is remembered, as in the paper, also what the memory shows already (`world.held`).",
+        world={"write": "all"},
+        given=False,
+    ),
+    "no_bend": Ablation(
+        "Guessed depth is brought to the memory's by one factor a segment, as in the paper, and does not follow its "
+        "surfaces over a picture (`align.bend`).",
+        world={"bend": False},
         given=False,
     ),
     "no_keep": Ablation("No keep filter: what moves is remembered too.", world={"moving_threshold": 1.0}, moving=True),

@@ -31,8 +31,8 @@ STAGES = {
     "read": "the memory at the segment's cameras (for RGB with the VAE encoder), references and control channels",
     "denoise": "all sampling steps",
     "decode": "latents to frames",
+    "tokens": "what is remembered of the new frames and the heads see (stills are encoded; tokens of video are there)",
     "depth": "depth and masks by the heads, brought to the memory's scale",
-    "tokens": "what is remembered of the new frames (stills are encoded; tokens of video and colours are there)",
     "write": "into the memory",
 }
 
@@ -117,9 +117,10 @@ def staged(
     latents = add("denoise", stages.denoise, params, state, recalled, None, key)
     decoded, _ = add("decode", stages.decode, params, state, latents)
     shown = jnp.asarray(decoded[time - 1 :: time])
-    seen = add("depth", stages.see, params, latents, cells, shown, None, recalled.readout)
     tokens = add("tokens", stages.tokens, params, latents, shown)
-    add("write", stages.write, state.memory, seen, tokens, shown, cells, at, recalled.readout)
+    seen = add("depth", stages.see, params, tokens, cells, shown, None, recalled.readout)
+    features = latents if config.memory == "rgb" else tokens
+    add("write", stages.write, state.memory, seen, features, shown, cells, at, recalled.readout)
     return calls, given
 
 

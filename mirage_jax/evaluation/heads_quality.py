@@ -1,4 +1,4 @@
-"""Depth, keep and sky heads against the truth, on latents of true frames."""
+"""Depth, keep and sky heads against the truth, on tokens of true frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> Scores:
       and so on), to be summed over clips: a clip with two actor cells says little by itself.
     """
     sample = posed.from_batch(encode.code(model, params, clip))
-    out = heads.predict(model.heads, params["heads"], sample.latents, geometry.rays(sample.cameras))
+    out = heads.predict(model.heads, params["heads"], posed.tokens(model, sample), geometry.rays(sample.cameras))
     depth, dynamic = np.asarray(sample.depth), np.asarray(sample.dynamic)
     known = np.isfinite(depth) & (depth > 0)
     keep, sky = (np.asarray(mask) for mask in heads.decide(out))

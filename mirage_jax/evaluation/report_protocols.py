@@ -91,7 +91,7 @@ PROTOCOLS = {
     ),
     "heads": Protocol(
         "Depth and masks on latents",
-        "The heads against the truth, on latents of true frames.",
+        "The heads against the truth, on tokens of true frames.",
         ("depth_median_relative_error", "actor_iou", "sky_iou"),
         ("depth_median_relative_error",),
         None,

@@ -42,6 +42,8 @@ OVERLAPS = ("carry", "reencode")
 
 TOKENS = ("clip", "still")
 
+WRITES = ("all", "new")
+
 
 @dataclasses.dataclass(frozen=True)
 class LoRAConfig:
@@ -72,9 +74,13 @@ class SegmentConfig:
       overlap: where a segment starts. 'carry': at the last latent of the one before, with the decoder's cache, so that
         no pixel is touched. 'reencode': at the code of its last frame encoded alone, decoded as a new clip, which is
         what the released Wan weights were trained on.
-      token: what a latent memory remembers of a latent frame. 'clip': its code in its clip, as in the paper, where it
-        also tells how everything moved across the view that it was seen from. 'still': the frame it ends at, coded as
-        a video in which nothing moves (`vae.encode_still`), which looks much the same from another view.
+      token: what a latent memory remembers of a latent frame, and the heads see. 'clip': its code in its clip, as in
+        the paper, where it also tells how everything moved across the view that it was seen from. 'still': the frame it
+        ends at, coded as a video in which nothing moves (`vae.encode_still`), which looks much the same from another
+        view.
+      write: what a segment adds to the memory, unless the caller says otherwise. 'all' that it may of its frames, as in
+        the paper, or what is 'new' in them, so that a place stays as it was first seen, and the memory grows with what
+        was seen of the world, not with time (`world.held`).
     """
 
     latents: int = 8
@@ -85,12 +91,15 @@ class SegmentConfig:
     steps: int = 20
     overlap: str = "carry"
     token: str = "clip"
+    write: str = "all"
 
     def __post_init__(self):
         if self.overlap not in OVERLAPS:
             raise UserError(f"segment config: overlap must be one of {', '.join(OVERLAPS)}, found {self.overlap!r}")
         if self.token not in TOKENS:
             raise UserError(f"segment config: token must be one of {', '.join(TOKENS)}, found {self.token!r}")
+        if self.write not in WRITES:
+            raise UserError(f"segment config: write must be one of {', '.join(WRITES)}, found {self.write!r}")
         unknown = set(self.control) - set(CONTROLS)
         if unknown:
             raise UserError(f"segment config: unknown control {sorted(unknown)}, known are {sorted(CONTROLS)}")
@@ -197,6 +206,7 @@ def default() -> ModelConfig:
         footprint=3,
         steps=1,  # on validation clips better than 2 and 4, in PSNR and LPIPS
         token="still",
+        write="new",
     )
     return ModelConfig(
         name="default",

@@ -214,7 +214,7 @@ def example(
 
 
 def tokens(model: ModelConfig, clip: PosedLatents) -> jax.Array:
-    """`[t, h, w, C]`, what a latent memory remembers of each frame (`SegmentConfig.token`)."""
+    """`[t, h, w, C]`, what a latent memory remembers, and heads see, of each frame (`SegmentConfig.token`)."""
     if model.segment.token == "clip":
         return clip.latents
     assert clip.stills is not None

@@ -1,7 +1,8 @@
 """New depth brought to the scale of what the memory shows in the same places, and whether it may be trusted there.
 
 Metric depth is off by a factor, inverse depth of a relative network by a factor and a shift. Both are estimated
-robustly (many of the cells may disagree), by a fixed number of steps, in one estimate for all frames of a segment.
+robustly (many of the cells may disagree), by a fixed number of steps, in one estimate for all frames of a segment. What
+that leaves varies smoothly over a picture and can be taken out where the memory shows the same surface (`bend`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ PAIRS = 128
 VARIATION = 3.0
 """Inverse depth must vary by so many times what a line leaves, both in the median, for its shift to count: the slope of
 a line through a wall is that of the noise, and what stands in front of the wall would be put anywhere."""
+
+BEND_WIDTH = 5.0 / 32.0
+"""Standard deviation of the field of `bend`, in the shorter side of the grid."""
+
+BEND_PRIOR = 1.0 / 80.0
+"""Weight of no change in `bend`, in that of a neighbourhood of which every cell compares."""
 
 STEPS = 10
 """Of iteratively reweighted least squares, from the best of these lines."""
@@ -113,6 +120,32 @@ def align_inverse(depth: chex.Array, readout: Readout) -> Alignment:
     known = jnp.where(aligned > 0, jnp.where(jnp.isfinite(aligned), aligned, 1.0), 1e-6)
     deviation = jnp.where(comparable, jnp.abs(jnp.log(shown) - jnp.log(known)), jnp.nan)
     return _alignment(aligned, scale, shift, deviation, comparable, enough, sound)
+
+
+def bend(depth: chex.Array, readout: Readout) -> jax.Array:
+    """Aligned depth times a smooth field of factors, frame by frame, by which it follows what the memory shows.
+
+    A network's depth is wrong by a little more here and a little less there; new surfaces then do not meet the old
+    ones. The logarithm of the field is the mean of the log-ratios around, weighted by a Gaussian of distance in the
+    picture, over cells that show the same surface as the memory (log-ratio within `LARGEST_RESIDUAL`), and goes to 0
+    far from them.
+
+    Args:
+      depth: `[T, h, w]`, of `align_scale` or `align_inverse`.
+      readout: of the same cameras.
+
+    Returns:
+      `[T, h, w]`; as it was where it is inf or 0, or where too little can be compared (`LEAST_SHARE`).
+    """
+    comparable, enough, guess, shown = _compared(depth, readout)
+    ratio = jnp.log(shown) - jnp.log(guess)
+    same = comparable & enough & (jnp.abs(ratio) <= LARGEST_RESIDUAL)
+    deviation = BEND_WIDTH * min(depth.shape[-2:])
+    apart = (jnp.arange(size)[:, None] - jnp.arange(size) for size in depth.shape[-2:])
+    rows, columns = (jnp.exp(-0.5 * (distance / deviation) ** 2) for distance in apart)
+    votes, weight = (rows @ x @ columns for x in (jnp.where(same, ratio, 0.0), same.astype(depth.dtype)))
+    field = votes / (weight + BEND_PRIOR * 2.0 * jnp.pi * deviation**2)
+    return jnp.where(jnp.isfinite(depth), depth * jnp.exp(field), depth)
 
 
 def _compared(depth: chex.Array, readout: Readout) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:

@@ -6,13 +6,11 @@ import dataclasses
 
 from mirage_jax.errors import UserError
 from mirage_jax.models import vae_tiling
-from mirage_jax.models.config import ModelConfig
+from mirage_jax.models.config import WRITES, ModelConfig
 
 MEMORIES = ("latent", "rgb", "none")
 
 DEPTH_SOURCES = ("heads", "pixels", "given")
-
-WRITES = ("all", "new")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +28,11 @@ class WorldConfig:
       near: metres; nothing nearer is written or read.
       depth_source: where depth comes from: 'heads' (of the model, on latents), 'pixels' (its depth network, on decoded
         frames) or 'given' (with every segment, from outside); '' is the first of these that the model has.
+      bend: whether depth that is guessed follows the memory's surfaces over a picture (`align.bend`), and not by one
+        factor only, as in the paper. Depth from outside is taken as it is, but for its scale.
       dynamic_filter: whether new content that disagrees with the memory is left out, and points that are seen through
         retired (`world.dynamic`).
-      write: what a segment adds to the memory: 'all' that it may of its frames, as in the paper, or what is 'new' in
-        them, so that a place stays as it was first seen, and the memory grows with what was seen of the world, not with
-        time (`world.held`).
+      write: what a segment adds to the memory, of `WRITES`; '' means what the model's config says.
       vae_tile: latent cells of a side of the tiles that the VAE works in, one latent frame at a time (`vae_tiling`), so
         that it takes less memory; as large as the grid cuts nothing. 0 gives it whole clips.
     """
@@ -47,8 +45,9 @@ class WorldConfig:
     moving_threshold: float = 0.5
     near: float = 0.05
     depth_source: str = ""
+    bend: bool = True
     dynamic_filter: bool = False
-    write: str = "all"
+    write: str = ""
     vae_tile: int = 0
 
     def __post_init__(self):
@@ -56,7 +55,7 @@ class WorldConfig:
             raise UserError(f"memory must be one of {', '.join(MEMORIES)}, found {self.memory!r}")
         if self.depth_source not in ("", *DEPTH_SOURCES):
             raise UserError(f"depth source must be one of {', '.join(DEPTH_SOURCES)}, found {self.depth_source!r}")
-        if self.write not in WRITES:
+        if self.write not in ("", *WRITES):
             raise UserError(f"write must be one of {', '.join(WRITES)}, found {self.write!r}")
         needed = ["dit"] + ["side"] * (self.memory != "none")
         needed += {"heads": ["heads"], "pixels": ["depth"], "given": []}[self.depth_from]
@@ -83,6 +82,11 @@ class WorldConfig:
         if self.depth_source:
             return self.depth_source
         return "heads" if self.model.heads is not None else "pixels" if self.model.depth is not None else "given"
+
+    @property
+    def writes(self) -> str:
+        """What a segment adds to the memory."""
+        return self.write or self.model.segment.write
 
     @property
     def token_dtype(self) -> str:

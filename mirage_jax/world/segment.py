@@ -32,7 +32,7 @@ class Diagnostics:
       depth_scale: `[]` factor that brought the new depth (for a relative network, its inverse) to the memory's scale;
         the mean over frames where every frame has its own.
       depth_shift: `[]` what was added to the inverse depth of a relative network, 1 / metres, in the mean; else 0.
-      depth_residual: `[]` median absolute log-ratio to the memory's depth that remained (of the worst frame).
+      depth_residual: `[]` median absolute log-ratio to the memory's depth that these left (of the worst frame).
       compared: int32 `[]` cells in which new depth and the memory could be compared.
       refused: `[]` share of frames of which nothing was written, because their depth does not fit the memory.
       kept: `[]` share of new cells that were static and not sky.
@@ -173,9 +173,10 @@ def _segment(
     latents = stages.denoise(config, params, state, recalled, text, noise_key)
     decoded, decoder = stages.decode(config, params, state, latents)
     shown, at = decoded[time - 1 :: time], cameras[time - 1 :: time]
-    seen = stages.see(config, params, latents, cells, shown, given, recalled.readout)
     tokens = stages.tokens(config, params, latents, shown)
-    written = stages.write(config, state.memory, seen, tokens, shown, cells, at, recalled.readout)
+    seen = stages.see(config, params, tokens, cells, shown, given, recalled.readout)
+    features = latents if config.memory == "rgb" else tokens
+    written = stages.write(config, state.memory, seen, features, shown, cells, at, recalled.readout)
     memory, scene, aligned = written.memory, written.scene, seen.aligned
 
     past = layout.preceding + 1

@@ -155,10 +155,15 @@ def decode(config: WorldConfig, params: Any, state: RolloutState, latents: chex.
     return world_state.decode(config, params, jnp.concatenate([state.context[-1:], latents]))[1:], None
 
 
+def tokens(config: WorldConfig, params: Any, latents: chex.Array, shown: chex.Array) -> jax.Array:
+    """What a latent memory remembers of the new latent frames, and the heads see of them, `[n, h, w, C]`."""
+    return world_state.remembered(config, params, latents, shown)
+
+
 def see(
     config: WorldConfig,
     params: Any,
-    latents: chex.Array,
+    tokens: chex.Array,
     cells: Camera,
     shown: chex.Array,
     given: Given | None,
@@ -168,7 +173,7 @@ def see(
 
     Args:
       config, params: of the world.
-      latents: `[n, h, w, C]`.
+      tokens: of `tokens`.
       cells: `Camera[n]` on the latent grid.
       shown: `[n, H, W, 3]` in [-1, 1], the frames these cameras took.
       given: of all new frames, for depth source 'given'.
@@ -177,21 +182,16 @@ def see(
     time = config.model.vae.stride_time
     known = None if given is None else given.depth[time - 1 :: time]
     moves = None if given is None or given.keep is None else ~given.keep[time - 1 :: time]
-    scene = world_state.look(config, params, latents, cells, shown, known, moves)
+    scene = world_state.look(config, params, tokens, cells, shown, known, moves)
     scene, aligned, trusted = _aligned(config, scene, readout)
     return Seen(scene=scene, aligned=aligned, trusted=trusted)
-
-
-def tokens(config: WorldConfig, params: Any, latents: chex.Array, shown: chex.Array) -> jax.Array:
-    """What is remembered of the new latent frames, `[n, h, w, C]`: as the memory holds them, or shows them (RGB)."""
-    return world_state.remembered(config, params, latents, shown) if config.memory == "latent" else latents
 
 
 def write(
     config: WorldConfig,
     memory: LatentMemory,
     seen: Seen,
-    tokens: chex.Array,
+    features: chex.Array,
     shown: chex.Array,
     cells: Camera,
     at: Camera,
@@ -203,22 +203,22 @@ def write(
       config, shown, cells, readout: as in `see`.
       memory: before the segment.
       seen: of `see`.
-      tokens: of `tokens`.
+      features: `[n, h, w, C]`, the new frames as the memory shows them: `tokens`, but latents for an RGB memory.
       at: `Camera[n]` at pixel resolution, of `shown`.
     """
     scene, moving = seen.scene, jnp.zeros_like(seen.scene.keep)
     if config.dynamic_filter:
-        moving = scene.keep & dynamic.intruding(tokens, scene.depth, readout)
+        moving = scene.keep & dynamic.intruding(features, scene.depth, readout)
         sound = jnp.where(seen.trusted[:, None, None], scene.depth, 0.0)
         memory = latent.retire(memory, dynamic.seen_through(memory, sound, cells, near=config.near))
         scene = scene.replace(keep=scene.keep & ~moving)
     remaining = memory.size
     keep, sky = scene.keep, scene.sky
-    if config.write == "new":
+    if config.writes == "new":
         known = held.held(scene.depth, sky, readout)
         keep, sky = keep & ~known, sky & ~known
     if config.memory == "latent":
-        memory = latent.write(memory, tokens, scene.depth, cells, keep, sky, near=config.near)
+        memory = latent.write(memory, features, scene.depth, cells, keep, sky, near=config.near)
     elif config.memory == "rgb":
         memory = pixels.write(memory, shown, scene.depth, at, keep, sky, config.near)
     return Written(memory=memory, scene=scene, moving=moving, remaining=remaining)
@@ -265,6 +265,8 @@ def _aligned(config: WorldConfig, scene: Scene, readout: Readout) -> tuple[Scene
     else:
         aligned = align.align_scale(scene.depth, readout)
         depth, trusted = aligned.depth, aligned.ok | ~aligned.enough | (config.depth_from == "heads")
+    if config.bend and config.depth_from != "given":
+        depth = align.bend(depth, readout)
     trusted = jnp.broadcast_to(trusted, len(depth))
     kept, sky = (mask & trusted[:, None, None] for mask in (scene.keep, scene.sky))
     return Scene(depth=depth, keep=kept & (depth > 0), sky=sky), aligned, trusted

@@ -139,7 +139,8 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
     cells = shown.resized(*config.grid)
     depth, dynamic = (None if x is None else x[:: model.vae.stride_time] for x in (depth, dynamic))
     asked = depth is None and config.depth_from == "pixels"
-    scene = look(config, params, latents, cells, pixels, depth, dynamic)
+    tokens = remembered(config, params, latents, pixels)
+    scene = look(config, params, tokens, cells, pixels, depth, dynamic)
     if asked and not model.depth.metric:
         known = jnp.isfinite(scene.depth) & (scene.depth > 0)
         median = jnp.nanmedian(jnp.where(known, scene.depth, jnp.nan))
@@ -153,7 +154,6 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
     else:
         memory = latent.create(config.capacity, model.vae.latent_channels, config.token_dtype)
         if config.memory == "latent":
-            tokens = remembered(config, params, latents, pixels)
             memory = latent.write(memory, tokens, scene.depth, cells, scene.keep, scene.sky, near=config.near)
 
     past, seen = model.segment.preceding + 1, len(latents)
@@ -175,7 +175,7 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
 
 
 def remembered(config: WorldConfig, params: Any, latents: chex.Array, frames: chex.Array) -> jax.Array:
-    """The tokens by which a latent memory remembers latent frames (`SegmentConfig.token`).
+    """The tokens by which a latent memory remembers latent frames, and heads see them (`SegmentConfig.token`).
 
     Args:
       config, params: of the world.
@@ -207,7 +207,7 @@ def decode(config: WorldConfig, params: Any, latents: chex.Array) -> jax.Array:
 def look(
     config: WorldConfig,
     params: Any,
-    latents: chex.Array,
+    tokens: chex.Array,
     cameras: Camera,
     frames: chex.Array,
     depth: chex.Array | None = None,
@@ -217,7 +217,7 @@ def look(
 
     Args:
       config, params: of the world.
-      latents: `[T, h, w, C]` normalised.
+      tokens: `[T, h, w, C]`, of `remembered`.
       cameras: `Camera[T]` on the latent grid.
       frames: `[T, H, W, 3]` in [-1, 1], the pixel frames these cameras took.
       depth: `[T, H, W]` from outside, inf at the sky, 0 where unknown; None for what the depth source says.
@@ -225,7 +225,7 @@ def look(
     """
     model, still = config.model, True
     if model.heads is not None:
-        out = heads.predict(model.heads, params["heads"], latents, geometry.rays(cameras))
+        out = heads.predict(model.heads, params["heads"], tokens, geometry.rays(cameras))
         keep, sky = heads.decide(out, config.moving_threshold)
         if depth is None and config.depth_from == "heads":
             return Scene(depth=out["depth"], keep=keep, sky=sky)

@@ -39,7 +39,7 @@ def made(tmp_path_factory):
     weights.save(path / "model", model, params)
     common = [f"--image={path}/room.png", f"--checkpoint={path}/model", "--trajectory=yaw 10", f"--frames={FRAMES}"]
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+        environment.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4", prepend=" ")
         results = run(
             "generate",
             [

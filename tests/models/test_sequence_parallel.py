@@ -18,8 +18,12 @@ PROGRAM = pathlib.Path(__file__).with_name("sharded_checks.py")
 
 @pytest.fixture(scope="module")
 def found():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    environment["PYTHONPATH"] = str(PROGRAM.parent.parent.parent)
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(PROGRAM.parent.parent.parent),
+    }
     run = subprocess.run([sys.executable, PROGRAM], env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.split("RESULT ")[1])

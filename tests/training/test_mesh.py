@@ -27,7 +27,7 @@ def _start(folder, meshes, devices, *process):
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": str(PROGRAM.parent.parent.parent),
     }
     command = [sys.executable, str(PROGRAM), str(folder), json.dumps(meshes), *map(str, process)]

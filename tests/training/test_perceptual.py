@@ -66,26 +66,32 @@ def test_the_generators_term_is_lpips_of_what_is_decoded_of_its_guess(model, tmp
     np.testing.assert_allclose(more["error"], without, rtol=1e-5)
     np.testing.assert_allclose(total, without + 0.25 * more["lpips"], rtol=1e-5)
 
-    clip = posed.from_batch({name: value[0] for name, value in batch.items()})
+    time, count = model.vae.stride_time, model.segment.latents
     start_key, example_key, noise_key = jax.random.split(keys[0], 3)
     start = int(posed.random_start(start_key, model, FRAMES))
     augment = posed.Augmentation(**config.augmentation)
-    parts = {**stage.frozen, **stage.start}
-    example = posed.example(example_key, model, clip, start, augment)
-    guess = generator.example_loss(model, parts, example, noise_key, True)[1]
-    np.testing.assert_array_equal(guess[0], example.overlap)
-    time, count = model.vae.stride_time, model.segment.latents
-    assert len(guess) == 1 + count == 3
-    # The clip is so short that the past, of three latent frames, begins before it.
-    past = clip.latents[jnp.maximum(start - 2 + jnp.arange(3), 0)]
-    cache = vae.decode_stream(model.vae, parts["vae"], past)[1]
-    shown = vae.decode_stream(model.vae, parts["vae"], guess[1:], cache)[0][time - 1 :: time]
     truth = batch["frames"][0, start + 1 : start + 1 + count] / np.float32(127.5) - 1.0
-    part_key = jax.random.split(jax.random.fold_in(keys[0], 1))[1]
-    seen = [127.5 * (perceptual.drawn_part(part_key, jnp.asarray(video), 2) + 1) for video in (shown, truth)]
-    expected = lpips.distance(lpips.load_parameters(), *seen).mean()
-    np.testing.assert_allclose(more["lpips"], expected, rtol=1e-4)
-    assert expected > 0.1
+
+    @jax.jit
+    def expected(parts, sample):
+        clip = posed.from_batch(sample)
+        example = posed.example(example_key, model, clip, jnp.asarray(start), augment)
+        guess = generator.example_loss(model, parts, example, noise_key, True)[1]
+        # The clip is so short that the past, of three latent frames, begins before it.
+        past = clip.latents[jnp.maximum(start - 2 + jnp.arange(3), 0)]
+        cache = vae.decode_stream(model.vae, parts["vae"], past)[1]
+        shown = vae.decode_stream(model.vae, parts["vae"], guess[1:], cache)[0][time - 1 :: time]
+        part_key = jax.random.split(jax.random.fold_in(keys[0], 1))[1]
+        seen = [127.5 * (perceptual.drawn_part(part_key, jnp.asarray(video), 2) + 1) for video in (shown, truth)]
+        return lpips.distance(lpips.load_parameters(), *seen).mean(), guess, example.overlap
+
+    distance, guess, overlap = expected(
+        {**stage.frozen, **stage.start}, {name: value[0] for name, value in batch.items()}
+    )
+    np.testing.assert_array_equal(guess[0], overlap)
+    assert len(guess) == 1 + count == 3
+    np.testing.assert_allclose(more["lpips"], distance, rtol=1e-4)
+    assert distance > 0.1
 
     sizes = {part: sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(tree)) for part, tree in slope.items()}
     assert set(sizes) == {"side", "lora"} and all(np.isfinite(x) and x > 0 for x in sizes.values())

@@ -1,6 +1,8 @@
 """Examples for the generator: cut from posed latents, remembered from earlier frames, with errors where asked."""
 
 import dataclasses
+import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,9 @@ from mirage_jax.models import parameters, vae
 from mirage_jax.training import posed
 from mirage_jax.training.stages import generator
 from mirage_jax.world.stages import read, recall
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
+import tiny_world
 
 FRAMES, SIZE, CHANNELS = 7, 4, 5
 CLEAN = posed.Augmentation(
@@ -160,7 +165,7 @@ def shown(model, clip):
     """The same clip with pixels, the parameters of a small VAE, and all frames as a data set has them."""
     coder = dataclasses.replace(model.vae, encoder_dim=2, decoder_dim=2, multipliers=(1, 1, 2))
     model = dataclasses.replace(model, vae=coder)
-    params = {"vae": jax.jit(lambda: parameters.init(jax.random.key(5), dataclasses.replace(model, dit=None))["vae"])()}
+    params = {"vae": tiny_world.parameters(model)["vae"]}
     rng = np.random.default_rng(1)
     count = len(clip.frame_cameras)
     frames = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)

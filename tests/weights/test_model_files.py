@@ -28,14 +28,14 @@ def model():
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny"
-    weights.save(path, model, parameters.init(jax.random.key(0), model))
+    weights.save(path, model, tiny_world.parameters(model))
     return path
 
 
 def test_what_was_saved_comes_back(model, folder):
     config, params = weights.load(folder)
     assert config == model
-    jax.tree.map(np.testing.assert_array_equal, params, parameters.init(jax.random.key(0), model))
+    jax.tree.map(np.testing.assert_array_equal, params, tiny_world.parameters(model))
 
 
 def test_a_digest_knows_every_number_and_every_weight(model, folder):

@@ -52,6 +52,41 @@ def test_scale_stays_within_a_factor_of_two():
     assert found.enough and not found.ok
 
 
+def wavy(size):
+    """A smooth field `[2, size, size]` within 0.12, of another slope in each frame."""
+    at = np.linspace(-1, 1, size)
+    return 0.12 * np.stack([np.sin(2 * at)[:, None] * np.ones(size), np.ones((size, 1)) * at])
+
+
+def test_smooth_errors_are_bent_away_frame_by_frame():
+    error = wavy(16)
+    guess = 4.0 * np.exp(error)
+    guess[0, 0, 0], guess[1, 3, 3] = np.inf, 0.0
+    found = np.asarray(jax.jit(align.bend)(jnp.asarray(guess), readout(np.full((2, 16, 16), 4.0))))
+    assert np.isinf(found[0, 0, 0]) and found[1, 3, 3] == 0.0
+    known = np.isfinite(guess) & (guess > 0)
+    assert np.abs(np.log(found[known] / 4.0)).mean() < 0.35 * np.abs(error[known]).mean()
+
+
+def test_what_is_new_goes_on_from_what_is_known_and_other_surfaces_have_no_say():
+    visible = np.zeros((1, 16, 16), bool)
+    visible[..., :8] = True
+    shown = np.full((1, 16, 16), 4.0)
+    shown[:, 8:] = 9.0  # below, something else is behind
+    found = np.log(np.asarray(align.bend(jnp.full((1, 16, 16), 3.6), readout(shown, visible)))[0] / 3.6)
+    whole = np.log(4.0 / 3.6)
+    assert np.all(np.diff(found[2, 7:]) < 0), "less and less, away from what is known"
+    assert 0.9 * whole < found[2, 4] < whole and 0.8 * whole < found[2, 8] and found[2, 15] < 0.75 * whole
+    assert np.all(found[15] < found[2]) and np.all(found >= 0)
+
+
+def test_nothing_is_bent_where_little_can_be_compared():
+    visible = np.zeros((1, 8, 8), bool)
+    visible[0, 0, :3] = True
+    depth = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (1, 8, 8)), jnp.float32)
+    np.testing.assert_array_equal(align.bend(depth, readout(np.full((1, 8, 8), 1.6), visible)), depth)
+
+
 @pytest.mark.parametrize("scale, shift", [(0.003, 0.0), (7.0, 0.05), (20.0, -0.02)])
 def test_scale_and_shift_come_back_through_outliers(scale, shift):
     rng = np.random.default_rng(1)

@@ -10,7 +10,9 @@ import tiny_world
 
 from mirage_jax import world
 from mirage_jax.errors import UserError
+from mirage_jax.memory.latent import Readout
 from mirage_jax.models.depth_anything import DepthAnything, DepthAnythingConfig
+from mirage_jax.world import stages
 
 DEPTH = DepthAnythingConfig(16, 4, 2, (1, 2, 3, 4), (4, 4, 4, 4), 8, max_depth=10.0, short_side=28, positions=2)
 
@@ -22,7 +24,8 @@ def setting(source, **changes):
     params = tiny_world.parameters(base.model)
     params = {name: value for name, value in params.items() if name != "heads"}
     if source == "pixels":
-        params["depth"] = DepthAnything(DEPTH).init(jax.random.key(1), jnp.zeros((28, 28, 3)))["params"]
+        init = jax.jit(DepthAnything(DEPTH).init)
+        params["depth"] = init(jax.random.key(1), jnp.zeros((28, 28, 3)))["params"]
     return config, params
 
 
@@ -58,6 +61,25 @@ def test_given_depth_and_masks_decide_what_is_written():
     refused, output = world.segment(config, params, state, cameras, None, given(40.0))
     assert float(output.diagnostics.refused) == 1.0 and int(output.diagnostics.points) == 0
     assert int(refused.memory.size) == 16 and float(output.diagnostics.depth_residual) > 1.0
+
+
+@pytest.mark.parametrize(("source", "bends"), [("heads", True), ("given", False)])
+def test_depth_that_is_guessed_follows_the_memory_and_depth_from_outside_does_not(source, bends):
+    config = tiny_world.config(depth_source=source)
+    params, rng = tiny_world.parameters(config.model), np.random.default_rng(0)
+    cells = jax.tree.map(lambda x: jnp.stack([x] * 2), tiny_world.camera()).resized(*config.grid)
+    frames = jnp.zeros((2, tiny_world.SIZE, tiny_world.SIZE, 3))
+    tokens = jnp.zeros((2, *config.grid, tiny_world.CHANNELS))
+    outside = given(4.0) if source == "given" else None
+
+    def seen(config, shown):
+        readout = Readout(features=tokens, visible=jnp.ones(shown.shape, bool), depth=jnp.asarray(shown))
+        return np.asarray(stages.see(config, params, tokens, cells, frames, outside, readout).scene.depth)
+
+    depth = seen(config, np.full((2, *config.grid), 4.0, np.float32))
+    shown = (depth * np.exp(rng.uniform(-0.1, 0.1, depth.shape))).astype(np.float32)
+    factors = seen(config, shown) / seen(dataclasses.replace(config, bend=False), shown)
+    assert (np.abs(factors - 1).max() > 0.005) == bends and np.abs(factors - 1).max() < 0.1
 
 
 def test_what_does_not_fit_is_said():

@@ -89,6 +89,15 @@ def _ball():
     return jnp.asarray(5.0 / np.sqrt(1.0 + (across**2).sum(-1)), jnp.float32)
 
 
+def test_what_is_written_is_as_the_models_config_says_unless_the_caller_does():
+    config = tiny.config()
+    assert config.writes == "all"
+    assert dataclasses.replace(config, write="new").writes == "new"
+    model = dataclasses.replace(config.model, segment=dataclasses.replace(config.model.segment, write="new"))
+    assert dataclasses.replace(config, model=model).writes == "new"
+    assert dataclasses.replace(config, model=model, write="all").writes == "all"
+
+
 def test_an_unknown_way_of_writing_is_refused():
     with pytest.raises(UserError, match="write must be one of all, new, found 'some'"):
         dataclasses.replace(tiny.config(), write="some")

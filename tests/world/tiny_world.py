@@ -17,9 +17,9 @@ SIZE, CHANNELS = 32, 5
 
 
 def model():
-    """32x32 pixels, 4x4 latent cells, segments of 8 frames."""
+    """32x32 pixels, 4x4 latent cells, segments of 8 frames, all of which are written: points can be counted."""
     base = model_config.default()
-    segment = dataclasses.replace(base.segment, latents=2, steps=2)
+    segment = dataclasses.replace(base.segment, latents=2, steps=2, write="all")
     return dataclasses.replace(
         base,
         name="tiny",
@@ -51,29 +51,33 @@ def quick():
 
 
 def parameters(config):
-    """Random, with heads that keep every cell and call no cell sky, and zero-initialised ways out opened."""
+    """Random, with heads that keep every cell and call no cell sky, and zero-initialised ways out opened.
 
-    @jax.jit
-    def make(key):
-        keys = jax.random.split(key, 2)
-        params = model_parameters.init(keys[0], config)
-        params["heads"]["out"]["bias"] = jnp.array([0.0, 5.0, -5.0])
-        leaves, tree = jax.tree.flatten({part: params[part] for part in ("dit", "side", "lora")})
-        noise = jax.random.split(keys[1], len(leaves))
-        opened = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)]
-        return params | jax.tree.unflatten(tree, opened)
-
-    return make(jax.random.key(0))
+    As numpy arrays, scaled like those of an initialisation, without the time that it takes to compile one.
+    """
+    params = _random(config, lambda shape: np.prod(shape[:-1]) ** -0.5, bias=0.05)
+    if "heads" in params:
+        out = params["heads"]["out"]
+        out.update(kernel=np.zeros_like(out["kernel"]), bias=np.array([0.0, 5.0, -5.0], np.float32))
+    return params
 
 
 def random_parameters(config):
-    """Of all parts of a model, as numpy arrays and without the time it takes to compile their initialisation."""
+    """Of all parts of a model, all of them random."""
+    return _random(config, lambda shape: 0.2, bias=0.2)
+
+
+def _random(config, deviation, bias):
+    """Numpy arrays around 1 (scales) or 0: matrices of a deviation by shape, all else of that of a bias."""
     rng = np.random.default_rng(0)
-    flat = {
-        name: float(name.split("/")[-1] in ("scale", "weight")) + 0.2 * rng.standard_normal(shape, np.float32)
-        for name, shape in model_parameters.shapes(config).items()
-    }
-    return traverse_util.unflatten_dict({name: x.astype(np.float32) for name, x in flat.items()}, sep="/")
+
+    def draw(name, shape):
+        centre = float(name.split("/")[-1] in ("scale", "weight"))
+        width = deviation(shape) if len(shape) > 1 else bias
+        return (centre + width * rng.standard_normal(shape)).astype(np.float32)
+
+    flat = {name: draw(name, shape) for name, shape in model_parameters.shapes(config).items()}
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def camera():

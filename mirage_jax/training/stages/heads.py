@@ -1,7 +1,7 @@
-"""The heads: metric depth, keep and sky per latent cell, on single latent frames of coded clips.
+"""The heads: metric depth, keep and sky per latent cell, on single frames of coded clips, as a memory holds them.
 
 Loss: absolute error of log depth where depth is known and static, and cross-entropy of keep and sky. Cells of moving
-actors are few and weigh more. Latents get the noise that generated ones have.
+actors are few and weigh more. Tokens get the noise that generated ones have.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def make(config: Any) -> Stage:
             index_key, level_key, noise_key = jax.random.split(key, 3)
             clip = posed.from_batch(sample)
             index = jax.random.choice(index_key, len(clip.latents), (config.frames_per_clip,), replace=False)
-            clip = jax.tree.map(lambda x: x[index], clip)
+            tokens, rays = posed.tokens(model, clip)[index], geometry.rays(clip.cameras[index])
             level = config.feature_noise * jax.random.uniform(level_key, (len(index), 1, 1, 1))
-            noisy = clip.latents + level * jax.random.normal(noise_key, clip.latents.shape)
-            out = heads.predict(model.heads, moving, noisy, geometry.rays(clip.cameras))
-            return head_losses(out, clip, config.dynamic_weight)
+            noisy = tokens + level * jax.random.normal(noise_key, tokens.shape)
+            out = heads.predict(model.heads, moving, noisy, rays)
+            return head_losses(out, clip.depth[index], clip.dynamic[index], config.dynamic_weight)
 
         rows = partition.over_batch(one)(dict(batch), keys)
         metrics = {name: value.mean() for name, value in rows.items()}
@@ -49,7 +49,7 @@ def make(config: Any) -> Stage:
     @jax.jit
     def guess(moving, frozen, sample):
         clip = posed.from_batch(sample)
-        out = heads.predict(model.heads, moving, clip.latents, geometry.rays(clip.cameras))
+        out = heads.predict(model.heads, moving, posed.tokens(model, clip), geometry.rays(clip.cameras))
         return vae.decode(model.vae, frozen["vae"], clip.latents)[:: model.vae.stride_time], clip, out
 
     def preview(moving, frozen, batch):
@@ -76,7 +76,7 @@ def make(config: Any) -> Stage:
         init=init,
         frozen={part: value for part, value in params.items() if part != "heads"},
         loss=loss,
-        batches=lambda: coded.batches(config, skipped),
+        batches=lambda: coded.batches(config, skipped, stills=model.segment.token == "still"),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {**frozen, "heads": moving}),
         counters=skipped.counters,
@@ -84,16 +84,21 @@ def make(config: Any) -> Stage:
     )
 
 
-def head_losses(out: dict[str, jax.Array], clip: posed.PosedLatents, dynamic_weight: float) -> dict[str, jax.Array]:
-    """The three losses, averaged over frames `[T, h, w]`."""
-    sky = jnp.isinf(clip.depth) & ~clip.dynamic
-    known = jnp.isfinite(clip.depth) & (clip.depth > 0)
-    error = jnp.abs(jnp.log(out["depth"]) - jnp.log(jnp.where(known, clip.depth, 1.0)))
-    depth = jnp.sum(jnp.where(known, error, 0.0)) / jnp.maximum(known.sum(), 1)
-    weight = jnp.where(clip.dynamic, dynamic_weight, 1.0)
-    keep = optax.sigmoid_binary_cross_entropy(out["keep_logit"], (known & ~clip.dynamic).astype(jnp.float32))
+def head_losses(
+    out: dict[str, jax.Array], depth: jax.Array, dynamic: jax.Array, dynamic_weight: float
+) -> dict[str, jax.Array]:
+    """The three losses, averaged over frames `[T, h, w]`; depth and what moves as in `PosedLatents`."""
+    sky = jnp.isinf(depth) & ~dynamic
+    known = jnp.isfinite(depth) & (depth > 0)
+    error = jnp.abs(jnp.log(out["depth"]) - jnp.log(jnp.where(known, depth, 1.0)))
+    weight = jnp.where(dynamic, dynamic_weight, 1.0)
+    keep = optax.sigmoid_binary_cross_entropy(out["keep_logit"], (known & ~dynamic).astype(jnp.float32))
     sky_loss = optax.sigmoid_binary_cross_entropy(out["sky_logit"], sky.astype(jnp.float32))
-    return {"depth": depth, "keep": jnp.mean(weight * keep), "sky": jnp.mean(sky_loss)}
+    return {
+        "depth": jnp.sum(jnp.where(known, error, 0.0)) / jnp.maximum(known.sum(), 1),
+        "keep": jnp.mean(weight * keep),
+        "sky": jnp.mean(sky_loss),
+    }
 
 
 def _coloured(depth: Any) -> np.ndarray:
