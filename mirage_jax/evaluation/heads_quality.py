@@ -29,7 +29,7 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> Scores:
     moves, open_sky = ~keep & ~sky, np.isinf(depth) & ~dynamic
     return Scores(
         {
-            "depth_median_relative_error": float(np.median(np.abs(np.asarray(out["depth"]) / depth - 1.0)[known])),
+            "depth_median_relative_error": float(np.median(np.abs(np.asarray(out["depth"])[known] / depth[known] - 1.0))),
             "actor_intersection": int((moves & dynamic).sum()),
             "actor_union": int((moves | dynamic).sum()),
             "sky_intersection": int((sky & open_sky).sum()),
