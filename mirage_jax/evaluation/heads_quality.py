@@ -27,9 +27,10 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> Scores:
     known = np.isfinite(depth) & (depth > 0)
     keep, sky = (np.asarray(mask) for mask in heads.decide(out))
     moves, open_sky = ~keep & ~sky, np.isinf(depth) & ~dynamic
+    error = np.abs(np.asarray(out["depth"])[known] / depth[known] - 1.0)
     return Scores(
         {
-            "depth_median_relative_error": float(np.median(np.abs(np.asarray(out["depth"])[known] / depth[known] - 1.0))),
+            "depth_median_relative_error": float(np.median(error)),
             "actor_intersection": int((moves & dynamic).sum()),
             "actor_union": int((moves | dynamic).sum()),
             "sky_intersection": int((sky & open_sky).sum()),
