@@ -13,7 +13,8 @@ PARITY := .venv-parity
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTEST_FLAGS ?= -q -n auto
 # Tests of results to the last bit, which run again as programs are compiled for use (tests/conftest.py).
-OPTIMIZED := tests/geometry/test_exact.py tests/memory/test_latent.py tests/memory/test_splat.py
+OPTIMIZED := tests/geometry/test_exact.py tests/memory/test_latent.py tests/memory/test_splat.py \
+	tests/models/test_generator.py::test_side_branch_at_initialisation_changes_not_one_bit
 export PYTHON
 
 .PHONY: setup demo test parity evaluation evaluation-set evidence ablations clean test-conversion test-faults test-scale test-slurm

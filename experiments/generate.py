@@ -36,6 +36,7 @@ _DEPTH_SOURCE = flags.DEFINE_enum(
     "depth_source", None, world.DEPTH_SOURCES, "Where depth comes from; default: given with --depths, else the model."
 )
 _DYNAMIC_FILTER = flags.DEFINE_bool("dynamic_filter", False, "Leave out, and forget, what disagrees with the memory.")
+_BEND = flags.DEFINE_bool("bend", True, "Guessed depth follows the memory's surfaces, not only its scale.")
 _WRITE = flags.DEFINE_enum(
     "write", None, world.WRITES, "What a segment adds to the memory, all or what is new; default: the model's."
 )
@@ -185,6 +186,7 @@ def world_config(model, segments: int) -> world.WorldConfig:
         "depth_source": source,
         "dynamic_filter": _DYNAMIC_FILTER.value,
         "write": _WRITE.value or "",
+        "bend": _BEND.value,
         "vae_tile": loading.vae_tile(model, _VAE_TILE.value),
     }
     if _LOAD_WORLD.value is not None:

@@ -64,6 +64,7 @@ _TEXT_EMBEDDINGS = flags.DEFINE_string(
 )
 _MEMORY = flags.DEFINE_enum("memory", "latent", world.MEMORIES, "What is remembered.")
 _DYNAMIC_FILTER = flags.DEFINE_bool("dynamic_filter", False, "Leave out, and forget, what disagrees with the memory.")
+_BEND = flags.DEFINE_bool("bend", True, "Guessed depth follows the memory's surfaces, not only its scale.")
 _WRITE = flags.DEFINE_enum(
     "write", None, world.WRITES, "What a segment adds to the memory, all or what is new; default: the model's."
 )
@@ -107,6 +108,7 @@ def main(_) -> None:
         "memory",
         "dynamic_filter",
         "write",
+        "bend",
         "weights",
         "vae_tile",
         "steps",
@@ -211,6 +213,7 @@ def _world_config(model, moves: int) -> world.WorldConfig:
         bank=max(32, 1 + segments * model.segment.latents),
         dynamic_filter=_DYNAMIC_FILTER.value,
         write=_WRITE.value or "",
+        bend=_BEND.value,
         vae_tile=loading.vae_tile(model, _VAE_TILE.value),
     )
 

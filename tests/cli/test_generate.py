@@ -93,7 +93,7 @@ def test_a_path_is_drawn_a_world_made_saved_and_gone_on_with(folder, tmp_path):
         [
             [room, "--trajectory=forward 1; yaw 90; back", f"--out={tmp_path}/dry", "--dry_run"],
             [room, "--trajectory=yaw 20", "--frames=13", "--steps=1", f"--out={tmp_path}/a", f"--save_world={world}"],
-            [f"--load_world={world}", "--trajectory=yaw -20", "--frames=13", "--steps=1", f"--out={tmp_path}/b"],
+            [f"--load_world={world}", "--trajectory=yaw 60", "--frames=13", "--steps=1", f"--out={tmp_path}/b"],
         ],
     )
     assert dry.code == 0, dry.err
@@ -111,4 +111,4 @@ def test_a_path_is_drawn_a_world_made_saved_and_gone_on_with(folder, tmp_path):
         assert report["memory"]["overflow"] == 0
         assert {"contact_sheet.png", "memory.ply", "cameras.json"} <= {file.name for file in out.iterdir()}
     points = [json.loads((tmp_path / name / "report.json").read_text())["memory"]["points"] for name in "ab"]
-    assert 0 < points[0] < points[1]  # what the first run remembered is still there
+    assert 0 < points[0] < points[1]  # what the first run remembered is still there, and what is new was added
