@@ -145,6 +145,15 @@ def test_the_report_stands_alone(results, rows, tmp_path):
     entry = summary["reconstruction"]["latent"]["psnr"]
     assert f"{entry['mean']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}] ({CLIPS} x {SEEDS})" in page.read_text()
 
+    # The same page without what goes wrong: no films, no worst clips, and none of those that were there before.
+    title = "## What goes wrong with moving objects"
+    assert title in page.read_text()
+    report.write(out, results, about=about, commands=commands, efficiency=efficiency, page=page, page_failures=False)
+    assert title not in page.read_text() and title in (out / "report.md").read_text()
+    beside = {file.name for file in (page.parent / "evidence").iterdir()}
+    assert kept.name in beside and not any(name.startswith(("failures-", "wrong-")) for name in beside)
+    assert all((page.parent / name).is_file() for name in re.findall(r"\]\(([^)]+)\)", page.read_text()))
+
 
 def test_ablations_have_tables_of_their_own_and_leave_the_others_as_they_are(results, tmp_path):
     with_one = []
