@@ -12,11 +12,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # Most of the time of the tests goes into compiling programs that run once: a good part is saved without optimisation.
 # What an optimiser could change, the last bits of a result, is tested with it: end of `make test`, and `make parity`.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-_FLAGS = os.environ.get("XLA_FLAGS", "")
-if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
-    # These compile slowly also when they optimise nothing.
-    _FLAGS += " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
-os.environ["XLA_FLAGS"] = _FLAGS.strip()
+# The new fusion emitters compile slowly also when they optimise nothing. (Workers inherit what is set here.)
+_SLOW = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+_FLAGS = os.environ.setdefault("XLA_FLAGS", "")
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and _SLOW not in _FLAGS:
+    os.environ["XLA_FLAGS"] = f"{_FLAGS} {_SLOW}"
 
 import gc  # noqa: E402
 

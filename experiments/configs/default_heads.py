@@ -1,4 +1,4 @@
-"""The heads of the default model: depth, keep and sky on latents."""
+"""The heads of the default model: depth, keep and sky of what its memory holds, stills."""
 
 from experiments.configs import common
 

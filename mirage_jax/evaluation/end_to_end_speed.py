@@ -22,6 +22,7 @@ from mirage_jax.geometry import Camera
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import resources
 from mirage_jax.world import stages
+from mirage_jax.world.state import remembered
 
 REPEATS = 9
 SEGMENTS = 3
@@ -117,10 +118,9 @@ def staged(
     latents = add("denoise", stages.denoise, params, state, recalled, None, key)
     decoded, _ = add("decode", stages.decode, params, state, latents)
     shown = jnp.asarray(decoded[time - 1 :: time])
-    tokens = add("tokens", stages.tokens, params, latents, shown)
+    tokens = add("tokens", remembered, params, latents, shown)
     seen = add("depth", stages.see, params, tokens, cells, shown, None, recalled.readout)
-    features = latents if config.memory == "rgb" else tokens
-    add("write", stages.write, state.memory, seen, features, shown, cells, at, recalled.readout)
+    add("write", stages.write, state.memory, seen, latents, tokens, shown, cells, at, recalled.readout)
     return calls, given
 
 

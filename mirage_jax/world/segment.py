@@ -18,7 +18,7 @@ from mirage_jax.world import reference, stages
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.control import concatenate
 from mirage_jax.world.stages import Given
-from mirage_jax.world.state import RolloutState, memorable_depth
+from mirage_jax.world.state import RolloutState, memorable_depth, remembered
 
 
 @struct.dataclass
@@ -173,10 +173,9 @@ def _segment(
     latents = stages.denoise(config, params, state, recalled, text, noise_key)
     decoded, decoder = stages.decode(config, params, state, latents)
     shown, at = decoded[time - 1 :: time], cameras[time - 1 :: time]
-    tokens = stages.tokens(config, params, latents, shown)
+    tokens = remembered(config, params, latents, shown)
     seen = stages.see(config, params, tokens, cells, shown, given, recalled.readout)
-    features = latents if config.memory == "rgb" else tokens
-    written = stages.write(config, state.memory, seen, features, shown, cells, at, recalled.readout)
+    written = stages.write(config, state.memory, seen, latents, tokens, shown, cells, at, recalled.readout)
     memory, scene, aligned = written.memory, written.scene, seen.aligned
 
     past = layout.preceding + 1

@@ -155,11 +155,6 @@ def decode(config: WorldConfig, params: Any, state: RolloutState, latents: chex.
     return world_state.decode(config, params, jnp.concatenate([state.context[-1:], latents]))[1:], None
 
 
-def tokens(config: WorldConfig, params: Any, latents: chex.Array, shown: chex.Array) -> jax.Array:
-    """What a latent memory remembers of the new latent frames, and the heads see of them, `[n, h, w, C]`."""
-    return world_state.remembered(config, params, latents, shown)
-
-
 def see(
     config: WorldConfig,
     params: Any,
@@ -173,7 +168,7 @@ def see(
 
     Args:
       config, params: of the world.
-      tokens: of `tokens`.
+      tokens: `[n, h, w, C]`, of `state.remembered`.
       cells: `Camera[n]` on the latent grid.
       shown: `[n, H, W, 3]` in [-1, 1], the frames these cameras took.
       given: of all new frames, for depth source 'given'.
@@ -191,7 +186,8 @@ def write(
     config: WorldConfig,
     memory: LatentMemory,
     seen: Seen,
-    features: chex.Array,
+    latents: chex.Array,
+    tokens: chex.Array,
     shown: chex.Array,
     cells: Camera,
     at: Camera,
@@ -200,14 +196,15 @@ def write(
     """Adds what is static and valid to the memory.
 
     Args:
-      config, shown, cells, readout: as in `see`.
+      config, tokens, shown, cells, readout: as in `see`.
       memory: before the segment.
       seen: of `see`.
-      features: `[n, h, w, C]`, the new frames as the memory shows them: `tokens`, but latents for an RGB memory.
+      latents: `[n, h, w, C]`.
       at: `Camera[n]` at pixel resolution, of `shown`.
     """
     scene, moving = seen.scene, jnp.zeros_like(seen.scene.keep)
     if config.dynamic_filter:
+        features = latents if config.memory == "rgb" else tokens  # as the memory shows them
         moving = scene.keep & dynamic.intruding(features, scene.depth, readout)
         sound = jnp.where(seen.trusted[:, None, None], scene.depth, 0.0)
         memory = latent.retire(memory, dynamic.seen_through(memory, sound, cells, near=config.near))
@@ -218,7 +215,7 @@ def write(
         known = held.held(scene.depth, sky, readout)
         keep, sky = keep & ~known, sky & ~known
     if config.memory == "latent":
-        memory = latent.write(memory, features, scene.depth, cells, keep, sky, near=config.near)
+        memory = latent.write(memory, tokens, scene.depth, cells, keep, sky, near=config.near)
     elif config.memory == "rgb":
         memory = pixels.write(memory, shown, scene.depth, at, keep, sky, config.near)
     return Written(memory=memory, scene=scene, moving=moving, remaining=remaining)

@@ -81,7 +81,8 @@ def runs(folder):
         "given": ["--frames=17", f"--depths={folder}/path.npz", "--dynamic_filter"],
         "fits": ["--frames=9", f"--depth={folder}/fits.npy", "--depth_source=pixels"],
         "upside down": ["--frames=9", f"--depth={folder}/upside_down.npy", "--depth_source=pixels"],
-        "alone": ["--frames=9", "--depth_source=pixels", "--write=new", "--nobend"],
+        "alone": ["--frames=9", "--depth_source=pixels"],
+        "as it was": ["--frames=9", "--depth_source=pixels", "--write=new", "--nobend"],
     }
     common = [f"--image={folder}/room.png", f"--checkpoint={folder}/model", "--trajectory=pause", "--steps=1"]
     calls = {
@@ -129,8 +130,12 @@ def test_relative_depth_that_does_not_fit_writes_nothing(runs):
 def test_relative_depth_alone_makes_a_world_of_a_usual_size(runs):
     (segment,), points = runs["alone"]
     assert abs(np.median(points[: CELLS**2, 2]) - 5) < 0.1 and np.ptp(points[:, 2]) > 1
-    assert segment["frames_refused"] == 0 and segment["depth_shift"] < 0.01
-    assert segment["points_added"] == 0, "the camera rests, and only what is new is written"
+    assert segment["frames_refused"] == 0 and segment["points_added"] == 2 * CELLS**2 and segment["depth_shift"] < 0.01
+
+
+def test_a_camera_at_rest_adds_nothing_where_only_what_is_new_is_written(runs):
+    (segment,), points = runs["as it was"]
+    assert segment["frames_refused"] == 0 and segment["points_added"] == 0 and len(points) == CELLS**2
 
 
 def test_depth_of_a_path_goes_to_its_segments(tmp_path):
