@@ -2,7 +2,7 @@
 # Makes the model that ships, from nothing: data, VAE, latents, heads, backbone, side branch and LoRA, export; and the
 # side branch of an RGB memory, by the same recipe, that it is compared with.
 #
-#   launch/train_default.sh cpu     what two CPU cores manage in about four hours: how the shipped weights were made
+#   launch/train_default.sh cpu     what two CPU cores manage in about nine hours: how the shipped weights were made
 #   launch/train_default.sh gpu     the same stages with the steps and batches one large GPU affords
 #
 # Run it from the root of the checkout after `make setup`. It can be stopped at any time: given again, finished stages
@@ -14,19 +14,28 @@ case "${1:-}" in
   cpu)
     # Two virtual devices use two cores better than one device with two threads; more would not divide a batch of 2.
     export XLA_FLAGS="--xla_force_host_platform_device_count=2 ${XLA_FLAGS:-}"
+    # glibc gives large buffers back after every step, to be paged in again; jemalloc, where it is installed, keeps them.
+    for library in /usr/lib/*/libjemalloc.so.2; do
+      [ ! -e "$library" ] || export LD_PRELOAD="$library" MALLOC_CONF="dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always"
+    done
     parts=4
+    views=12
     vae="--config.steps=4000"
     vae_whole="--config.steps=200"
     vae_decoder="--config.steps=2200"
-    heads="" backbone="" memory="" one_step=""
-    seen="--config.steps=300 --config.checkpoint_every=60"
+    vae_more="--config.steps=2200"
+    heads="" memory="" one_step=""
+    backbone="--config.steps=1600"
+    seen="--config.steps=1600 --config.checkpoint_every=100"
     ;;
   gpu)
     parts=25
+    views=40
     vae="--config.steps=20000 --config.batch_size=32"
     vae_whole="--config.steps=2000 --config.batch_size=16"
     vae_decoder="--config.steps=8000 --config.batch_size=16"
-    heads="--config.steps=6000 --config.batch_size=32"
+    vae_more="--config.steps=20000 --config.batch_size=16"
+    heads="--config.steps=12000 --config.batch_size=64"
     backbone="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
     memory="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
     one_step="--config.steps=2000 --config.batch_size=64 --config.ema_decay=0.999"
@@ -39,15 +48,21 @@ case "${1:-}" in
 esac
 
 python=.venv/bin/python
-render() {  # split, seed, further flags
-  [ -e "data/doom/$1/part-$(printf %04d "$2")" ] ||
-    $python -m experiments.build_dataset --dataset doom --out data/doom --split "$1" --seed "$2" "${@:3}"
+render() {  # folder, seed, further flags
+  [ -e "$1/train/part-$(printf %04d "$2")" ] ||
+    $python -m experiments.build_dataset --dataset doom --out "$1" --split train --seed "$2" "${@:3}"
+}
+code() {  # folder of clips, folder to write, further flags
+  [ -e "$2/train" ] || $python -m experiments.build_dataset --dataset latents --source "$1" \
+    --checkpoint runs/vae_more/model --out "$2" --split train --mirrored "${@:3}"
 }
 train() {  # name of the run, config, further flags
   [ -e "runs/$1/model" ] || $python -m experiments.train --config "experiments/configs/$2.py" --workdir "runs/$1" "${@:3}"
 }
 
-for ((seed = 0; seed < parts; seed++)); do render train "$seed" --clips 120; done
+for ((seed = 0; seed < parts; seed++)); do render data/doom "$seed" --clips 120; done
+# Short clips for the heads, which look at single frames: as many different views as can be had.
+for ((seed = 10; seed < 10 + views; seed++)); do render data/doom_views "$seed" --clips 450 --frames 9; done
 # shellcheck disable=SC2086  # the presets are lists of flags
 {
   train vae default_vae $vae
@@ -55,8 +70,11 @@ for ((seed = 0; seed < parts; seed++)); do render train "$seed" --clips 120; don
     --config.learning_rate=1e-4 --config.warmup_steps=20 --config.ema_decay=0.98 --config.checkpoint_every=100 $vae_whole
   train vae_decoder default_vae --config.init_from=runs/vae_whole/model --config.trains=decoder --config.crop=0 \
     --config.batch_size=2 --config.warmup_steps=50 --config.ema_decay=0.998 --config.perceptual_weight=0.005 $vae_decoder
-  [ -e data/latents/train ] || $python -m experiments.build_dataset --dataset latents --source data/doom \
-    --checkpoint runs/vae_decoder/model --out data/latents --split train --mirrored --pixels
+  train vae_more default_vae --config.init_from=runs/vae_decoder/model --config.crop=0 --config.batch_size=2 \
+    --config.warmup_steps=100 --config.ema_decay=0.998 --config.perceptual_weight=0.005 --config.perceptual_frames=1 \
+    --config.seed=5 $vae_more
+  code data/doom data/latents --pixels
+  code data/doom_views data/latents_views
   train heads default_heads $heads
   train backbone default_backbone $backbone
   train memory default_memory $memory

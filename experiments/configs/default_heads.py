@@ -1,4 +1,4 @@
-"""The heads of the default model: depth, keep and sky of what its memory holds, stills."""
+"""The heads of the default model: depth, keep and sky of what its memory holds, stills, in as many views as can be."""
 
 from experiments.configs import common
 
@@ -6,14 +6,14 @@ from experiments.configs import common
 def get_config():
     """Stage 2 of 5."""
     config = common.base("heads")
-    config.init_from = "runs/vae_decoder/model"
-    config.data = "data/latents"
-    config.batch_size = 8
-    config.frames_per_clip = 4
+    config.init_from = "runs/vae_more/model"
+    config.data = "data/latents_views"  # short clips from many places; frames of a long one look much the same
+    config.batch_size = 12
+    config.frames_per_clip = 3
     config.feature_noise = 0.2
-    config.dynamic_weight = 4.0
+    config.dynamic_weight = 2.5
 
-    config.steps = 3500
+    config.steps = 11000
     config.learning_rate = 1e-3
     config.ema_decay = 0.99
     return config
