@@ -24,8 +24,7 @@ case "${1:-}" in
     vae_whole="--config.steps=200"
     vae_decoder="--config.steps=2200"
     vae_more="--config.steps=2200"
-    heads="" memory="" one_step=""
-    backbone="--config.steps=1600"
+    heads="" backbone="" memory="" one_step=""
     seen="--config.steps=1600 --config.checkpoint_every=100"
     ;;
   gpu)
@@ -52,9 +51,9 @@ render() {  # folder, seed, further flags
   [ -e "$1/train/part-$(printf %04d "$2")" ] ||
     $python -m experiments.build_dataset --dataset doom --out "$1" --split train --seed "$2" "${@:3}"
 }
-code() {  # folder of clips, folder to write, further flags
-  [ -e "$2/train" ] || $python -m experiments.build_dataset --dataset latents --source "$1" \
-    --checkpoint runs/vae_more/model --out "$2" --split train --mirrored "${@:3}"
+code() {  # folder of clips, folder to write, further flags; the command itself passes over what is there
+  $python -m experiments.build_dataset --dataset latents --source "$1" --checkpoint runs/vae_more/model \
+    --out "$2" --split train --mirrored "${@:3}"
 }
 train() {  # name of the run, config, further flags
   [ -e "runs/$1/model" ] || $python -m experiments.train --config "experiments/configs/$2.py" --workdir "runs/$1" "${@:3}"
