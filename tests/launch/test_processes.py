@@ -227,7 +227,9 @@ def code(error):
 try:
     with processes.started(processes.find(os.environ), code) as group:
         ids = multihost_utils.process_allgather(jax.numpy.int32(group.index))
-        print(json.dumps([group.index, ids.tolist(), jax.device_count()]), flush=True)
+        # One write, lines of its own: the peer's Gloo writes to the same pipe, and Python may not buffer.
+        sys.stdout.write("\\n" + json.dumps([group.index, ids.tolist(), jax.device_count()]) + "\\n")
+        sys.stdout.flush()
         print("a line", file=sys.stderr)
         logging.warning("a warning")
         if group.index == 1:
