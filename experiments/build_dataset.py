@@ -25,7 +25,7 @@ from absl import flags
 from experiments import cli
 from mirage_jax import data, weights
 from mirage_jax.data import builder, latents, posed_folder, verify
-from mirage_jax.data.doom import paths
+from mirage_jax.data.doom import paths, splits
 from mirage_jax.data.miniworld import build as room_build
 from mirage_jax.data.miniworld import scenes
 from mirage_jax.errors import UserError
@@ -38,6 +38,12 @@ _DATASET = flags.DEFINE_enum(
 _OUT = flags.DEFINE_string("out", None, "Folder of the data set; splits and parts are made below it.", required=True)
 _SPLIT = flags.DEFINE_string(
     "split", "train", "train, validation or test (not for posed): splits differ in their scenes."
+)
+_GAME = flags.DEFINE_enum(
+    "game",
+    "freedoom",
+    list(splits.GAMES),
+    "For doom: whose maps; freedm, Debian's package of that name, has training only.",
 )
 _CLIPS = flags.DEFINE_integer("clips", 100, "For doom and miniworld: how many clips to render in this part.")
 _FRAMES = flags.DEFINE_integer("frames", 65, "Frames of a clip, 4k + 1.")
@@ -188,7 +194,7 @@ def _render() -> pathlib.Path:
         kinds = scenes.KINDS if _KINDS.value is None else _KINDS.value
         return room_build.build_miniworld(_OUT.value, _SPLIT.value, kinds=kinds, motions=_MOTIONS.value, **common)
     kinds = paths.KINDS if _KINDS.value is None else _KINDS.value
-    return builder.build_doom(_OUT.value, _SPLIT.value, kinds=kinds, **common)
+    return builder.build_doom(_OUT.value, _SPLIT.value, kinds=kinds, game=_GAME.value, **common)
 
 
 def _frozen() -> frozen.Agreement:

@@ -25,7 +25,7 @@ import tensorflow_datasets as tfds
 
 from mirage_jax.data import verify
 from mirage_jax.data.clip import OBJECT_FIELDS, PosedClip
-from mirage_jax.data.doom import batch, paths
+from mirage_jax.data.doom import batch, engine, paths
 from mirage_jax.data.rendering import Rendered
 from mirage_jax.errors import UserError
 from mirage_jax.io import write_json
@@ -300,21 +300,23 @@ def build_doom(
     frames: int = 65,
     size: int = 128,
     kinds: Sequence[str] = paths.KINDS,
+    game: str = "freedoom",
     workers: int = 1,
     progress: Callable[[Rendered], None] = lambda rendered: None,
 ) -> pathlib.Path:
-    """Renders one part of one split of Freedoom maps.
+    """Renders one part of one split of Freedoom's maps, or of FreeDM's (`game="freedm"`).
 
     Returns:
       The folder of the part.
 
     Raises:
-      UserError: if the sizes are not usable, the part exists, or too many clips failed.
+      UserError: if the sizes are not usable, the game is not there, the part exists, or too many clips failed.
     """
     config = {"split": split, "clips": clips, "frames": frames, "size": size, "seed": seed}
-    config |= {"kinds": list(kinds), "workers": workers}
+    config |= {"kinds": list(kinds), "game": game, "workers": workers}
     check_sizes(config)
-    jobs = batch.jobs(split, clips, seed=seed, frames=frames, size=size, kinds=kinds)
+    jobs = batch.jobs(split, clips, seed=seed, frames=frames, size=size, kinds=kinds, game=game)
+    engine.iwad(jobs[0].map_name)  # says now, not in a worker, if the game is not installed
     return render_part(
         out,
         "doom",

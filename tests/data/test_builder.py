@@ -15,7 +15,7 @@ import pytest
 from mirage_jax import data
 from mirage_jax.data import builder
 from mirage_jax.data.clip import check
-from mirage_jax.data.doom import batch
+from mirage_jax.data.doom import batch, engine, splits
 from mirage_jax.data.source import _decode as decode
 from mirage_jax.errors import UserError
 
@@ -112,6 +112,18 @@ def test_kinds_of_path_can_be_chosen():
     assert sorted(job.kind for job in listed) == ["loop"] * 5 + ["turn"] * 5
     with pytest.raises(UserError, match="--kinds is loop,jump, expected some of walk"):
         batch.jobs("train", 10, seed=1, frames=9, size=32, kinds=("loop", "jump"))
+
+
+def test_maps_of_another_game_are_drawn_from_that_game_alone():
+    listed = batch.jobs("train", 52, seed=1, frames=9, size=32, game="freedm")
+    assert {job.map_name for job in listed} == set(splits.FREEDM) and {job.game for job in listed} == {"freedm"}
+
+
+def test_a_game_that_is_not_installed_is_said_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "_FREEDM", tmp_path / "freedm.wad")
+    with pytest.raises(UserError, match=r"freedm\.wad.*apt-get install freedm"):
+        builder.build_doom(tmp_path / "out", "train", clips=1, seed=0, frames=9, game="freedm")
+    assert not (tmp_path / "out").exists()
 
 
 def test_reading_loads_neither_tensorflow_nor_jax(built):

@@ -40,22 +40,32 @@ class Job:
     moving: bool
     frames: int
     size: int
+    game: str = "freedoom"
 
 
-def jobs(split: str, clips: int, *, seed: int, frames: int, size: int, kinds: Sequence[str] = paths.KINDS) -> list[Job]:
+def jobs(
+    split: str,
+    clips: int,
+    *,
+    seed: int,
+    frames: int,
+    size: int,
+    kinds: Sequence[str] = paths.KINDS,
+    game: str = "freedoom",
+) -> list[Job]:
     """The list of clips of a data set: maps, kinds of path and moving monsters are each spread evenly.
 
     Raises:
-      UserError: if there is no such split or kind of path.
+      UserError: if there is no such game, split or kind of path.
     """
-    names = splits.maps(split)
+    names = splits.maps(split, game)
     known = paths.KINDS + paths.RETURNING
     if not kinds or set(kinds) - set(known):
         raise UserError(f"--kinds is {','.join(kinds)}, expected some of {', '.join(known)}")
     rng = np.random.default_rng([seed, clips])
     order = [rng.permutation(np.arange(clips) % count) for count in (len(names), len(kinds), _MOVING_EVERY)]
     listed = [
-        Job(i, seed, split, names[m], kinds[k], bool(q == 0), frames, size)
+        Job(i, seed, split, names[m], kinds[k], bool(q == 0), frames, size, game)
         for i, (m, k, q) in enumerate(zip(*order, strict=True))
     ]
     return sorted(listed, key=lambda job: (job.map_name, job.moving))  # a worker can keep its game running
@@ -74,7 +84,7 @@ def in_processes(function: Any, listed: Sequence[Any], workers: int) -> Iterator
 def render_one(job: Job) -> Rendered:
     """Tries seeds on the job's map, then on other maps of its split, until a clip is good."""
     rng = np.random.default_rng([job.seed, job.index])
-    others = [str(name) for name in rng.permutation(splits.maps(job.split)) if name != job.map_name]
+    others = [str(name) for name in rng.permutation(splits.maps(job.split, job.game)) if name != job.map_name]
     rejected = collections.Counter()
     for map_name in itertools.islice(itertools.cycle([job.map_name, *others]), _MAPS_A_CLIP):
         for _ in range(_TRIES_A_MAP):

@@ -6,6 +6,7 @@ Lengths are map units, angles degrees counter-clockwise from +x, time tics.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 import tempfile
 
@@ -14,6 +15,7 @@ import vizdoom
 
 from mirage_jax.data.doom import splits, wad
 from mirage_jax.data.doom.observe import Capture, live_heights
+from mirage_jax.errors import UserError
 
 _SETTLE = 25  # tics until a warped player has stopped sliding and falling
 _MOVE_UNIT = 32.0  # one step of a move button adds 1/32 unit a tic to the velocity
@@ -22,9 +24,21 @@ _BUTTONS = ("MOVE_FORWARD_BACKWARD_DELTA", "MOVE_LEFT_RIGHT_DELTA", "TURN_LEFT_R
 _HIDDEN = ("hud", "weapon", "crosshair", "particles", "screen_flashes", "messages", "decals", "effects_sprites")
 
 
-def iwad(map_name: str) -> pathlib.Path:
-    """The WAD file, inside the vizdoom package, that holds a map."""
-    return pathlib.Path(vizdoom.__file__).parent / ("freedoom2.wad" if map_name.startswith("MAP") else "freedoom1.wad")
+_FREEDM = pathlib.Path("/usr/share/games/doom/freedm.wad")  # where Debian's package `freedm` puts it
+
+
+def iwad(map_name: str) -> tuple[pathlib.Path, str]:
+    """The WAD file that holds a map, and the map's name there; Freedoom is part of the vizdoom package.
+
+    Raises:
+      UserError: if it is a map of FreeDM, and that is not installed.
+    """
+    if map_name.startswith("DM"):
+        if not _FREEDM.is_file():
+            raise UserError(f"maps of FreeDM need {_FREEDM}; on Debian and Ubuntu run: sudo apt-get install freedm")
+        return _FREEDM, f"MAP{map_name.removeprefix('DM')}"
+    file = "freedoom2.wad" if map_name.startswith("MAP") else "freedoom1.wad"
+    return pathlib.Path(vizdoom.__file__).parent / file, map_name
 
 
 class Engine:
@@ -35,15 +49,16 @@ class Engine:
       monsters: whether the map's monsters are there.
 
     Raises:
-      UserError: if the map is reserved or in no split.
+      UserError: if the map is reserved or in no split, or its game is not installed.
     """
 
     def __init__(self, map_name: str, *, monsters: bool):
         splits.check_map(map_name)
-        self.map = wad.Wad(iwad(map_name)).map(map_name)
+        file, name = iwad(map_name)
+        self.map = dataclasses.replace(wad.Wad(file).map(name), name=map_name)
         game = vizdoom.DoomGame()
-        game.set_doom_game_path(str(iwad(map_name)))
-        game.set_doom_map(map_name)
+        game.set_doom_game_path(str(file))
+        game.set_doom_map(name)
         self._folder = tempfile.TemporaryDirectory(prefix="doom-")  # else settings and a cache are left where it runs
         game.set_doom_config_path(f"{self._folder.name}/game.ini")
         game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
@@ -53,8 +68,8 @@ class Engine:
         game.set_labels_buffer_enabled(True)
         game.set_depth_buffer_enabled(True)
         game.set_sectors_info_enabled(True)
-        for name in _HIDDEN:
-            getattr(game, f"set_render_{name}")(False)
+        for hidden in _HIDDEN:
+            getattr(game, f"set_render_{hidden}")(False)
         self._variables = [getattr(vizdoom.GameVariable, name) for name in _VARIABLES]
         game.set_available_game_variables(self._variables)
         game.set_available_buttons([getattr(vizdoom.Button, name) for name in _BUTTONS])

@@ -1,4 +1,8 @@
-"""Which Freedoom maps belong to which split, and which must never be rendered."""
+"""Which Freedoom maps belong to which split, and which must never be rendered.
+
+A map of FreeDM, the deathmatch game of the same authors with the same textures and other maps, is called `DM01` here
+and `MAP01` in its own file. They are only trained on.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +20,27 @@ _TRAIN = tuple(f"MAP{i:02d}" for i in range(1, 19)) + tuple(
     name for name in (f"E{e}M{m}" for e in (1, 2, 3) for m in range(1, 10)) if name not in BAD_DEPTH
 )
 SPLITS = {"train": _TRAIN, "validation": _VALIDATION, "test": _TEST}
+FREEDM = tuple(f"DM{i:02d}" for i in range(1, 27))
+"""For training only; those numbered as the reserved ones are left alone too, though they are other maps."""
+
+GAMES = {"freedoom": SPLITS, "freedm": {"train": FREEDM}}
 
 
-def maps(split: str) -> tuple[str, ...]:
+def maps(split: str, game: str = "freedoom") -> tuple[str, ...]:
     """Maps of one split.
 
+    Args:
+      split: its name.
+      game: one of `GAMES`.
+
     Raises:
-      UserError: if there is no such split.
+      UserError: if there is no such split of such a game.
     """
-    if split not in SPLITS:
-        raise UserError(f"--split is {split!r}, expected one of {', '.join(SPLITS)}")
-    return SPLITS[split]
+    if game not in GAMES:
+        raise UserError(f"--game is {game!r}, expected one of {', '.join(GAMES)}")
+    if split not in GAMES[game]:
+        raise UserError(f"--split is {split!r}, expected one of {', '.join(GAMES[game])} for {game}")
+    return GAMES[game][split]
 
 
 def check_map(name: str) -> None:
@@ -39,5 +53,6 @@ def check_map(name: str) -> None:
         raise UserError(f"map {name} is reserved for outside checks and must not be rendered")
     if name in BAD_DEPTH:
         raise UserError(f"map {name} is left out because its depth cannot be computed from its geometry")
-    if not any(name in names for names in SPLITS.values()):
-        raise UserError(f"map {name!r} is in no split; known maps are {', '.join(sum(SPLITS.values(), ()))}")
+    known = [*sum(SPLITS.values(), ()), *FREEDM]
+    if name not in known:
+        raise UserError(f"map {name!r} is in no split; known maps are {', '.join(known)}")
