@@ -2,11 +2,12 @@
 # Makes the model that ships, from nothing: data, VAE, latents, heads, backbone, side branch and LoRA, export; and the
 # side branch of an RGB memory, by the same recipe, that it is compared with.
 #
-#   launch/train_default.sh cpu     what two CPU cores manage in about nine hours: how the shipped weights were made
+#   launch/train_default.sh cpu     what two CPU cores manage in about eleven hours: how the shipped weights were made
 #   launch/train_default.sh gpu     the same stages with the steps and batches one large GPU affords
 #
 # Run it from the root of the checkout after `make setup`. It can be stopped at any time: given again, finished stages
-# are passed over and the one under way goes on from its last checkpoint. Data goes to data/, runs to runs/.
+# are passed over and the one under way goes on from its last checkpoint. Data goes to data/, runs to runs/. Part of the
+# maps are FreeDM's, Debian's package `freedm`, which is installed here where that is allowed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,22 +19,28 @@ case "${1:-}" in
     for library in /usr/lib/*/libjemalloc.so.2; do
       [ ! -e "$library" ] || export LD_PRELOAD="$library" MALLOC_CONF="dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always"
     done
-    parts=4
+    parts=6
+    parts_freedm=2
     views=12
+    views_freedm=6
     vae="--config.steps=4000"
     vae_whole="--config.steps=200"
     vae_decoder="--config.steps=2200"
     vae_more="--config.steps=2200"
+    decoder_more="--config.steps=1200"
     heads="" backbone="" memory="" one_step=""
-    seen="--config.steps=1600 --config.checkpoint_every=100"
+    seen="--config.steps=2000 --config.checkpoint_every=100"
     ;;
   gpu)
     parts=25
-    views=40
+    parts_freedm=15
+    views=30
+    views_freedm=20
     vae="--config.steps=20000 --config.batch_size=32"
     vae_whole="--config.steps=2000 --config.batch_size=16"
     vae_decoder="--config.steps=8000 --config.batch_size=16"
     vae_more="--config.steps=20000 --config.batch_size=16"
+    decoder_more="--config.steps=8000 --config.batch_size=16"
     heads="--config.steps=12000 --config.batch_size=64"
     backbone="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
     memory="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
@@ -41,10 +48,14 @@ case "${1:-}" in
     seen="--config.steps=2000 --config.batch_size=64 --config.ema_decay=0.999"
     ;;
   *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
+
+if [ ! -e /usr/share/games/doom/freedm.wad ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends freedm; } >/dev/null
+fi
 
 python=.venv/bin/python
 render() {  # folder, seed, further flags
@@ -52,16 +63,20 @@ render() {  # folder, seed, further flags
     $python -m experiments.build_dataset --dataset doom --out "$1" --split train --seed "$2" "${@:3}"
 }
 code() {  # folder of clips, folder to write, further flags; the command itself passes over what is there
-  $python -m experiments.build_dataset --dataset latents --source "$1" --checkpoint runs/vae_more/model \
+  $python -m experiments.build_dataset --dataset latents --source "$1" --checkpoint runs/decoder_more/model \
     --out "$2" --split train --mirrored "${@:3}"
 }
 train() {  # name of the run, config, further flags
   [ -e "runs/$1/model" ] || $python -m experiments.train --config "experiments/configs/$2.py" --workdir "runs/$1" "${@:3}"
 }
 
+# Long clips, and short ones for the heads, which look at single frames: as many different views as can be had.
 for ((seed = 0; seed < parts; seed++)); do render data/doom "$seed" --clips 120; done
-# Short clips for the heads, which look at single frames: as many different views as can be had.
+for ((seed = 40; seed < 40 + parts_freedm; seed++)); do render data/doom "$seed" --game freedm --clips 120; done
 for ((seed = 10; seed < 10 + views; seed++)); do render data/doom_views "$seed" --clips 450 --frames 9; done
+for ((seed = 40; seed < 40 + views_freedm; seed++)); do
+  render data/doom_views "$seed" --game freedm --clips 450 --frames 9
+done
 # shellcheck disable=SC2086  # the presets are lists of flags
 {
   train vae default_vae $vae
@@ -72,6 +87,9 @@ for ((seed = 10; seed < 10 + views; seed++)); do render data/doom_views "$seed" 
   train vae_more default_vae --config.init_from=runs/vae_decoder/model --config.crop=0 --config.batch_size=2 \
     --config.warmup_steps=100 --config.ema_decay=0.998 --config.perceptual_weight=0.005 --config.perceptual_frames=1 \
     --config.seed=5 $vae_more
+  train decoder_more default_vae --config.init_from=runs/vae_more/model --config.trains=decoder --config.crop=0 \
+    --config.batch_size=2 --config.warmup_steps=60 --config.ema_decay=0.998 --config.perceptual_weight=0.005 \
+    --config.perceptual_frames=1 --config.seed=6 $decoder_more
   code data/doom data/latents --pixels
   code data/doom_views data/latents_views
   train heads default_heads $heads

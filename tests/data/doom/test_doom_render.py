@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mirage_jax.data import verify
-from mirage_jax.data.doom import batch
+from mirage_jax.data.doom import batch, engine, wad
 
 FRAMES = 17
 
@@ -51,3 +51,16 @@ def test_same_seed_same_clip(outcomes):
     again = batch.render_one(job(True)).clip
     for name, value in outcomes[1].clip.arrays().items():
         np.testing.assert_array_equal(value, getattr(again, name), err_msg=name)
+
+
+def test_a_map_of_freedm_is_played_from_its_own_file(monkeypatch):
+    """Here another game's file stands in for FreeDM's, which need not be installed."""
+    monkeypatch.setattr(engine, "_FREEDM", engine.iwad("MAP08")[0])
+    try:
+        game = batch.running("DM08", False)
+        assert game.map.name == "DM08"
+        np.testing.assert_array_equal(game.map.start, wad.Wad(engine.iwad("MAP08")[0]).map("MAP08").start)
+        rendered = batch.render_one(batch.Job(0, 3, "train", "DM08", "walk", False, FRAMES, 64, "freedm"))
+        assert rendered.clip is not None and rendered.clip.source.startswith("doom/DM")
+    finally:
+        batch._close_engine()
