@@ -43,7 +43,7 @@ _GAME = flags.DEFINE_enum(
     "game",
     "freedoom",
     list(splits.GAMES),
-    "For doom: whose maps; freedm, Debian's package of that name, has training only.",
+    "For doom: whose maps; freedm, Debian's package of that name, has a training split only.",
 )
 _CLIPS = flags.DEFINE_integer("clips", 100, "For doom and miniworld: how many clips to render in this part.")
 _FRAMES = flags.DEFINE_integer("frames", 65, "Frames of a clip, 4k + 1.")

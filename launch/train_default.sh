@@ -54,7 +54,8 @@ case "${1:-}" in
 esac
 
 if [ ! -e /usr/share/games/doom/freedm.wad ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends freedm; } >/dev/null
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends freedm; } >/dev/null \
+    || echo "apt-get could not install freedm" >&2  # the command that needs it says so, if any still does
 fi
 
 python=.venv/bin/python
@@ -70,7 +71,8 @@ train() {  # name of the run, config, further flags
   [ -e "runs/$1/model" ] || $python -m experiments.train --config "experiments/configs/$2.py" --workdir "runs/$1" "${@:3}"
 }
 
-# Long clips, and short ones for the heads, which look at single frames: as many different views as can be had.
+# Long clips, and short ones for the heads, which look at single frames: as many different views as can be had. A part
+# is numbered by its seed, FreeDM's from 40.
 for ((seed = 0; seed < parts; seed++)); do render data/doom "$seed" --clips 120; done
 for ((seed = 40; seed < 40 + parts_freedm; seed++)); do render data/doom "$seed" --game freedm --clips 120; done
 for ((seed = 10; seed < 10 + views; seed++)); do render data/doom_views "$seed" --clips 450 --frames 9; done

@@ -40,7 +40,6 @@ class Job:
     moving: bool
     frames: int
     size: int
-    game: str = "freedoom"
 
 
 def jobs(
@@ -65,7 +64,7 @@ def jobs(
     rng = np.random.default_rng([seed, clips])
     order = [rng.permutation(np.arange(clips) % count) for count in (len(names), len(kinds), _MOVING_EVERY)]
     listed = [
-        Job(i, seed, split, names[m], kinds[k], bool(q == 0), frames, size, game)
+        Job(i, seed, split, names[m], kinds[k], bool(q == 0), frames, size)
         for i, (m, k, q) in enumerate(zip(*order, strict=True))
     ]
     return sorted(listed, key=lambda job: (job.map_name, job.moving))  # a worker can keep its game running
@@ -84,7 +83,8 @@ def in_processes(function: Any, listed: Sequence[Any], workers: int) -> Iterator
 def render_one(job: Job) -> Rendered:
     """Tries seeds on the job's map, then on other maps of its split, until a clip is good."""
     rng = np.random.default_rng([job.seed, job.index])
-    others = [str(name) for name in rng.permutation(splits.maps(job.split, job.game)) if name != job.map_name]
+    names = splits.maps(job.split, splits.game_of(job.map_name))
+    others = [str(name) for name in rng.permutation(names) if name != job.map_name]
     rejected = collections.Counter()
     for map_name in itertools.islice(itertools.cycle([job.map_name, *others]), _MAPS_A_CLIP):
         for _ in range(_TRIES_A_MAP):

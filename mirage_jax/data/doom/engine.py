@@ -33,7 +33,7 @@ def iwad(map_name: str) -> tuple[pathlib.Path, str]:
     Raises:
       UserError: if it is a map of FreeDM, and that is not installed.
     """
-    if map_name.startswith("DM"):
+    if splits.game_of(map_name) == "freedm":
         if not _FREEDM.is_file():
             raise UserError(f"maps of FreeDM need {_FREEDM}; on Debian and Ubuntu run: sudo apt-get install freedm")
         return _FREEDM, f"MAP{map_name.removeprefix('DM')}"

@@ -43,6 +43,11 @@ def maps(split: str, game: str = "freedoom") -> tuple[str, ...]:
     return GAMES[game][split]
 
 
+def game_of(map_name: str) -> str:
+    """The game, of `GAMES`, that a map belongs to."""
+    return "freedm" if map_name in FREEDM else "freedoom"
+
+
 def check_map(name: str) -> None:
     """Refuses maps that no split may use.
 

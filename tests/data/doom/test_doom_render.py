@@ -60,7 +60,7 @@ def test_a_map_of_freedm_is_played_from_its_own_file(monkeypatch):
         game = batch.running("DM08", False)
         assert game.map.name == "DM08"
         np.testing.assert_array_equal(game.map.start, wad.Wad(engine.iwad("MAP08")[0]).map("MAP08").start)
-        rendered = batch.render_one(batch.Job(0, 3, "train", "DM08", "walk", False, FRAMES, 64, "freedm"))
+        rendered = batch.render_one(batch.Job(0, 3, "train", "DM08", "walk", False, FRAMES, 64))
         assert rendered.clip is not None and rendered.clip.source.startswith("doom/DM")
     finally:
         batch._close_engine()
