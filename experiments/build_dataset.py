@@ -45,6 +45,9 @@ _GAME = flags.DEFINE_enum(
     list(splits.GAMES),
     "For doom: whose maps; freedm, Debian's package of that name, has a training split only.",
 )
+_RESTYLED = flags.DEFINE_bool(
+    "restyled", False, "For doom: walls, floors and ceilings in other textures and light, which --seed decides."
+)
 _CLIPS = flags.DEFINE_integer("clips", 100, "For doom and miniworld: how many clips to render in this part.")
 _FRAMES = flags.DEFINE_integer("frames", 65, "Frames of a clip, 4k + 1.")
 _SIZE = flags.DEFINE_integer("size", 128, "Side of square frames in pixels.")
@@ -194,7 +197,9 @@ def _render() -> pathlib.Path:
         kinds = scenes.KINDS if _KINDS.value is None else _KINDS.value
         return room_build.build_miniworld(_OUT.value, _SPLIT.value, kinds=kinds, motions=_MOTIONS.value, **common)
     kinds = paths.KINDS if _KINDS.value is None else _KINDS.value
-    return builder.build_doom(_OUT.value, _SPLIT.value, kinds=kinds, game=_GAME.value, **common)
+    return builder.build_doom(
+        _OUT.value, _SPLIT.value, kinds=kinds, game=_GAME.value, restyled=_RESTYLED.value, **common
+    )
 
 
 def _frozen() -> frozen.Agreement:

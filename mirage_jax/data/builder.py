@@ -301,10 +301,13 @@ def build_doom(
     size: int = 128,
     kinds: Sequence[str] = paths.KINDS,
     game: str = "freedoom",
+    restyled: bool = False,
     workers: int = 1,
     progress: Callable[[Rendered], None] = lambda rendered: None,
 ) -> pathlib.Path:
     """Renders one part of one split of Freedoom's maps, or of FreeDM's (`game="freedm"`).
+
+    With `restyled` they have other textures and light (`doom/restyle.py`), those that `seed` numbers.
 
     Returns:
       The folder of the part.
@@ -313,9 +316,9 @@ def build_doom(
       UserError: if the sizes are not usable, the game is not there, the part exists, or too many clips failed.
     """
     config = {"split": split, "clips": clips, "frames": frames, "size": size, "seed": seed}
-    config |= {"kinds": list(kinds), "game": game, "workers": workers}
+    config |= {"kinds": list(kinds), "game": game, "restyled": restyled, "workers": workers}
     check_sizes(config)
-    jobs = batch.jobs(split, clips, seed=seed, frames=frames, size=size, kinds=kinds, game=game)
+    jobs = batch.jobs(split, clips, seed=seed, frames=frames, size=size, kinds=kinds, game=game, restyled=restyled)
     engine.iwad(jobs[0].map_name)  # says now, not in a worker, if the game is not installed
     return render_part(
         out,

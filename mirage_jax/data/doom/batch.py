@@ -40,6 +40,7 @@ class Job:
     moving: bool
     frames: int
     size: int
+    style: int | None = None  # of its map's textures and light; None for its own
 
 
 def jobs(
@@ -51,8 +52,11 @@ def jobs(
     size: int,
     kinds: Sequence[str] = paths.KINDS,
     game: str = "freedoom",
+    restyled: bool = False,
 ) -> list[Job]:
     """The list of clips of a data set: maps, kinds of path and moving monsters are each spread evenly.
+
+    With `restyled` every map has the textures and light of the style that `seed` numbers.
 
     Raises:
       UserError: if there is no such game, split or kind of path.
@@ -64,7 +68,7 @@ def jobs(
     rng = np.random.default_rng([seed, clips])
     order = [rng.permutation(np.arange(clips) % count) for count in (len(names), len(kinds), _MOVING_EVERY)]
     listed = [
-        Job(i, seed, split, names[m], kinds[k], bool(q == 0), frames, size)
+        Job(i, seed, split, names[m], kinds[k], bool(q == 0), frames, size, seed if restyled else None)
         for i, (m, k, q) in enumerate(zip(*order, strict=True))
     ]
     return sorted(listed, key=lambda job: (job.map_name, job.moving))  # a worker can keep its game running
@@ -90,7 +94,7 @@ def render_one(job: Job) -> Rendered:
         for _ in range(_TRIES_A_MAP):
             seed = int(rng.integers(1 << 31))
             try:
-                game = running(map_name, job.moving)
+                game = running(map_name, job.moving, job.style)
                 clip, residuals = render.render(
                     game, job.kind, frames=job.frames, seed=seed, moving=job.moving, size=job.size
                 )
@@ -103,16 +107,16 @@ def render_one(job: Job) -> Rendered:
     return Rendered(job, None, {}, dict(rejected))
 
 
-_running: dict[tuple[str, bool], engine.Engine] = {}
+_running: dict[tuple[str, bool, int | None], engine.Engine] = {}
 """The game this process keeps running; at most one."""
 
 
-def running(map_name: str, monsters: bool) -> engine.Engine:
+def running(map_name: str, monsters: bool, style: int | None = None) -> engine.Engine:
     """The game of a map in this process, which is kept until another is asked for."""
-    key = (map_name, monsters)
+    key = (map_name, monsters, style)
     if key not in _running:
         _close_engine()
-        _running[key] = engine.Engine(map_name, monsters=monsters)
+        _running[key] = engine.Engine(map_name, monsters=monsters, style=style)
     return _running[key]
 
 

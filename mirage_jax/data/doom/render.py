@@ -65,7 +65,8 @@ def render(
     captures = _drive(engine, path)
     _check_colours(np.stack([capture.frame(size) for capture in captures]))
     observations = [observe(engine.map, capture, size) for capture in captures]
-    name = f"doom/{engine.map.name}/seed{seed}/{kind}" + ("/monsters" if moving else "")
+    style = "" if engine.style is None else f"style{engine.style}/"
+    name = f"doom/{engine.map.name}/seed{seed}/{style}{kind}" + ("/monsters" if moving else "")
     clip = _clip(observations, kind, moving, name)
     _check_surfaces(clip, moving)
     check(clip)

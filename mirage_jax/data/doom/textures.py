@@ -6,7 +6,7 @@ grass), and a ray that meets a hole goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -15,6 +15,11 @@ _TEXTURE_HEADER = np.dtype(
 )
 _PLACED_PATCH = np.dtype([("x", "<i2"), ("y", "<i2"), ("patch", "<i2"), ("unused", "<i2", 2)])
 _END_OF_COLUMN = 255
+
+
+def names(textures: bytes) -> list[bytes]:
+    """Upper-case names of the textures of a TEXTURE1 or TEXTURE2 lump."""
+    return [header["name"].upper() for header, _ in _headers(textures)]
 
 
 def opacity(name: bytes, textures: bytes, patch_names: bytes, find_lump: Callable[[str], bytes]) -> np.ndarray | None:
@@ -29,20 +34,25 @@ def opacity(name: bytes, textures: bytes, patch_names: bytes, find_lump: Callabl
     Returns:
       `[height, width]` bool, or None if the lump has no such texture.
     """
-    count = int(np.frombuffer(textures, "<i4", 1)[0])
-    for offset in np.frombuffer(textures, "<i4", count, 4):
-        header = np.frombuffer(textures, _TEXTURE_HEADER, 1, offset)[0]
+    for header, offset in _headers(textures):
         if header["name"].upper() != name:
             continue
-        names = np.frombuffer(patch_names, "S8", -1, 4)
+        patches = np.frombuffer(patch_names, "S8", -1, 4)
         result = np.zeros((header["height"], header["width"]), bool)
         start = offset + _TEXTURE_HEADER.itemsize
         for placed in np.frombuffer(textures, _PLACED_PATCH, header["patches"], start):
-            patch = find_lump(names[placed["patch"]].decode("ascii", "replace").upper())
+            patch = find_lump(patches[placed["patch"]].decode("ascii", "replace").upper())
             if patch:
                 _paste(result, _patch_opacity(patch), int(placed["x"]), int(placed["y"]))
         return result
     return None
+
+
+def _headers(textures: bytes) -> Iterator[tuple[np.void, int]]:
+    """The header of each texture of a lump, and where it begins."""
+    count = int(np.frombuffer(textures, "<i4", 1)[0])
+    for offset in np.frombuffer(textures, "<i4", count, 4):
+        yield np.frombuffer(textures, _TEXTURE_HEADER, 1, offset)[0], int(offset)
 
 
 def _patch_opacity(patch: bytes) -> np.ndarray:

@@ -19,11 +19,11 @@ LINE_BLOCKING = 0x0001
 LINE_TWO_SIDED = 0x0004
 LINE_LOWER_UNPEGGED = 0x0010
 
-_LINE = np.dtype([("vertices", "<u2", 2), ("flags", "<u2"), ("special", "<u2"), ("tag", "<u2"), ("sides", "<u2", 2)])
-_SIDE = np.dtype(
+LINE = np.dtype([("vertices", "<u2", 2), ("flags", "<u2"), ("special", "<u2"), ("tag", "<u2"), ("sides", "<u2", 2)])
+SIDE = np.dtype(
     [("offset", "<i2", 2), ("upper", "S8"), ("lower", "S8"), ("middle", "S8"), ("sector", "<u2")],
 )
-_SECTOR = np.dtype(
+SECTOR = np.dtype(
     [
         ("floor", "<i2"),
         ("ceiling", "<i2"),
@@ -35,8 +35,9 @@ _SECTOR = np.dtype(
     ]
 )
 _THING = np.dtype([("x", "<i2"), ("y", "<i2"), ("angle", "<i2"), ("type", "<u2"), ("flags", "<u2")])
-_NO_SIDE = 0xFFFF
-_SKY = b"F_SKY1"
+_ENTRY = np.dtype([("offset", "<i4"), ("size", "<i4"), ("name", "S8")])
+NO_SIDE = 0xFFFF
+SKY = b"F_SKY1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +84,7 @@ class Wad:
         if self._data[:4] not in (b"IWAD", b"PWAD"):
             raise UserError(f"{self.path} is not a WAD file: it starts with {self._data[:4]!r}, not IWAD or PWAD")
         count, offset = np.frombuffer(self._data, "<i4", 2, 4)
-        entry = np.dtype([("offset", "<i4"), ("size", "<i4"), ("name", "S8")])
-        self._directory = np.frombuffer(self._data, entry, count, offset)
+        self._directory = np.frombuffer(self._data, _ENTRY, count, offset)
         self._names = [name.decode("ascii", "replace").upper() for name in self._directory["name"]]
 
     def maps(self) -> list[str]:
@@ -114,8 +114,17 @@ class Wad:
                     return found
         return None
 
-    def map(self, name: str) -> DoomMap:
-        """Reads one map.
+    def wall_textures(self) -> list[bytes]:
+        """Upper-case names of all wall textures."""
+        return [name for lump in ("TEXTURE1", "TEXTURE2") if (data := self.find(lump)) for name in textures.names(data)]
+
+    def flats(self) -> list[bytes]:
+        """Upper-case names of all textures of floors and ceilings."""
+        first, last = (self._names.index(name) for name in ("F_START", "F_END"))
+        return [self._names[i].encode() for i in range(first, last) if self._directory["size"][i]]  # others are marks
+
+    def map_lumps(self, name: str) -> dict[str, bytes]:
+        """The lumps of one map by name, in file order.
 
         Raises:
           UserError: if the WAD has no map of that name.
@@ -123,12 +132,20 @@ class Wad:
         if name not in self.maps():
             raise UserError(f"{self.path} has no map {name}; it has {', '.join(self.maps())}")
         first = next(i for i, n in enumerate(self._names) if n == name and self._names[i + 1] == "THINGS")
-        lumps = {self._names[i]: self.lump(i) for i in range(first + 1, first + 11)}
+        return {self._names[i]: self.lump(i) for i in range(first + 1, first + 11)}
+
+    def map(self, name: str) -> DoomMap:
+        """Reads one map.
+
+        Raises:
+          UserError: if the WAD has no map of that name.
+        """
+        lumps = self.map_lumps(name)
         vertices = np.frombuffer(lumps["VERTEXES"], "<i2").reshape(-1, 2).astype(np.float64)
-        lines = np.frombuffer(lumps["LINEDEFS"], _LINE)
-        sides = np.frombuffer(lumps["SIDEDEFS"], _SIDE)
-        sectors = np.frombuffer(lumps["SECTORS"], _SECTOR)
-        present = lines["sides"] != _NO_SIDE
+        lines = np.frombuffer(lumps["LINEDEFS"], LINE)
+        sides = np.frombuffer(lumps["SIDEDEFS"], SIDE)
+        sectors = np.frombuffer(lumps["SECTORS"], SECTOR)
+        present = lines["sides"] != NO_SIDE
         side = sides[np.where(present, lines["sides"], 0)]
         two_sided = present.all(axis=1, keepdims=True)
         names = np.where(two_sided & (side["middle"] != b"-"), np.char.upper(side["middle"]), b"-")
@@ -150,9 +167,19 @@ class Wad:
             opacity=tuple(known.values()),
             floor=sectors["floor"].astype(np.float64),
             ceiling=sectors["ceiling"].astype(np.float64),
-            sky_floor=sectors["floor_flat"] == _SKY,
-            sky_ceiling=sectors["ceiling_flat"] == _SKY,
+            sky_floor=sectors["floor_flat"] == SKY,
+            sky_ceiling=sectors["ceiling_flat"] == SKY,
             light=sectors["light"],
             sector_special=sectors["special"],
             things=np.frombuffer(lumps["THINGS"], _THING),
         )
+
+
+def build(lumps: dict[str, bytes]) -> bytes:
+    """A WAD file, to be loaded on top of another, of lumps in order."""
+    header = 12
+    sizes = [len(lump) for lump in lumps.values()]
+    starts = header + np.cumsum([0, *sizes])
+    directory = np.array(list(zip(starts, sizes, map(str.encode, lumps), strict=False)), _ENTRY)
+    head = b"PWAD" + np.array([len(lumps), starts[-1]], "<i4").tobytes()
+    return b"".join([head, *lumps.values(), directory.tobytes()])

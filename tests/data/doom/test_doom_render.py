@@ -64,3 +64,12 @@ def test_a_map_of_freedm_is_played_from_its_own_file(monkeypatch):
         assert rendered.clip is not None and rendered.clip.source.startswith("doom/DM")
     finally:
         batch._close_engine()
+
+
+def test_a_restyled_map_looks_otherwise_and_is_as_exact(outcomes):
+    rendered = batch.render_one(dataclasses.replace(job(False), style=3))
+    own, clip = outcomes[0].clip, rendered.clip
+    assert clip is not None and verify.verify(clip)[0] is None
+    assert "/style3/walk" in clip.source and clip.source.replace("style3/", "") == own.source
+    np.testing.assert_array_equal(clip.depth, own.depth)
+    assert np.abs(clip.frames.astype(float) - own.frames).mean() > 10
