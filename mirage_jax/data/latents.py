@@ -11,9 +11,7 @@ moves (`stills`); one made with pixels has, for the RGB memory, these frames as 
 
 from __future__ import annotations
 
-import bisect
 import functools
-import itertools
 import os
 import pathlib
 import re
@@ -26,6 +24,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mirage_jax.data import tolerance
+from mirage_jax.data.joined import Joined
 from mirage_jax.data.sharing import Parts
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.errors import UserError
@@ -154,20 +153,16 @@ class Source:
     def __init__(self, folders: Sequence[pathlib.Path], split: str):
         """Args: TFDS folders of the shards, in order, and the split's name."""
         self._folders, self._split = tuple(folders), split
-        self._shards = [tfds.builder_from_directory(str(x)).as_data_source(split=split) for x in self._folders]
-
-        self._ends = list(itertools.accumulate(len(shard) for shard in self._shards))
+        self._samples = Joined([tfds.builder_from_directory(str(x)).as_data_source(split=split) for x in self._folders])
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return len(self._samples)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        index = index.__index__()
-        shard = bisect.bisect_right(self._ends, index)
-        return {"caption": b"", **self._shards[shard][index - (self._ends[shard - 1] if shard else 0)]}
+        return {"caption": b"", **self._samples[index]}
 
     def __repr__(self) -> str:
-        return f"{self._folders[0]} ({len(self._shards)} shards)"
+        return f"{self._folders[0]} ({len(self._folders)} shards)"
 
     def __reduce__(self):
         return Source, (self._folders, self._split)

@@ -9,6 +9,7 @@ import grain
 import numpy as np
 
 from mirage_jax.data import tolerance
+from mirage_jax.data.joined import Joined
 from mirage_jax.data.sharing import Parts
 from mirage_jax.errors import UserError
 
@@ -68,9 +69,10 @@ def clips(
             f"parts ({count})"
         )
     readable = source if skipped is None else tolerance.Tolerant(source)
-    length = next(len(v) for v in readable[0].values() if not isinstance(v, str))
-    if frames > length:
-        raise UserError(f"frames is {frames}, but the clips have {length} frames")
+    for first in source.starts if isinstance(source, Joined) else (0,):
+        length = next(len(v) for v in readable[first].values() if not isinstance(v, str))
+        if frames > length:
+            raise UserError(f"frames is {frames}, but clips have {length} frames")
 
     def cut(clip: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         return _windows(clip, frames, windows_per_clip, fields, rng)

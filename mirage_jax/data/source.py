@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
@@ -12,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mirage_jax.data.clip import OBJECT_FIELDS, PosedClip
+from mirage_jax.data.joined import Joined
 from mirage_jax.errors import UserError
 
 FIELDS = ("frames", "depth", "intrinsics", "cam2world", "dynamic", "valid", "caption", "source")
@@ -31,29 +30,25 @@ class Source:
         """Args: TFDS folders of the parts, in order; the split's name; the fields to read."""
         self._parts, self._split, self.fields = tuple(parts), split, tuple(fields)
         stored = {_STORED.get(name, name) for name in fields}
-        self._records, self._features, self._widths = [], [], []
+        records, self._features, self._widths = [], [], []
         for part in self._parts:
             builder = tfds.builder_from_directory(str(part))
             raw = tfds.decode.DeserializeMethod.RAW_BYTES
-            self._records.append(builder.as_data_source(split, deserialize_method=raw))
+            records.append(builder.as_data_source(split, deserialize_method=raw))
             known = builder.info.features
             # tfds.decode.PartialDecoding would do this, but imports TensorFlow.
             self._features.append(
                 tfds.features.FeaturesDict({n: known[n] for n in stored if n in known or n not in OBJECT_FIELDS})
             )
             self._widths.append(builder.info.features["frames"].shape[2])
-        self._ends = list(itertools.accumulate(len(records) for records in self._records))
+        self._records = Joined(records)
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return len(self._records)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        index = index.__index__()
-        if not 0 <= index < len(self):
-            raise IndexError(f"clip {index} of {len(self)}")
-        part = bisect.bisect_right(self._ends, index)
-        record = self._records[part][index - (self._ends[part - 1] if part else 0)]
-        stored = self._features[part].deserialize_example_np(record)
+        part, _ = self._records.locate(index)
+        stored = self._features[part].deserialize_example_np(self._records[index])
         held = [name for name in self.fields if _STORED.get(name, name) in stored]
         return {name: _decode(name, stored, self._widths[part]) for name in held}
 

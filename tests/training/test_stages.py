@@ -213,6 +213,27 @@ def test_a_data_set_that_lacks_what_the_memory_holds_is_refused(tmp_path, monkey
         stages.make(config).batches()
 
 
+def test_data_of_several_folders_is_one(tmp_path):
+    model = tiny_world.quick()
+    config, _ = coded_clips.config(model, tmp_path / "a", clips=4)
+    other, _ = coded_clips.config(model, tmp_path / "b", clips=2)
+    longer, _ = coded_clips.config(model, tmp_path / "c", frames=7)
+    one, two, three = config.data, other.data, longer.data
+    config.batch_size = 6
+
+    def latents_of(folders):
+        config.data = folders
+        return np.asarray(next(iter(stages.make(config).batches()))["latents"])
+
+    both = latents_of(f"{one},{two}")
+    assert sorted(both.sum((1, 2, 3, 4)).tolist()) == sorted(latents_of(f"{two},{one}").sum((1, 2, 3, 4)).tolist())
+    assert len(np.unique(both, axis=0)) == 4  # the two of the second are its first two again
+    with pytest.raises(UserError, match="4 coded clips are too few"):
+        latents_of(one)
+    with pytest.raises(UserError, match=rf"{three} has clips of 7x.* other than the first folder's, which have 6x"):
+        latents_of(f"{one},{three}")
+
+
 def test_a_better_decoder_leaves_every_other_part_as_it_was(model, folder):
     config = _config(default_vae, model, folder)
     config.trains = "decoder"

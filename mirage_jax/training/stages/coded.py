@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mirage_jax.data import clip, latents
+from mirage_jax.data import clip, joined, latents
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.data.tolerance import Skipped, Tolerant
 from mirage_jax.errors import UserError
@@ -27,24 +27,26 @@ def batches(
       stills: whether they must have the frames as a memory of stills holds them.
 
     Raises:
-      UserError: if a model with text has no such file, or it does not fit; if the data set has no pixels or no stills,
-        or is of before version 2.
+      UserError: if a model with text has no such file, or it does not fit; if a data set has no pixels or no stills, is
+        of before version 2, or has clips of another size than the first.
     """
-    source = latents.load_source(config.data, config.split)
-    first = source[0]
-    if pixels and "frames" not in first:
-        raise UserError(
-            f"--config.data={config.data} was coded without --pixels, which an RGB memory and the perceptual term need"
-        )
-    if len(first["intrinsics"]) <= len(first["latents"]) > 1:
-        raise UserError(
-            f"--config.data={config.data} was coded by an older version, without cameras of all frames; build it again"
-        )
-    if stills and "stills" not in first:
-        raise UserError(
-            f"--config.data={config.data} was coded for a model that remembers tokens of video, this one remembers "
-            "stills; build it again with --checkpoint of a model with token 'still'"
-        )
+    source = _source(config)
+    firsts = [source[start] for start in source.starts]
+    for folder, first in zip(joined.folders(config.data, "--config.data"), firsts, strict=True):
+        named = f"--config.data={folder}"
+        if pixels and "frames" not in first:
+            raise UserError(f"{named} was coded without --pixels, which an RGB memory and the perceptual term need")
+        if len(first["intrinsics"]) <= len(first["latents"]) > 1:
+            raise UserError(f"{named} was coded by an older version, without cameras of all frames; build it again")
+        if stills and "stills" not in first:
+            raise UserError(
+                f"{named} was coded for a model that remembers tokens of video, this one remembers stills; build it "
+                "again with --checkpoint of a model with token 'still'"
+            )
+        if first["latents"].shape != firsts[0]["latents"].shape:
+            raise UserError(
+                f"{named} has clips of {_size(first)}, other than the first folder's, which have {_size(firsts[0])}"
+            )
     parts, count = partition.batch_parts(partition.make_mesh(dict(config.mesh)), config.batch_size)
     return latents.clips(
         source,
@@ -66,8 +68,17 @@ def spread(config: Any, count: int) -> list[np.ndarray]:
     Raises:
       UserError: if there is no such data set, or it cannot be read.
     """
-    source = Tolerant(latents.load_source(config.data, config.split))
+    source = Tolerant(_source(config))
     return [source[index]["latents"].astype(np.float32) for index in clip.spread(len(source), count)]
+
+
+def _source(config: Any) -> joined.Joined:
+    folders = joined.folders(config.data, "--config.data")
+    return joined.Joined([latents.load_source(folder, config.split) for folder in folders])
+
+
+def _size(sample: dict[str, Any]) -> str:
+    return "x".join(map(str, sample["latents"].shape)) + " tokens and channels"
 
 
 def _texts(config: Any, dit: DiTConfig | None) -> TextEmbeddings | None:

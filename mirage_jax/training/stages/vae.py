@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mirage_jax import data, weights
-from mirage_jax.data import pipeline
+from mirage_jax.data import joined, pipeline
 from mirage_jax.data.tolerance import Skipped
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
@@ -73,7 +73,8 @@ def make(config: Any) -> Stage:
 
     def batches():
         parts, count = partition.batch_parts(partition.make_mesh(dict(config.mesh)), config.batch_size)
-        source = data.load_source(config.data, config.split, fields=("frames",))
+        folders = joined.folders(config.data, "--config.data")
+        source = joined.Joined([data.load_source(folder, config.split, fields=("frames",)) for folder in folders])
         return pipeline.clips(
             source,
             batch_size=config.batch_size,
