@@ -69,9 +69,9 @@ EVIDENCE_METHODS ?= latent,rgb,none,readout,flat,oracle
 EVIDENCE_SPLITS ?= closed_loop,motion
 EVIDENCE_CLIPS ?= 64,32
 EVIDENCE_NOTES := \
-	--note 'latent and rgb have side branches and LoRA trained by one recipe on one frozen backbone: 4,000 steps of four examples, the same clips in the same order (docs/training/memory and the folders whose names begin so, and the same of memory_rgb).' \
-	--note 'none is that backbone alone, after its 1,600 steps: latent and rgb had 4,000 steps more, so their distance to none is not at equal training.' \
-	--note 'All methods share one decoder, which was trained with LPIPS as a term of its loss, as were latent and rgb in their last 2,000 steps, but not none (docs/model_card.md): LPIPS compares latent with rgb, but it is no independent judge of how good the pictures are.'
+	--note 'latent and rgb have side branches and LoRA trained by one recipe on one frozen backbone: 4,600 steps of four examples, the same clips in the same order (docs/training/memory and the folders whose names begin so, and the same of memory_rgb).' \
+	--note 'none is that backbone alone, after its 2,000 steps: latent and rgb had 4,600 steps more, so their distance to none is not at equal training.' \
+	--note 'All methods share one decoder, which was trained with LPIPS as a term of its loss, as were latent and rgb in their last 2,600 steps, but not none (docs/model_card.md): LPIPS compares latent with rgb, but it is no independent judge of how good the pictures are.'
 EVIDENCE := $(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/evidence \
 	--methods $(EVIDENCE_METHODS) --seeds 3 $(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
 evidence: evaluation-set

@@ -2,7 +2,7 @@
 # Makes the model that ships, from nothing: data, VAE, latents, heads, backbone, side branch and LoRA, export; and the
 # side branch of an RGB memory, by the same recipe, that it is compared with.
 #
-#   launch/train_default.sh cpu     what two CPU cores manage in about eleven hours: how the shipped weights were made
+#   launch/train_default.sh cpu     what two CPU cores manage in about fifteen hours: how the shipped weights were made
 #   launch/train_default.sh gpu     the same stages with the steps and batches one large GPU affords
 #
 # Run it from the root of the checkout after `make setup`. It can be stopped at any time: given again, finished stages
@@ -23,24 +23,32 @@ case "${1:-}" in
     parts_freedm=2
     views=12
     views_freedm=6
+    restyled=2 restyled_long=1 restyled_views=3
     vae="--config.steps=4000"
     vae_whole="--config.steps=200"
     vae_decoder="--config.steps=2200"
     vae_more="--config.steps=2200"
     decoder_more="--config.steps=1200"
+    vae_places="--config.steps=3000"
+    decoder_places="--config.steps=1500"
+    decoder_longer="--config.steps=900"
     heads="" backbone="" memory="" one_step=""
-    seen="--config.steps=2000 --config.checkpoint_every=100"
+    seen="--config.steps=2600 --config.checkpoint_every=100"
     ;;
   gpu)
     parts=25
     parts_freedm=15
     views=30
     views_freedm=20
+    restyled=10 restyled_long=8 restyled_views=12
     vae="--config.steps=20000 --config.batch_size=32"
     vae_whole="--config.steps=2000 --config.batch_size=16"
     vae_decoder="--config.steps=8000 --config.batch_size=16"
     vae_more="--config.steps=20000 --config.batch_size=16"
     decoder_more="--config.steps=8000 --config.batch_size=16"
+    vae_places="--config.steps=20000 --config.batch_size=16"
+    decoder_places="--config.steps=8000 --config.batch_size=16"
+    decoder_longer="--config.steps=4000 --config.batch_size=16"
     heads="--config.steps=12000 --config.batch_size=64"
     backbone="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
     memory="--config.steps=12000 --config.batch_size=64 --config.ema_decay=0.999"
@@ -64,7 +72,7 @@ render() {  # folder, seed, further flags
     $python -m experiments.build_dataset --dataset doom --out "$1" --split train --seed "$2" "${@:3}"
 }
 code() {  # folder of clips, folder to write, further flags; the command itself passes over what is there
-  $python -m experiments.build_dataset --dataset latents --source "$1" --checkpoint runs/decoder_more/model \
+  $python -m experiments.build_dataset --dataset latents --source "$1" --checkpoint runs/decoder_longer/model \
     --out "$2" --split train --mirrored "${@:3}"
 }
 train() {  # name of the run, config, further flags
@@ -72,13 +80,24 @@ train() {  # name of the run, config, further flags
 }
 
 # Long clips, and short ones for the heads, which look at single frames: as many different views as can be had. A part
-# is numbered by its seed, FreeDM's from 40.
+# is numbered by its seed, FreeDM's from 40. Restyled are the same maps in other textures and light, of 17 frames for the
+# VAE, long and short.
 for ((seed = 0; seed < parts; seed++)); do render data/doom "$seed" --clips 120; done
 for ((seed = 40; seed < 40 + parts_freedm; seed++)); do render data/doom "$seed" --game freedm --clips 120; done
 for ((seed = 10; seed < 10 + views; seed++)); do render data/doom_views "$seed" --clips 450 --frames 9; done
 for ((seed = 40; seed < 40 + views_freedm; seed++)); do
   render data/doom_views "$seed" --game freedm --clips 450 --frames 9
 done
+restyle() {  # folder, parts of each game, first seeds of the two games, further flags
+  local part
+  for ((part = 0; part < $2; part++)); do
+    render "$1" $(($3 + part)) --restyled "${@:5}"
+    render "$1" $(($4 + part)) --restyled --game freedm "${@:5}"
+  done
+}
+restyle data/restyled "$restyled" 60 80 --clips 450 --frames 17
+restyle data/restyled_long "$restyled_long" 64 84 --clips 120
+restyle data/restyled_views "$restyled_views" 70 90 --clips 450 --frames 9
 # shellcheck disable=SC2086  # the presets are lists of flags
 {
   train vae default_vae $vae
@@ -92,17 +111,31 @@ done
   train decoder_more default_vae --config.init_from=runs/vae_more/model --config.trains=decoder --config.crop=0 \
     --config.batch_size=2 --config.warmup_steps=60 --config.ema_decay=0.998 --config.perceptual_weight=0.005 \
     --config.perceptual_frames=1 --config.seed=6 $decoder_more
+  train vae_places default_vae --config.init_from=runs/decoder_more/model --config.crop=0 --config.batch_size=2 \
+    --config.learning_rate=2.5e-4 --config.warmup_steps=60 --config.ema_decay=0.998 --config.perceptual_weight=0.003 \
+    --config.perceptual_frames=1 --config.seed=12 --config.data=data/doom,data/doom,data/restyled $vae_places
+  train decoder_places default_vae --config.init_from=runs/vae_places/model --config.trains=decoder --config.crop=0 \
+    --config.batch_size=2 --config.learning_rate=2.5e-4 --config.warmup_steps=60 --config.ema_decay=0.998 \
+    --config.perceptual_weight=0.003 --config.perceptual_frames=1 --config.seed=14 \
+    --config.data=data/doom,data/doom,data/restyled $decoder_places
+  train decoder_longer default_vae --config.init_from=runs/decoder_places/model --config.trains=decoder --config.crop=0 \
+    --config.batch_size=2 --config.learning_rate=2.5e-4 --config.warmup_steps=60 --config.ema_decay=0.998 \
+    --config.perceptual_weight=0.002 --config.perceptual_frames=1 --config.seed=15 --config.checkpoint_every=100 \
+    --config.data=data/doom,data/doom,data/restyled $decoder_longer
   code data/doom data/latents --pixels
+  code data/restyled_long data/latents_restyled --pixels
   code data/doom_views data/latents_views
-  train heads default_heads $heads
-  train backbone default_backbone $backbone
-  train memory default_memory $memory
-  train memory_one_step default_one_step $one_step
-  train memory_seen default_one_step --config.init_from=runs/memory_one_step/model --config.seed=3 \
+  code data/restyled_views data/latents_restyled_views
+  train heads default_heads --config.data=data/latents_views,data/latents_restyled_views $heads
+  latents="--config.data=data/latents,data/latents_restyled"
+  train backbone default_backbone $latents $backbone
+  train memory default_memory $latents $memory
+  train memory_one_step default_one_step $latents $one_step
+  train memory_seen default_one_step $latents --config.init_from=runs/memory_one_step/model --config.seed=3 \
     --config.perceptual_weight=0.15 $seen
-  train memory_rgb default_memory --config.memory=rgb $memory
-  train memory_rgb_one_step default_one_step --config.memory=rgb --config.init_from=runs/memory_rgb/model $one_step
-  train memory_rgb_seen default_one_step --config.memory=rgb --config.init_from=runs/memory_rgb_one_step/model \
+  train memory_rgb default_memory $latents --config.memory=rgb $memory
+  train memory_rgb_one_step default_one_step $latents --config.memory=rgb --config.init_from=runs/memory_rgb/model $one_step
+  train memory_rgb_seen default_one_step $latents --config.memory=rgb --config.init_from=runs/memory_rgb_one_step/model \
     --config.seed=3 --config.perceptual_weight=0.15 $seen
 }
 $python -m experiments.export --model runs/memory_seen/model --out mirage_jax/assets/default

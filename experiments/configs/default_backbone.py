@@ -13,7 +13,7 @@ def get_config():
     config.augmentation = common.augmentation()
     config.augmentation.drop_reference = 0.5  # it must also do without: it is the model without a memory
 
-    config.steps = 1600
+    config.steps = 2000
     config.learning_rate = 1e-3
     config.ema_decay = 0.99
     return config

@@ -6,14 +6,14 @@ from experiments.configs import common
 def get_config():
     """Stage 2 of 5."""
     config = common.base("heads")
-    config.init_from = "runs/decoder_more/model"
+    config.init_from = "runs/decoder_longer/model"
     config.data = "data/latents_views"  # short clips from many places; frames of a long one look much the same
     config.batch_size = 12
     config.frames_per_clip = 3
     config.feature_noise = 0.2
     config.dynamic_weight = 2.5
 
-    config.steps = 18000
+    config.steps = 25000
     config.learning_rate = 1e-3
     config.ema_decay = 0.99
     return config
