@@ -111,17 +111,14 @@ restyle data/restyled_views "$restyled_views" 70 90 --clips 450 --frames 9
   train decoder_more default_vae --config.init_from=runs/vae_more/model --config.trains=decoder --config.crop=0 \
     --config.batch_size=2 --config.warmup_steps=60 --config.ema_decay=0.998 --config.perceptual_weight=0.005 \
     --config.perceptual_frames=1 --config.seed=6 $decoder_more
-  train vae_places default_vae --config.init_from=runs/decoder_more/model --config.crop=0 --config.batch_size=2 \
-    --config.learning_rate=2.5e-4 --config.warmup_steps=60 --config.ema_decay=0.998 --config.perceptual_weight=0.003 \
-    --config.perceptual_frames=1 --config.seed=12 --config.data=data/doom,data/doom,data/restyled $vae_places
-  train decoder_places default_vae --config.init_from=runs/vae_places/model --config.trains=decoder --config.crop=0 \
-    --config.batch_size=2 --config.learning_rate=2.5e-4 --config.warmup_steps=60 --config.ema_decay=0.998 \
-    --config.perceptual_weight=0.003 --config.perceptual_frames=1 --config.seed=14 \
-    --config.data=data/doom,data/doom,data/restyled $decoder_places
-  train decoder_longer default_vae --config.init_from=runs/decoder_places/model --config.trains=decoder --config.crop=0 \
-    --config.batch_size=2 --config.learning_rate=2.5e-4 --config.warmup_steps=60 --config.ema_decay=0.998 \
-    --config.perceptual_weight=0.002 --config.perceptual_frames=1 --config.seed=15 --config.checkpoint_every=100 \
-    --config.data=data/doom,data/doom,data/restyled $decoder_longer
+  places="--config.crop=0 --config.batch_size=2 --config.learning_rate=2.5e-4 --config.warmup_steps=60"
+  places+=" --config.ema_decay=0.998 --config.perceptual_frames=1 --config.data=data/doom,data/doom,data/restyled"
+  train vae_places default_vae $places --config.init_from=runs/decoder_more/model --config.perceptual_weight=0.003 \
+    --config.seed=12 $vae_places
+  train decoder_places default_vae $places --config.init_from=runs/vae_places/model --config.trains=decoder \
+    --config.perceptual_weight=0.003 --config.seed=14 $decoder_places
+  train decoder_longer default_vae $places --config.init_from=runs/decoder_places/model --config.trains=decoder \
+    --config.perceptual_weight=0.002 --config.seed=15 $decoder_longer
   code data/doom data/latents --pixels
   code data/restyled_long data/latents_restyled --pixels
   code data/doom_views data/latents_views
