@@ -48,6 +48,9 @@ _GAME = flags.DEFINE_enum(
 _RESTYLED = flags.DEFINE_bool(
     "restyled", False, "For doom: walls, floors and ceilings in other textures and light, which --seed decides."
 )
+_STRETCHED = flags.DEFINE_bool(
+    "stretched", False, "For doom: rooms longer or shorter, and higher or lower, by factors that --seed decides."
+)
 _CLIPS = flags.DEFINE_integer("clips", 100, "For doom and miniworld: how many clips to render in this part.")
 _FRAMES = flags.DEFINE_integer("frames", 65, "Frames of a clip, 4k + 1.")
 _SIZE = flags.DEFINE_integer("size", 128, "Side of square frames in pixels.")
@@ -198,7 +201,13 @@ def _render() -> pathlib.Path:
         return room_build.build_miniworld(_OUT.value, _SPLIT.value, kinds=kinds, motions=_MOTIONS.value, **common)
     kinds = paths.KINDS if _KINDS.value is None else _KINDS.value
     return builder.build_doom(
-        _OUT.value, _SPLIT.value, kinds=kinds, game=_GAME.value, restyled=_RESTYLED.value, **common
+        _OUT.value,
+        _SPLIT.value,
+        kinds=kinds,
+        game=_GAME.value,
+        restyled=_RESTYLED.value,
+        stretched=_STRETCHED.value,
+        **common,
     )
 
 

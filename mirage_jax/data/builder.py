@@ -302,12 +302,14 @@ def build_doom(
     kinds: Sequence[str] = paths.KINDS,
     game: str = "freedoom",
     restyled: bool = False,
+    stretched: bool = False,
     workers: int = 1,
     progress: Callable[[Rendered], None] = lambda rendered: None,
 ) -> pathlib.Path:
     """Renders one part of one split of Freedoom's maps, or of FreeDM's (`game="freedm"`).
 
-    With `restyled` they have other textures and light (`doom/restyle.py`), those that `seed` numbers.
+    With `restyled` they have other textures and light (`doom/restyle.py`), with `stretched` other proportions
+    (`doom/stretch.py`): those that `seed` numbers.
 
     Returns:
       The folder of the part.
@@ -316,9 +318,19 @@ def build_doom(
       UserError: if the sizes are not usable, the game is not there, the part exists, or too many clips failed.
     """
     config = {"split": split, "clips": clips, "frames": frames, "size": size, "seed": seed}
-    config |= {"kinds": list(kinds), "game": game, "restyled": restyled, "workers": workers}
+    config |= {"kinds": list(kinds), "game": game, "restyled": restyled, "stretched": stretched, "workers": workers}
     check_sizes(config)
-    jobs = batch.jobs(split, clips, seed=seed, frames=frames, size=size, kinds=kinds, game=game, restyled=restyled)
+    jobs = batch.jobs(
+        split,
+        clips,
+        seed=seed,
+        frames=frames,
+        size=size,
+        kinds=kinds,
+        game=game,
+        restyled=restyled,
+        stretched=stretched,
+    )
     engine.iwad(jobs[0].map_name)  # says now, not in a worker, if the game is not installed
     return render_part(
         out,

@@ -20,6 +20,7 @@ import vizdoom
 
 from mirage_jax.data import rendering
 from mirage_jax.data.doom import engine, paths, render, splits
+from mirage_jax.data.doom.variant import AS_IT_IS, Variant
 from mirage_jax.data.rendering import Rendered
 from mirage_jax.errors import UserError
 
@@ -40,7 +41,7 @@ class Job:
     moving: bool
     frames: int
     size: int
-    style: int | None = None  # of its map's textures and light; None for its own
+    variant: Variant = AS_IT_IS
 
 
 def jobs(
@@ -53,10 +54,11 @@ def jobs(
     kinds: Sequence[str] = paths.KINDS,
     game: str = "freedoom",
     restyled: bool = False,
+    stretched: bool = False,
 ) -> list[Job]:
     """The list of clips of a data set: maps, kinds of path and moving monsters are each spread evenly.
 
-    With `restyled` every map has the textures and light of the style that `seed` numbers.
+    With `restyled` every map has the textures and light, with `stretched` the shape, that `seed` numbers.
 
     Raises:
       UserError: if there is no such game, split or kind of path.
@@ -67,8 +69,9 @@ def jobs(
         raise UserError(f"--kinds is {','.join(kinds)}, expected some of {', '.join(known)}")
     rng = np.random.default_rng([seed, clips])
     order = [rng.permutation(np.arange(clips) % count) for count in (len(names), len(kinds), _MOVING_EVERY)]
+    variant = Variant(seed if restyled else None, seed if stretched else None)
     listed = [
-        Job(i, seed, split, names[m], kinds[k], bool(q == 0), frames, size, seed if restyled else None)
+        Job(i, seed, split, names[m], kinds[k], bool(q == 0), frames, size, variant)
         for i, (m, k, q) in enumerate(zip(*order, strict=True))
     ]
     return sorted(listed, key=lambda job: (job.map_name, job.moving))  # a worker can keep its game running
@@ -94,7 +97,7 @@ def render_one(job: Job) -> Rendered:
         for _ in range(_TRIES_A_MAP):
             seed = int(rng.integers(1 << 31))
             try:
-                game = running(map_name, job.moving, job.style)
+                game = running(map_name, job.moving, job.variant)
                 clip, residuals = render.render(
                     game, job.kind, frames=job.frames, seed=seed, moving=job.moving, size=job.size
                 )
@@ -107,16 +110,16 @@ def render_one(job: Job) -> Rendered:
     return Rendered(job, None, {}, dict(rejected))
 
 
-_running: dict[tuple[str, bool, int | None], engine.Engine] = {}
+_running: dict[tuple[str, bool, Variant], engine.Engine] = {}
 """The game this process keeps running; at most one."""
 
 
-def running(map_name: str, monsters: bool, style: int | None = None) -> engine.Engine:
+def running(map_name: str, monsters: bool, variant: Variant = AS_IT_IS) -> engine.Engine:
     """The game of a map in this process, which is kept until another is asked for."""
-    key = (map_name, monsters, style)
+    key = (map_name, monsters, variant)
     if key not in _running:
         _close_engine()
-        _running[key] = engine.Engine(map_name, monsters=monsters, style=style)
+        _running[key] = engine.Engine(map_name, monsters=monsters, variant=variant)
     return _running[key]
 
 

@@ -13,8 +13,9 @@ import tempfile
 import numpy as np
 import vizdoom
 
-from mirage_jax.data.doom import restyle, splits, wad
+from mirage_jax.data.doom import splits, wad
 from mirage_jax.data.doom.observe import Capture, live_heights
+from mirage_jax.data.doom.variant import AS_IT_IS, Variant
 from mirage_jax.errors import UserError
 
 _SETTLE = 25  # tics until a warped player has stopped sliding and falling
@@ -47,26 +48,27 @@ class Engine:
     Args:
       map_name: a map of some split.
       monsters: whether the map's monsters are there.
-      style: which other textures and light it has (`restyle`); None for its own.
+      variant: what is changed of the map.
 
     Raises:
       UserError: if the map is reserved or in no split, or its game is not installed.
     """
 
-    def __init__(self, map_name: str, *, monsters: bool, style: int | None = None):
+    def __init__(self, map_name: str, *, monsters: bool, variant: Variant = AS_IT_IS):
         splits.check_map(map_name)
         file, name = iwad(map_name)
         source = wad.Wad(file)
-        self.map = dataclasses.replace(source.map(name), name=map_name)
-        self.style = style
+        lumps = variant.lumps(source, name)
+        self.map = dataclasses.replace(source.map(name, lumps), name=map_name)
+        self.variant = variant
         game = vizdoom.DoomGame()
         game.set_doom_game_path(str(file))
         game.set_doom_map(name)
         self._folder = tempfile.TemporaryDirectory(prefix="doom-")  # else settings and a cache are left where it runs
         game.set_doom_config_path(f"{self._folder.name}/game.ini")
-        if style is not None:
-            changed = pathlib.Path(self._folder.name, "style.wad")
-            changed.write_bytes(restyle.restyled(source, name, style))
+        if variant != AS_IT_IS:
+            changed = pathlib.Path(self._folder.name, "changed.wad")
+            changed.write_bytes(wad.build({name: b"", **lumps}))
             game.set_doom_scenario_path(str(changed))
         game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
         game.set_screen_format(vizdoom.ScreenFormat.RGB24)

@@ -65,8 +65,8 @@ def render(
     captures = _drive(engine, path)
     _check_colours(np.stack([capture.frame(size) for capture in captures]))
     observations = [observe(engine.map, capture, size) for capture in captures]
-    style = "" if engine.style is None else f"style{engine.style}/"
-    name = f"doom/{engine.map.name}/seed{seed}/{style}{kind}" + ("/monsters" if moving else "")
+    parts = ["doom", engine.map.name, f"seed{seed}", str(engine.variant), kind, "monsters" if moving else ""]
+    name = "/".join(part for part in parts if part)
     clip = _clip(observations, kind, moving, name)
     _check_surfaces(clip, moving)
     check(clip)

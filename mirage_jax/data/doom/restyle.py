@@ -7,7 +7,6 @@ Textures keep their scale, one pixel a map unit, from which size can be told.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,22 +19,17 @@ _DARKEST = 96
 _NOT_A_WALL = (b"SKY", b"AASH")  # pictures of the sky, and the mark of what has no texture
 
 
-def restyled(source: wad.Wad, name: str, style: int) -> bytes:
-    """A WAD file with one map of `source`, restyled, to be loaded on top of it.
+def restyled(source: wad.Wad, lumps: dict[str, bytes], rng: np.random.Generator) -> dict[str, bytes]:
+    """The lumps of a map, restyled.
 
     A texture gives way to the same other one all over the map. Two-sided walls keep their middle textures, whose holes
     are geometry; so does the sky.
 
     Args:
-      source: the WAD file that has the map and all textures.
-      name: of the map, as in `source`.
-      style: decides all textures and the light; at least 0.
-
-    Raises:
-      UserError: if there is no such map.
+      source: the WAD file that has all textures.
+      lumps: of the map.
+      rng: draws textures and light.
     """
-    rng = np.random.default_rng([style, zlib.crc32(name.encode())])
-    lumps = source.map_lumps(name)
     lines = np.frombuffer(lumps["LINEDEFS"], wad.LINE)
     sides = np.frombuffer(lumps["SIDEDEFS"], wad.SIDE).copy()
     sectors = np.frombuffer(lumps["SECTORS"], wad.SECTOR).copy()
@@ -50,7 +44,7 @@ def restyled(source: wad.Wad, name: str, style: int) -> bytes:
         sectors[part] = drawn.replace(sectors[part])
     light = sectors["light"] + rng.integers(-_LIGHT, _LIGHT + 1)
     sectors["light"] = np.clip(light, np.minimum(sectors["light"], _DARKEST), 255)
-    return wad.build({name: b"", **lumps, "SIDEDEFS": sides.tobytes(), "SECTORS": sectors.tobytes()})
+    return {**lumps, "SIDEDEFS": sides.tobytes(), "SECTORS": sectors.tobytes()}
 
 
 class _Drawn:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -34,7 +35,7 @@ SECTOR = np.dtype(
         ("tag", "<u2"),
     ]
 )
-_THING = np.dtype([("x", "<i2"), ("y", "<i2"), ("angle", "<i2"), ("type", "<u2"), ("flags", "<u2")])
+THING = np.dtype([("x", "<i2"), ("y", "<i2"), ("angle", "<i2"), ("type", "<u2"), ("flags", "<u2")])
 _ENTRY = np.dtype([("offset", "<i4"), ("size", "<i4"), ("name", "S8")])
 NO_SIDE = 0xFFFF
 SKY = b"F_SKY1"
@@ -134,13 +135,17 @@ class Wad:
         first = next(i for i, n in enumerate(self._names) if n == name and self._names[i + 1] == "THINGS")
         return {self._names[i]: self.lump(i) for i in range(first + 1, first + 11)}
 
-    def map(self, name: str) -> DoomMap:
+    def map(self, name: str, lumps: Mapping[str, bytes] | None = None) -> DoomMap:
         """Reads one map.
+
+        Args:
+          name: of the map.
+          lumps: of that map, where they are not those of the file; textures are the file's.
 
         Raises:
           UserError: if the WAD has no map of that name.
         """
-        lumps = self.map_lumps(name)
+        lumps = self.map_lumps(name) if lumps is None else lumps
         vertices = np.frombuffer(lumps["VERTEXES"], "<i2").reshape(-1, 2).astype(np.float64)
         lines = np.frombuffer(lumps["LINEDEFS"], LINE)
         sides = np.frombuffer(lumps["SIDEDEFS"], SIDE)
@@ -171,7 +176,7 @@ class Wad:
             sky_ceiling=sectors["ceiling_flat"] == SKY,
             light=sectors["light"],
             sector_special=sectors["special"],
-            things=np.frombuffer(lumps["THINGS"], _THING),
+            things=np.frombuffer(lumps["THINGS"], THING),
         )
 
 

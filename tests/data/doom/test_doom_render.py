@@ -7,6 +7,7 @@ import pytest
 
 from mirage_jax.data import verify
 from mirage_jax.data.doom import batch, engine, wad
+from mirage_jax.data.doom.variant import Variant
 
 FRAMES = 17
 
@@ -67,9 +68,27 @@ def test_a_map_of_freedm_is_played_from_its_own_file(monkeypatch):
 
 
 def test_a_restyled_map_looks_otherwise_and_is_as_exact(outcomes):
-    rendered = batch.render_one(dataclasses.replace(job(False), style=3))
+    rendered = batch.render_one(dataclasses.replace(job(False), variant=Variant(style=3)))
     own, clip = outcomes[0].clip, rendered.clip
     assert clip is not None and verify.verify(clip)[0] is None
     assert "/style3/walk" in clip.source and clip.source.replace("style3/", "") == own.source
     np.testing.assert_array_equal(clip.depth, own.depth)
     assert np.abs(clip.frames.astype(float) - own.frames).mean() > 10
+
+
+@pytest.mark.parametrize("style", [None, 3])
+def test_a_stretched_map_is_played_in_its_new_shape(style):
+    """Depth, which comes from our reading of the map, fits the frames, which come from the game's."""
+    try:
+        game = batch.running("MAP08", False, Variant(style=style, shape=4))
+        plain = wad.Wad(engine.iwad("MAP08")[0]).map("MAP08")
+        assert np.abs(game.map.start - plain.start).max() > 100
+        game.restart(0)
+        floor, ceiling = game.heights()
+        np.testing.assert_array_equal(floor, game.map.floor)
+        assert (ceiling != plain.ceiling).mean() > 0.5
+        rendered = batch.render_one(dataclasses.replace(job(False), variant=game.variant))
+        assert rendered.clip is not None and verify.verify(rendered.clip)[0] is None
+        assert f"/{game.variant}/walk" in rendered.clip.source
+    finally:
+        batch._close_engine()

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mirage_jax.data.doom import engine, restyle, wad
+from mirage_jax.data.doom import engine, wad
+from mirage_jax.data.doom.variant import Variant
 from mirage_jax.errors import UserError
 
 NAME = "MAP08"
@@ -20,11 +21,8 @@ def before(source):
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
-def after(source, tmp_path_factory, request):
-    path = tmp_path_factory.mktemp("style") / "style.wad"
-    path.write_bytes(restyle.restyled(source, NAME, request.param))
-    assert wad.Wad(path).maps() == [NAME]
-    return wad.Wad(path).map_lumps(NAME)
+def after(source, request):
+    return Variant(style=request.param).lumps(source, NAME)
 
 
 def test_only_textures_and_light_change(before, after):
@@ -70,21 +68,14 @@ def test_what_can_be_seen_through_stays(before, after):
 def test_light_changes_by_one_amount_and_stays_in_range(source, before):
     old = np.frombuffer(before["SECTORS"], wad.SECTOR)["light"]
     for style in range(4):
-        data = restyle.restyled(source, NAME, style)
-        new = np.frombuffer(data, wad.SECTOR, len(old), _start(data, "SECTORS"))["light"]
+        new = np.frombuffer(Variant(style=style).lumps(source, NAME)["SECTORS"], wad.SECTOR)["light"]
         assert (new >= np.minimum(old, 96)).all() and (new <= 255).all()
         free = (new > 96) & (new < 255) & (old >= 96)
         assert len(np.unique((new - old)[free])) <= 1
 
 
 def test_a_style_is_one_thing_and_another_another(source):
-    assert restyle.restyled(source, NAME, 3) == restyle.restyled(source, NAME, 3)
-    assert restyle.restyled(source, NAME, 3) != restyle.restyled(source, NAME, 4)
+    assert Variant(style=3).lumps(source, NAME) == Variant(style=3).lumps(source, NAME)
+    assert Variant(style=3).lumps(source, NAME) != Variant(style=4).lumps(source, NAME)
     with pytest.raises(UserError, match="no map MAP99"):
-        restyle.restyled(source, "MAP99", 3)
-
-
-def _start(data, lump):
-    count, offset = np.frombuffer(data, "<i4", 2, 4)
-    entries = np.frombuffer(data, [("offset", "<i4"), ("size", "<i4"), ("name", "S8")], count, offset)
-    return int(entries["offset"][entries["name"] == lump.encode()][0])
+        Variant(style=3).lumps(source, "MAP99")
