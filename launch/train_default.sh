@@ -2,7 +2,7 @@
 # Makes the model that ships, from nothing: data, VAE, latents, heads, backbone, side branch and LoRA, export; and the
 # side branch of an RGB memory, by the same recipe, that it is compared with.
 #
-#   launch/train_default.sh cpu     what two CPU cores manage in about fifteen hours: how the shipped weights were made
+#   launch/train_default.sh cpu     what two CPU cores manage in about seventeen hours: how the shipped weights were made
 #   launch/train_default.sh gpu     the same stages with the steps and batches one large GPU affords
 #
 # Run it from the root of the checkout after `make setup`. It can be stopped at any time: given again, finished stages
@@ -24,6 +24,7 @@ case "${1:-}" in
     views=12
     views_freedm=6
     restyled=2 restyled_long=1 restyled_views=3
+    stretched_views=8 stretched_plain=4
     vae="--config.steps=4000"
     vae_whole="--config.steps=200"
     vae_decoder="--config.steps=2200"
@@ -41,6 +42,7 @@ case "${1:-}" in
     views=30
     views_freedm=20
     restyled=10 restyled_long=8 restyled_views=12
+    stretched_views=20 stretched_plain=10
     vae="--config.steps=20000 --config.batch_size=32"
     vae_whole="--config.steps=2000 --config.batch_size=16"
     vae_decoder="--config.steps=8000 --config.batch_size=16"
@@ -80,24 +82,26 @@ train() {  # name of the run, config, further flags
 }
 
 # Long clips, and short ones for the heads, which look at single frames: as many different views as can be had. A part
-# is numbered by its seed, FreeDM's from 40. Restyled are the same maps in other textures and light, of 17 frames for the
-# VAE, long and short.
+# is numbered by its seed. Restyled are the same maps in other textures and light, of 17 frames for the
+# VAE, long and short. Stretched are rooms of other proportions, with the textures of their map or others.
 for ((seed = 0; seed < parts; seed++)); do render data/doom "$seed" --clips 120; done
 for ((seed = 40; seed < 40 + parts_freedm; seed++)); do render data/doom "$seed" --game freedm --clips 120; done
 for ((seed = 10; seed < 10 + views; seed++)); do render data/doom_views "$seed" --clips 450 --frames 9; done
 for ((seed = 40; seed < 40 + views_freedm; seed++)); do
   render data/doom_views "$seed" --game freedm --clips 450 --frames 9
 done
-restyle() {  # folder, parts of each game, first seeds of the two games, further flags
+vary() {  # folder, parts of each game, first seeds of the two games, further flags
   local part
   for ((part = 0; part < $2; part++)); do
-    render "$1" $(($3 + part)) --restyled "${@:5}"
-    render "$1" $(($4 + part)) --restyled --game freedm "${@:5}"
+    render "$1" $(($3 + part)) "${@:5}"
+    render "$1" $(($4 + part)) --game freedm "${@:5}"
   done
 }
-restyle data/restyled "$restyled" 60 80 --clips 450 --frames 17
-restyle data/restyled_long "$restyled_long" 64 84 --clips 120
-restyle data/restyled_views "$restyled_views" 70 90 --clips 450 --frames 9
+vary data/restyled "$restyled" 60 80 --restyled --clips 450 --frames 17
+vary data/restyled_long "$restyled_long" 64 84 --restyled --clips 120
+vary data/restyled_views "$restyled_views" 70 90 --restyled --clips 450 --frames 9
+vary data/stretched_views "$stretched_views" 110 130 --stretched --restyled --clips 450 --frames 9
+vary data/stretched_views "$stretched_plain" 150 160 --stretched --clips 450 --frames 9
 # shellcheck disable=SC2086  # the presets are lists of flags
 {
   train vae default_vae $vae
@@ -123,7 +127,9 @@ restyle data/restyled_views "$restyled_views" 70 90 --clips 450 --frames 9
   code data/restyled_long data/latents_restyled --pixels
   code data/doom_views data/latents_views
   code data/restyled_views data/latents_restyled_views
-  train heads default_heads --config.data=data/latents_views,data/latents_restyled_views $heads
+  code data/stretched_views data/latents_stretched_views
+  train heads default_heads \
+    --config.data=data/latents_views,data/latents_restyled_views,data/latents_stretched_views $heads
   latents="--config.data=data/latents,data/latents_restyled"
   train backbone default_backbone $latents $backbone
   train memory default_memory $latents $memory

@@ -13,7 +13,7 @@ def get_config():
     config.feature_noise = 0.2
     config.dynamic_weight = 2.5
 
-    config.steps = 25000
+    config.steps = 41000
     config.learning_rate = 1e-3
     config.ema_decay = 0.99
     return config

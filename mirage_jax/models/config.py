@@ -224,7 +224,7 @@ def default() -> ModelConfig:
         ),
         dit=DiTConfig(dim=256, ffn_dim=1024, heads=4, layers=6, in_channels=channels, prediction="sample"),
         side=SideBranchConfig(control_channels=segment.control_channels(channels), output_hint=True, refine=64),
-        heads=LatentHeadsConfig(in_channels=channels),
+        heads=LatentHeadsConfig(in_channels=channels, blocks=(1, 2, 2)),
         lora=LoRAConfig(rank=32, alpha=32.0),
         segment=segment,
     )

@@ -28,6 +28,7 @@ class LatentHeadsConfig:
     Attributes:
       in_channels: latent channels `C`.
       widths: channels at full, half and quarter latent resolution.
+      blocks: residual blocks at each of these, on the way down and on the way up.
       attention_heads: of the coarsest level; they divide its width.
       typical_depth: metres predicted at the start of training for a camera of canonical focal length.
       canonical_focal: focal length in latent cells at which depth is predicted unscaled (8: 90 degrees over 16 cells).
@@ -35,6 +36,7 @@ class LatentHeadsConfig:
 
     in_channels: int
     widths: tuple[int, int, int] = (64, 96, 128)
+    blocks: tuple[int, int, int] = (1, 1, 1)
     attention_heads: int = 4
     typical_depth: float = 5.0
     canonical_focal: float = 8.0
@@ -68,13 +70,13 @@ class LatentHeads(nn.Module):
             if level:
                 skips.append(x)
                 x = nn.Conv(channels, (3, 3), strides=(2, 2), name=f"down_{level}")(x)
-            x = ResidualBlock(name=f"encode_{level}")(x)
+            x = _blocks(config.blocks[level], f"encode_{level}", x)
         x = GridAttention(config.attention_heads, name="context")(x)
         for level in reversed(range(len(skips))):
             skip = skips[level]
             x = nn.Dense(skip.shape[-1], name=f"up_{level}")(x)
             x = skip + jax.image.resize(x, skip.shape, "linear")
-            x = ResidualBlock(name=f"decode_{level}")(x)
+            x = _blocks(config.blocks[level], f"decode_{level}", x)
         x = nn.silu(nn.LayerNorm(name="norm")(x))
         log_depth, keep, sky = jnp.moveaxis(nn.Dense(3, kernel_init=nn.initializers.zeros, name="out")(x), -1, 0)
 
@@ -115,14 +117,25 @@ def decide(out: dict[str, jax.Array], threshold: chex.Numeric = 0.5) -> tuple[ja
     return still & (keep >= sky), still & (sky > keep)
 
 
+def _blocks(count: int, name: str, x: jax.Array) -> jax.Array:
+    """Residual blocks one after the other; those after the first begin as the identity."""
+    for number in range(count):
+        x = ResidualBlock(identity=number > 0, name=f"{name}_{number}" if number else name)(x)
+    return x
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, each after norm and SiLU, around a shortcut."""
+
+    identity: bool = False  # before training
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[h, w, D]` -> `[h, w, D]`."""
         y = nn.Conv(x.shape[-1], (3, 3), name="first")(nn.silu(nn.LayerNorm(name="first_norm")(x)))
-        return x + nn.Conv(x.shape[-1], (3, 3), name="second")(nn.silu(nn.LayerNorm(name="second_norm")(y)))
+        start = nn.initializers.zeros if self.identity else nn.linear.default_kernel_init
+        second = nn.Conv(x.shape[-1], (3, 3), kernel_init=start, name="second")
+        return x + second(nn.silu(nn.LayerNorm(name="second_norm")(y)))
 
 
 class GridAttention(nn.Module):

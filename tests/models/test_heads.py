@@ -1,5 +1,6 @@
 """Heads on latents: metric scale with focal length, global context, size."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from mirage_jax.geometry import Camera, rays
+from mirage_jax.models.config import default
 from mirage_jax.models.heads import LatentHeads, LatentHeadsConfig, decide
 
 CONFIG = LatentHeadsConfig(in_channels=6, widths=(8, 12, 16), attention_heads=2)
@@ -80,9 +82,23 @@ def test_a_cell_moves_if_it_is_likely_neither_kept_nor_sky(keep, sky, expected):
     assert careful == (expected if keep + sky >= 0.9 else (False, False))
 
 
+def test_more_blocks_change_nothing_until_they_are_trained():
+    few, more = CONFIG, dataclasses.replace(CONFIG, blocks=(2, 1, 3))
+    latent, view = latent_of(11, 6), rays_of(11, 6, 8.0)
+    old = randomised(initial())["params"]
+    fresh = jax.jit(LatentHeads(more).init)(jax.random.key(4), latent, view)["params"]
+    assert set(fresh) - set(old) == {"encode_0_1", "decode_0_1", "encode_2_1", "encode_2_2"}
+    expected = LatentHeads(few).apply({"params": old}, latent, view)
+    same = LatentHeads(more).apply({"params": {**fresh, **old}}, latent, view)
+    other = LatentHeads(more).apply({"params": {**randomised(fresh), **old}}, latent, view)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(same[name], values, err_msg=name)
+        assert np.abs(other[name] - values).max() > 1e-3
+
+
 def test_default_size():
-    config = LatentHeadsConfig(in_channels=24)
+    config = default().heads
     shapes = jax.eval_shape(
         LatentHeads(config).init, jax.random.key(0), jnp.zeros((16, 16, 24)), jnp.zeros((16, 16, 3))
     )
-    assert 0.5e6 < sum(leaf.size for leaf in jax.tree.leaves(shapes)) < 1.2e6
+    assert 0.5e6 < sum(leaf.size for leaf in jax.tree.leaves(shapes)) < 2e6

@@ -71,6 +71,22 @@ def test_heads_of_other_sizes_start_afresh(model, folder):
     assert start["out"]["kernel"].shape == (4, 3) and not np.asarray(start["out"]["kernel"]).any()
 
 
+def test_heads_with_more_blocks_go_on_from_those_with_fewer(model, folder, tmp_path):
+    config = _config(default_heads, model, folder)
+    config.model.heads.blocks = (1, 2, 3)
+    stage = stages.make(config)
+    start = jax.jit(stage.init)(jax.random.key(0), stage.frozen, stage.start)
+    added = {name: start.pop(name) for name in ("encode_1_1", "decode_1_1", "encode_2_1", "encode_2_2")}
+    jax.tree.map(np.testing.assert_array_equal, start, weights.load(folder)[1]["heads"])
+    assert all(np.asarray(block["first"]["kernel"]).any() for block in added.values())
+    grown, params = stage.finish({**start, **added}, stage.frozen, None)
+    weights.save(tmp_path / "grown", grown, params)
+    again = _config(default_heads, model, tmp_path / "grown")  # fewer again: those that are left would not fit
+    stage = stages.make(again)
+    start = jax.jit(stage.init)(jax.random.key(0), stage.frozen, stage.start)
+    assert "encode_1_1" not in start and not np.asarray(start["out"]["kernel"]).any()
+
+
 @pytest.mark.parametrize(("token", "seen"), [("still", "stills"), ("clip", "latents")])
 def test_heads_learn_from_what_a_world_shows_them(model, tmp_path, token, seen):
     model = dataclasses.replace(model, segment=dataclasses.replace(model.segment, token=token))

@@ -25,7 +25,8 @@ from mirage_jax.training.stages import coded
 
 
 def make(config: Any) -> Stage:
-    """The heads of the model in `config.init_from`; goes on from that model's own, if it has them in the same sizes."""
+    """The heads of the model in `config.init_from`; goes on from that model's own, if it has them in the same sizes;
+    of the residual blocks there may be more now."""
     loaded, params = weights.load(config.init_from, weights.parts_of(config.init_from))
     wanted = model_config.from_json(config.model.to_json(), "--config.model")
     model = dataclasses.replace(loaded, heads=wanted.heads)
@@ -66,11 +67,10 @@ def make(config: Any) -> Stage:
         return {"frames_depth_keep": np.concatenate([np.concatenate(list(row[::4]), axis=1) for row in rows])}
 
     def init(key, _frozen, start):
-        if start:
-            return start
         grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
         rays = jnp.stack([*jnp.meshgrid(jnp.arange(grid[1]) / 8.0, jnp.arange(grid[0]) / 8.0), jnp.ones(grid)], axis=-1)
-        return heads.LatentHeads(model.heads).init(key, jnp.zeros((*grid, model.vae.latent_channels)), rays)["params"]
+        fresh = heads.LatentHeads(model.heads).init(key, jnp.zeros((*grid, model.vae.latent_channels)), rays)["params"]
+        return {**fresh, **start}
 
     return Stage(
         init=init,
@@ -80,7 +80,7 @@ def make(config: Any) -> Stage:
         preview=preview,
         finish=lambda moving, frozen, _: (model, {**frozen, "heads": moving}),
         counters=skipped.counters,
-        start=params["heads"] if loaded.heads == model.heads else {},
+        start=params["heads"] if _grown_from(loaded.heads, model.heads) else {},
     )
 
 
@@ -99,6 +99,13 @@ def head_losses(
         "keep": jnp.mean(weight * keep),
         "sky": jnp.mean(sky_loss),
     }
+
+
+def _grown_from(old: heads.LatentHeadsConfig | None, new: heads.LatentHeadsConfig) -> bool:
+    """Whether `new` is `old` with as many residual blocks or more."""
+    if old is None or any(before > now for before, now in zip(old.blocks, new.blocks, strict=True)):
+        return False
+    return dataclasses.replace(old, blocks=new.blocks) == new
 
 
 def _coloured(depth: Any) -> np.ndarray:
