@@ -28,7 +28,7 @@ class LatentHeadsConfig:
     Attributes:
       in_channels: latent channels `C`.
       widths: channels at full, half and quarter latent resolution.
-      blocks: residual blocks at each of these, on the way down and on the way up.
+      blocks: residual blocks at each of these on the way down, and at the first two on the way up.
       attention_heads: of the coarsest level; they divide its width.
       typical_depth: metres predicted at the start of training for a camera of canonical focal length.
       canonical_focal: focal length in latent cells at which depth is predicted unscaled (8: 90 degrees over 16 cells).
