@@ -25,8 +25,7 @@ from mirage_jax.training.stages import coded
 
 
 def make(config: Any) -> Stage:
-    """The heads of the model in `config.init_from`; goes on from that model's own, if it has them in the same sizes;
-    of the residual blocks there may be more now."""
+    """Heads for the model in `config.init_from`; goes on from its own, if they have these sizes and no more blocks."""
     loaded, params = weights.load(config.init_from, weights.parts_of(config.init_from))
     wanted = model_config.from_json(config.model.to_json(), "--config.model")
     model = dataclasses.replace(loaded, heads=wanted.heads)
