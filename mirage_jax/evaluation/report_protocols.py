@@ -92,7 +92,7 @@ PROTOCOLS = {
     "heads": Protocol(
         "Depth and masks on latents",
         "The heads against the truth, on tokens of true frames.",
-        ("depth_median_relative_error", "actor_iou", "sky_iou"),
+        ("depth_median_relative_error", "depth_within_15_percent", "actor_iou", "sky_iou"),
         ("depth_median_relative_error",),
         None,
     ),

@@ -9,7 +9,7 @@ import numpy as np
 
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.evaluation import compare, heads_quality, metrics, statistics
-from mirage_jax.evaluation.report_tables import PAIRED_AGAINST
+from mirage_jax.evaluation.report_tables import PAIRED_AGAINST, RATIOS, SUMMED
 from mirage_jax.models.config import ModelConfig
 
 Row = dict[str, Any]
@@ -81,7 +81,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         table[method] = {}
         for name in names:
             mine = _by_clip(rows, method, name)
-            if name.endswith(("_intersection", "_union")):
+            if name.endswith(SUMMED):
                 table[method][name] = int(sum(v.sum() for v in mine.values()))
                 continue
             if len(mine) < 2:
@@ -95,11 +95,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
                     np.array([other[c].mean() for c in shared]), np.array([mine[c].mean() for c in shared])
                 )
                 table[method][name]["latent_minus_this"] = vars(difference).copy()
-        for mask in ("actor", "sky"):
-            if f"{mask}_union" in table[method]:
-                table[method][f"{mask}_iou"] = table[method][f"{mask}_intersection"] / max(
-                    table[method][f"{mask}_union"], 1
-                )
+        for name, (above, below) in RATIOS["heads"].items():
+            if below in table[method]:
+                table[method][name] = table[method][above] / max(table[method][below], 1)
     return table
 
 

@@ -15,12 +15,18 @@ PAIRED_AGAINST = "latent"
 
 RATIOS = {
     "revisit": {f"nmr_{name}": (f"{name}_gain", f"{name}_range") for name in ("psnr", "ssim", "lpips")},
-    "heads": {f"{mask}_iou": (f"{mask}_intersection", f"{mask}_union") for mask in ("actor", "sky")},
+    "heads": {
+        "depth_within_15_percent": ("depth_within_15_percent_count", "depth_count"),
+        **{f"{mask}_iou": (f"{mask}_intersection", f"{mask}_union") for mask in ("actor", "sky")},
+    },
 }
 """protocol -> metric that is a ratio of means over clips -> its numerator and denominator.
 
 NMR is taken within each kind of path and averaged over kinds (`revisit.normalised_memory`), the others over all clips.
 """
+
+SUMMED = ("_intersection", "_union", "_count")
+"""Metrics whose names end so are numbers of cells, to be summed over clips for a ratio, not averaged."""
 
 LOWER_IS_BETTER = (
     "lpips",
@@ -99,7 +105,7 @@ def _by_method(protocol: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, di
         mine = [row for row in rows if row["method"] == method]
         table[method] = {}
         for metric in metrics:
-            if metric.endswith(("_intersection", "_union")):
+            if metric.endswith(SUMMED):
                 continue
             values = by_clip(mine, metric)
             if not values:
