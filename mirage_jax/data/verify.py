@@ -41,7 +41,7 @@ class Bounds:
 def residuals(clip: PosedClip, source: int, target: int) -> Residuals:
     """Warps the static pixels of frame `source` into frame `target`."""
     height, width = clip.depth.shape[1:]
-    keep = clip[source : source + 1].valid[0] & ~clip.dynamic[source]
+    keep = clip.valid[source] & ~clip.dynamic[source]
     v, u = np.nonzero(keep)
     pixels = np.stack([u + 0.5, v + 0.5, np.ones(len(u))]).astype(np.float64)
     rays = np.linalg.solve(clip.intrinsics[source].astype(np.float64), pixels)
@@ -61,8 +61,8 @@ def residuals(clip: PosedClip, source: int, target: int) -> Residuals:
     difference = np.where(known & np.isfinite(seen), np.abs(z - seen) / np.maximum(z, 1e-6), np.inf)
     shared = difference < _SAME_SURFACE
     floats = known & (z < seen * (1 - _IN_FRONT))
-    colours = (clip.frames[source][keep][inside], clip.frames[target][row, column])
-    photo = np.abs(np.subtract(*(colour.astype(np.float32) / 255 for colour in colours))).mean(axis=-1)
+    warped = clip.frames[source][keep][inside].astype(np.float32) / 255
+    photo = np.abs(warped - clip.frames[target][row, column].astype(np.float32) / 255).mean(axis=-1)
     return Residuals(
         photometric=float(np.median(photo[shared])) if shared.any() else 1.0,
         depth=float(np.median(difference[shared])) if shared.any() else 1.0,
