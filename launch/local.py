@@ -175,8 +175,9 @@ def watch(group, options, signals):
         group.kill()
         return set(group.codes())
     group.wait(PEERS_GRACE, until=lambda: signals)
+    said = {BAD_INPUT} & set(group.codes())  # the process that says so may end after a peer that lost it
     group.kill()
-    return first  # how the peers of a dead process end is its doing
+    return first | said  # how else the peers of a dead process end is its doing
 
 
 def say(text):

@@ -99,6 +99,22 @@ def test_wrong_input_is_not_tried_again(tmp_path):
     assert outcome(tmp_path, body, "--processes=2")[:2] == (2, [1, 1])
 
 
+def test_wrong_input_is_not_tried_again_when_its_peer_is_seen_to_end_first(tmp_path):
+    body = "time.sleep(1 if me == '0' else 0); sys.exit(2 if me == '0' else 1)"
+    assert outcome(tmp_path, body, "--processes=2")[:2] == (2, [1, 1])
+
+
+def test_what_a_peer_says_of_a_killed_process_is_not_wrong_input(tmp_path):
+    body = """
+if start == 1:
+    if me == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(1)
+    sys.exit(2)
+"""
+    assert outcome(tmp_path, body, "--processes=2")[:2] == (0, [2, 2])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_passed_on_and_waited_for(tmp_path, number):
     body = """
