@@ -23,6 +23,7 @@ from mirage_jax import weights
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 STEPS = 40
+SMALL = ["--config.model.heads.widths=(8,8,16)", "--config.model.heads.blocks=(1,1,1)"]  # four runs start, each anew
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def prepared(tmp_path_factory):
 
 def _start(prepared, workdir):
     """The command of the heads' stage, with every source of its randomness fixed by the config."""
-    command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *tiny.flags(prepared, STEPS)]
+    command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *tiny.flags(prepared, STEPS), *SMALL]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
