@@ -23,7 +23,7 @@ from mirage_jax import weights
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 STEPS = 40
-SMALL = ["--config.model.heads.widths=(8,8,16)", "--config.model.heads.blocks=(1,1,1)"]  # four runs start, each anew
+SMALL = ["--config.model.heads.widths=(8,8,16)", "--config.model.heads.blocks=(1,1,1)"]  # tests do not optimise
 
 
 @pytest.fixture(scope="module")
