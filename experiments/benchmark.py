@@ -16,16 +16,16 @@ from experiments import cli
 from mirage_jax.io import write_json, write_text
 
 SUITES = {
-    "memory": "mirage_jax.evaluation.memory_speed",
-    "memory_quality": "mirage_jax.evaluation.memory_quality",
-    "compile": "mirage_jax.evaluation.full_size_compile",
-    "dit_ratio": "mirage_jax.evaluation.full_size_ratio",
-    "end_to_end": "mirage_jax.evaluation.end_to_end_speed",
-    "full_size": "mirage_jax.evaluation.full_size",
-    "input": "mirage_jax.evaluation.input_speed",
-    "rollout": "mirage_jax.evaluation.rollout_speed",
+    "memory": "experiments.bench.memory_speed",
+    "memory_quality": "experiments.bench.memory_quality",
+    "compile": "experiments.bench.full_size_compile",
+    "dit_ratio": "experiments.bench.full_size_ratio",
+    "end_to_end": "experiments.bench.end_to_end_speed",
+    "full_size": "experiments.bench.full_size",
+    "input": "experiments.bench.input_speed",
+    "rollout": "experiments.bench.rollout_speed",
     "tokens": "mirage_jax.evaluation.token_study",
-    "train_scale": "mirage_jax.evaluation.train_scale",
+    "train_scale": "experiments.bench.train_scale",
 }
 
 _SUITE = flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.")

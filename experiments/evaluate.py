@@ -35,13 +35,13 @@ import tqdm
 from absl import flags
 
 from experiments import cli
+from experiments.bench import readout_cost
 from mirage_jax import io, viz, weights
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import (
     ablations,
     compare,
     other_videos,
-    readout_cost,
     report,
     report_single,
     report_tables,

@@ -27,12 +27,13 @@ import tqdm
 from absl import flags
 
 from experiments import cli, inputs, loading, prompts
+from experiments.bench import worldscore, worldscore_files
+from experiments.bench.worldscore_files import Sample
 from mirage_jax import data, weights, world
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.data.text_embeddings import save as save_embeddings
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import suite, worldscore, worldscore_files
-from mirage_jax.evaluation.worldscore_files import Sample
+from mirage_jax.evaluation import suite
 
 _DATASET = flags.DEFINE_string("dataset", None, "WorldScore-Dataset, as its download.py unpacks it.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for worldscore_output.", required=True)

@@ -49,3 +49,17 @@ def test_models_run_where_the_data_pipeline_is_not_installed():
         text = (ROOT / file).read_text()
         if file.split("/")[0] not in allowed:
             assert "import grain" not in text and "import tensorflow_datasets" not in text, file
+
+
+def imports_commands(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "experiments":
+            return True
+        if isinstance(node, ast.Import) and any(name.name.split(".")[0] == "experiments" for name in node.names):
+            return True
+    return False
+
+
+def test_the_library_imports_neither_commands_nor_measurements_nor_what_makes_data():
+    assert not [file for file in FILES if imports_commands(ROOT / file)]
+    assert imports_commands(ROOT.parent / "experiments" / "benchmark.py")  # the check sees imports

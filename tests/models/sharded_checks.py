@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from experiments.bench import collectives
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import collectives
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 from mirage_jax.models import partition, sequence_parallel

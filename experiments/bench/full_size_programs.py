@@ -2,7 +2,7 @@
 
 Run as a module, it compiles one program in this process and prints a line of JSON:
 
-    python -m mirage_jax.evaluation.full_size_programs '{"program": "denoise", "mesh": {"tensor": 8}}'
+    python -m experiments.bench.full_size_programs '{"program": "denoise", "mesh": {"tensor": 8}}'
 
 The devices are virtual CPU devices, or, with "topology" ("v5e:2x4"), TPUs that are described and not there, which
 needs the package libtpu.
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mirage_jax.evaluation import train_program
+from experiments.bench import train_program
 from mirage_jax.models import config as model_config
 from mirage_jax.models import partition, quantize, vae, vae_tiling
 from mirage_jax.models.config import ModelConfig

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from experiments.bench import timing
+from experiments.bench.rollout_speed import walk
 from mirage_jax import weights, world
-from mirage_jax.evaluation import timing
-from mirage_jax.evaluation.rollout_speed import walk
 from mirage_jax.geometry import Camera
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import resources

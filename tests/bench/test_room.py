@@ -1,6 +1,6 @@
 import numpy as np
 
-from mirage_jax.evaluation import room
+from experiments.bench import room
 
 SIZE = 24
 K = room.intrinsics(SIZE, SIZE)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mirage_jax.evaluation import room
+from experiments.bench import room
 from mirage_jax.evaluation.statistics import bootstrap_mean
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, splat

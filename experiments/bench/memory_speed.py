@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mirage_jax.evaluation import room, timing
+from experiments.bench import room, timing
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 from mirage_jax.memory.latent import LatentMemory

@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.bench import timing
 from mirage_jax.data import latents as coded
 from mirage_jax.data import source as rendered
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import timing
 from mirage_jax.models import partition
 from mirage_jax.training import optimizer, stages
 from mirage_jax.training import step as stepping

@@ -2,7 +2,7 @@
 
 Run as a module, it compiles one step in this process, on virtual CPU devices, and prints a line of JSON:
 
-    python -m mirage_jax.evaluation.train_program '{"mesh": {"data": 4, "fsdp": 8}, "layers": 2, "batch": 64}'
+    python -m experiments.bench.train_program '{"mesh": {"data": 4, "fsdp": 8}, "layers": 2, "batch": 64}'
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
+from experiments.bench import collectives
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import collectives
 from mirage_jax.memory import splat
 from mirage_jax.models import config as model_config
 from mirage_jax.models import partition

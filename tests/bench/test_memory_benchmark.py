@@ -5,7 +5,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import benchmark
-from mirage_jax.evaluation import memory_quality, memory_speed
+from experiments.bench import memory_quality, memory_speed
 from mirage_jax.memory import latent
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import transform
 
+from experiments.bench import worldscore, worldscore_files
 from mirage_jax import geometry
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import worldscore, worldscore_files
 
 PATH = ["pan_left", "move_right", "orbit_right", "pull_out", "pan_right", "push_in"]
 MOVES = st.lists(st.sampled_from(sorted(worldscore.MOVES)), min_size=1, max_size=3)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from experiments.bench import input_speed
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import input_speed
 
 
 class Clock:

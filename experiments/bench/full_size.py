@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from mirage_jax.evaluation import full_size_programs as programs
-from mirage_jax.evaluation import room, timing
+from experiments.bench import full_size_programs as programs
+from experiments.bench import room, timing
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 from mirage_jax.models import config as model_config

@@ -10,8 +10,8 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import benchmark
+from experiments.bench import full_size, full_size_compile, full_size_programs, full_size_ratio
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import full_size, full_size_compile, full_size_programs, full_size_ratio
 from mirage_jax.models import config as model_config
 
 

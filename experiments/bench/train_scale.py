@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import tqdm
 
+from experiments.bench import train_program
+from experiments.bench.collectives import Collective
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import train_program
-from mirage_jax.evaluation.collectives import Collective
 from mirage_jax.io import write_json
 from mirage_jax.models import config as model_config
 

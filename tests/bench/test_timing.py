@@ -1,6 +1,6 @@
 """Times of benchmarks: in turn, and without the calls that compile."""
 
-from mirage_jax.evaluation import timing
+from experiments.bench import timing
 
 
 def test_calls_are_timed_in_turn():

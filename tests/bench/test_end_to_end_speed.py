@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.bench import end_to_end_speed
 from mirage_jax import world
-from mirage_jax.evaluation import end_to_end_speed
 
 sys.path.append(str(Path(__file__).parents[1] / "world"))
 import tiny_world

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from experiments.bench import rollout_speed
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import rollout_speed
 from mirage_jax.models import config as model_config
 
 

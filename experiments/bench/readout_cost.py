@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.bench import timing
 from mirage_jax import world
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.evaluation import compare, memory_alone, timing
+from mirage_jax.evaluation import compare, memory_alone
 from mirage_jax.memory import latent
 from mirage_jax.models.config import ModelConfig
 

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from experiments.bench import worldscore
 from mirage_jax import io, viz
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import worldscore
 
 DATASET, OUTPUT = "WorldScore-Dataset", "worldscore_output"
 
