@@ -23,13 +23,14 @@ import tqdm
 from absl import flags
 
 from experiments import cli
+from experiments.worlds import heldout_set
+from experiments.worlds.doom import build as doom_build
+from experiments.worlds.doom import paths, splits
+from experiments.worlds.miniworld import build as room_build
+from experiments.worlds.miniworld import scenes
 from mirage_jax import data, weights
-from mirage_jax.data import builder, latents, posed_folder, verify
-from mirage_jax.data.doom import paths, splits
-from mirage_jax.data.miniworld import build as room_build
-from mirage_jax.data.miniworld import scenes
+from mirage_jax.data import latents, posed_folder, verify
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import frozen
 from mirage_jax.training import encode
 
 _DATASET = flags.DEFINE_enum(
@@ -70,7 +71,9 @@ _WORKERS = flags.DEFINE_integer(
     "workers", 2, "For doom, miniworld and evaluation: processes that render; the result is the same."
 )
 _FREEZE = flags.DEFINE_bool(
-    "freeze", False, "For evaluation: first choose the clips anew and write them to docs/evidence/evaluation_set.json."
+    "freeze",
+    False,
+    "For evaluation: first choose the clips anew and write them to experiments/worlds/evaluation_set.json.",
 )
 
 _SOURCE = flags.DEFINE_string(
@@ -100,8 +103,8 @@ def main(_) -> None:
         for folder in _code():
             print(f"wrote {folder}")
     elif _DATASET.value == "evaluation":
-        found = _frozen()
-        print(f"wrote {_OUT.value}: {found.exact} clips to the bit as frozen, {found.close} within tolerances")
+        found = _held_out()
+        print(f"wrote {_OUT.value}: {found.exact} clips to the bit as recorded, {found.close} within tolerances")
     else:
         print(f"wrote {_cut() if _DATASET.value == 'posed' else _render()}")
 
@@ -200,7 +203,7 @@ def _render() -> pathlib.Path:
         kinds = scenes.KINDS if _KINDS.value is None else _KINDS.value
         return room_build.build_miniworld(_OUT.value, _SPLIT.value, kinds=kinds, motions=_MOTIONS.value, **common)
     kinds = paths.KINDS if _KINDS.value is None else _KINDS.value
-    return builder.build_doom(
+    return doom_build.build_doom(
         _OUT.value,
         _SPLIT.value,
         kinds=kinds,
@@ -211,17 +214,17 @@ def _render() -> pathlib.Path:
     )
 
 
-def _frozen() -> frozen.Agreement:
-    """Renders and checks the frozen evaluation set."""
+def _held_out() -> heldout_set.Agreement:
+    """Renders and checks the held-out set."""
     if _WORKERS.value < 1:
         raise UserError(f"--workers {_WORKERS.value}: expected at least 1")
     if _FREEZE.value:
-        total = sum(plan.doom + sum(plan.rooms.values()) for plan in frozen.PLANS.values())
+        total = sum(plan.doom + sum(plan.rooms.values()) for plan in heldout_set.PLANS.values())
         with tqdm.tqdm(total=total, desc="choosing", unit="clip", mininterval=5) as bar:
-            frozen.freeze(frozen.RECIPE, workers=_WORKERS.value, progress=lambda name: bar.update())
-    recipe = frozen.load_recipe()
-    with tqdm.tqdm(total=len(frozen.items(recipe)), desc="rendering", unit="clip", mininterval=5) as bar:
-        return frozen.build(_OUT.value, recipe, workers=_WORKERS.value, progress=lambda name: bar.update())
+            heldout_set.choose(heldout_set.RECIPE, workers=_WORKERS.value, progress=lambda name: bar.update())
+    recipe = heldout_set.load_recipe()
+    with tqdm.tqdm(total=len(heldout_set.items(recipe)), desc="rendering", unit="clip", mininterval=5) as bar:
+        return heldout_set.build(_OUT.value, recipe, workers=_WORKERS.value, progress=lambda name: bar.update())
 
 
 if __name__ == "__main__":

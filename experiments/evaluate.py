@@ -125,11 +125,11 @@ def main(_) -> int | None:
 
 
 def _clips() -> suite.Clips:
-    """The clips to score; of a frozen evaluation set, the groups that are asked for are checked first."""
+    """The clips to score; of a held-out set, the groups that are asked for are checked first."""
     if (pathlib.Path(_DATA.value) / "checksums.json").is_file():
-        from mirage_jax.evaluation import frozen  # which renders: not needed for other data
+        from experiments.worlds import heldout_set  # which renders: not needed for other data
 
-        frozen.verify(_DATA.value, groups=_SPLIT.value)
+        heldout_set.verify(_DATA.value, groups=_SPLIT.value)
     return suite.Clips(_DATA.value, _SPLIT.value, suite.most_of(_CLIPS.value, len(_SPLIT.value)))
 
 

@@ -7,7 +7,7 @@ set -uo pipefail
 python=${1:?usage: launch/install_gl.sh PYTHON}
 packages=(libegl1 libegl-mesa0 libgl1-mesa-dri libglu1-mesa)
 
-draws() { "$python" -c 'from mirage_jax.data.miniworld.canvas import Canvas; Canvas(16)' >/dev/null 2>&1; }
+draws() { "$python" -c 'from experiments.worlds.miniworld.canvas import Canvas; Canvas(16)' >/dev/null 2>&1; }
 
 if draws; then exit 0; fi
 if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then

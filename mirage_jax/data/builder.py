@@ -9,9 +9,7 @@ be added at any time.
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import dataclasses
 import importlib.metadata
 import pathlib
 import platform
@@ -23,19 +21,11 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mirage_jax.data import verify
 from mirage_jax.data.clip import OBJECT_FIELDS, PosedClip
-from mirage_jax.data.doom import batch, engine, paths
-from mirage_jax.data.rendering import Rendered
 from mirage_jax.errors import UserError
 from mirage_jax.io import write_json
 
-DOOM_LICENCE = (
-    "Frames are rendered from Freedoom (https://freedoom.github.io), copyright the Freedoom contributors, under the "
-    "3-clause BSD licence; the engine is ViZDoom (MIT)."
-)
 _VERSIONS = ("vizdoom", "tensorflow-datasets", "array-record", "av", "miniworld", "numpy", "pillow", "pyglet")
-_UNUSABLE_SHARE = 0.1  # a build that loses more of its clips than this fails
 
 
 def features(frames: int, height: int, width: int, objects: int = 0) -> tfds.features.FeaturesDict:
@@ -210,147 +200,6 @@ def percentiles(residuals: Sequence[Mapping[str, float]]) -> dict[str, dict[str,
         name: {str(q): round(float(np.percentile([row[name] for row in residuals], q)), 6) for q in (50, 90, 100)}
         for name in (residuals[0] if residuals else ())
     }
-
-
-def check_sizes(config: Mapping[str, Any]) -> None:
-    """Checks `clips`, `frames`, `size`, `seed` and `workers` of what is to be rendered.
-
-    Raises:
-      UserError: if one is not usable.
-    """
-    frames = config["frames"]
-    if frames < 9 or frames % 4 != 1:
-        raise UserError(f"--frames is {frames}, expected 4k + 1 and at least 9 (for example 65)")
-    least = {"clips": 1, "workers": 1, "size": 16, "seed": 0}
-    if any(config[name] < value for name, value in least.items()):
-        raise UserError(", ".join(f"--{name} {config[name]}" for name in least) + ": too small")
-
-
-def render_part(
-    out: str | pathlib.Path,
-    dataset: str,
-    config: Mapping[str, Any],
-    rendered: Iterable[Rendered],
-    *,
-    progress: Callable[[Rendered], None],
-    counts: Callable[[list[Rendered]], dict[str, Any]],
-    licence: str,
-    description: str,
-    objects: int = 0,
-) -> pathlib.Path:
-    """Writes one part of clips while they are rendered, with a report of what became of them.
-
-    Args:
-      out, dataset, licence, description, objects: as in `write_part`.
-      config: what `check_sizes` checks, and `split`; for the report.
-      rendered: the outcomes, read once.
-      progress: gets each of them.
-      counts: further numbers for the report, from the outcomes that have a clip (by then without its pixels).
-
-    Returns:
-      The folder of the part.
-
-    Raises:
-      UserError: if the part exists, or too many clips failed.
-    """
-    outcomes: list[Rendered] = []
-
-    def rejected() -> collections.Counter[str]:
-        return sum((collections.Counter(outcome.rejected) for outcome in outcomes), collections.Counter())
-
-    def clips(_scratch: pathlib.Path) -> Iterator[tuple[str, PosedClip]]:
-        for one in rendered:
-            # Without its megabytes of pixels: enough for the report.
-            outcomes.append(dataclasses.replace(one, clip=None if one.clip is None else one.clip[:0]))
-            progress(one)
-            if one.clip is not None:
-                yield f"{one.job.index:06d}", one.clip
-        failed = sum(outcome.clip is None for outcome in outcomes)
-        if failed > _UNUSABLE_SHARE * config["clips"]:
-            reasons = ", ".join(f"{number} x {reason}" for reason, number in rejected().most_common())
-            raise UserError(f"{failed} of {config['clips']} clips failed every try: {reasons}")
-
-    def report(seconds: float) -> dict[str, Any]:
-        good = [outcome for outcome in outcomes if outcome.clip is not None]
-        tries = len(good) + rejected().total()
-        found = {"written": len(good), "failed": len(outcomes) - len(good), "tries": tries}
-        return {
-            "config": dict(config),
-            "clips": found | counts(good),
-            "rejected": dict(rejected().most_common()),
-            "rejected_share": round(rejected().total() / max(tries, 1), 4),
-            "residual_percentiles": percentiles([outcome.residuals for outcome in good]),
-            "bounds": dataclasses.asdict(verify.Bounds()),
-            "seconds": round(seconds, 1),
-            "licence": licence,
-        }
-
-    shape = (config["frames"], config["size"], config["size"])
-    return write_part(
-        out, config["split"], config["seed"], dataset, shape, clips, report, licence, description, objects
-    )
-
-
-def build_doom(
-    out: str | pathlib.Path,
-    split: str,
-    *,
-    clips: int,
-    seed: int,
-    frames: int = 65,
-    size: int = 128,
-    kinds: Sequence[str] = paths.KINDS,
-    game: str = "freedoom",
-    restyled: bool = False,
-    stretched: bool = False,
-    workers: int = 1,
-    progress: Callable[[Rendered], None] = lambda rendered: None,
-) -> pathlib.Path:
-    """Renders one part of one split of Freedoom's maps, or of FreeDM's (`game="freedm"`).
-
-    With `restyled` they have other textures and light (`doom/restyle.py`), with `stretched` other proportions
-    (`doom/stretch.py`): those that `seed` numbers.
-
-    Returns:
-      The folder of the part.
-
-    Raises:
-      UserError: if the sizes are not usable, the game is not there, the part exists, or too many clips failed.
-    """
-    config = {"split": split, "clips": clips, "frames": frames, "size": size, "seed": seed}
-    config |= {"kinds": list(kinds), "game": game, "restyled": restyled, "stretched": stretched, "workers": workers}
-    check_sizes(config)
-    jobs = batch.jobs(
-        split,
-        clips,
-        seed=seed,
-        frames=frames,
-        size=size,
-        kinds=kinds,
-        game=game,
-        restyled=restyled,
-        stretched=stretched,
-    )
-    engine.iwad(jobs[0].map_name)  # says now, not in a worker, if the game is not installed
-    return render_part(
-        out,
-        "doom",
-        config,
-        batch.render_all(jobs, workers=workers),
-        progress=progress,
-        counts=lambda good: {
-            "by_kind": count(outcome.job.kind for outcome in good),
-            "by_map": count(outcome.clip.source.split("/")[1] for outcome in good if outcome.clip is not None),
-            "with_monsters": sum(outcome.job.moving for outcome in good),
-        },
-        licence=DOOM_LICENCE,
-        description="Posed video of Freedoom maps with exact depth.",
-    )
-
-
-def count(values: Iterable[str]) -> dict[str, int]:
-    """How often each value occurs, by name."""
-    return dict(sorted(collections.Counter(values).items()))
 
 
 def _versions() -> dict[str, str]:

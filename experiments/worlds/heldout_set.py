@@ -1,0 +1,402 @@
+"""The held-out set for evaluation: the same clips everywhere, built by one command and checked by checksum.
+
+    data/evaluation/closed_loop/part-0000      of Doom's test maps        the groups are splits of one data set:
+    data/evaluation/closed_loop/part-0001      of MiniWorld's test rooms  `data.load_source(folder, "closed_loop")`
+
+`evaluation_set.json` in this package names every clip (map, seed, kind of path) with checksums, so building renders
+exactly these and draws nothing anew. A clip of Doom must come out the same to the bit in its frames and masks, which
+are integers of a software renderer; its depth and poses are floating point, whose last digit may differ between
+processors, and pass within tolerances.
+Rooms are drawn by the OpenGL of the machine, which may round colours and edges otherwise: where their checksum differs,
+a sketch of the clip (small pictures and depths, poses, share of moving pixels) must agree within tolerances.
+What was built is also written to `checksums.json` in the folder, against which every later look must be exact.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import dataclasses
+import hashlib
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.worlds.doom import batch as doom
+from experiments.worlds.doom import build as doom_build
+from experiments.worlds.doom import render as doom_render
+from experiments.worlds.doom import splits
+from experiments.worlds.miniworld import batch as rooms
+from experiments.worlds.miniworld import build as room_build
+from experiments.worlds.miniworld.scenes import MOVERS
+from experiments.worlds.rendering import RejectedError
+from mirage_jax import data, io
+from mirage_jax.data import builder
+from mirage_jax.data.clip import PosedClip
+from mirage_jax.errors import UserError
+
+VERSION = 1
+RECIPE = pathlib.Path(__file__).parent / "evaluation_set.json"
+SIZE = 128
+GROUPS = ("closed_loop", "there_and_back", "look_away", "long", "motion")
+LONG = ("closed_loop", "there_and_back")  # kinds of path of the long rollouts
+_SEED = 20_260  # of what is drawn when the set is chosen; no other data set has it
+_BUILT = "checksums.json"  # beside the groups, of what was built
+_DRAWS = 6  # times that a job is given to the renderer, which tries many places each time
+_MARKS = 3  # frames of a sketch
+_CELLS = 4  # blocks along a side of its pictures
+_COLOUR, _DEPTH, _POSE, _SHARE = 4.0, 0.03, 1e-4, 0.005  # tolerances: levels, relative, metres, share of pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How many clips of one group come from where.
+
+    Attributes:
+      doom: clips of Doom's test maps.
+      rooms: motion class -> clips of MiniWorld.
+      kinds: of path, spread evenly.
+      frames: of a clip.
+    """
+
+    doom: int
+    rooms: dict[str, int]
+    kinds: tuple[str, ...]
+    frames: int = 65
+
+
+PLANS = {
+    "closed_loop": Plan(32, {"none": 16, "1-5": 16}, ("closed_loop",)),
+    "there_and_back": Plan(32, {"none": 16, "1-5": 16}, ("there_and_back",)),
+    "look_away": Plan(32, {"none": 32}, ("look_away",)),
+    "long": Plan(30, {"none": 30}, LONG, 257),
+    "motion": Plan(0, {"none": 60, "1-5": 60, "5-15": 60, "15+": 60}, ("look_away",)),
+}
+"""Group -> its clips. `motion`: objects that are in view at the start and the end and out of view between."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One clip of the recipe: where it comes from, and what it must be."""
+
+    group: str
+    source: str  # of the clip; says map or split, seed and kind
+    frames: int
+    size: int
+
+    @property
+    def of_doom(self) -> bool:
+        """Whether it is of Doom, and so the same to the bit on every machine."""
+        return self.source.startswith("doom/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """What `verify` found: clips that are the same to the bit, and clips that agree within tolerances."""
+
+    exact: int
+    close: int
+
+
+def items(recipe: dict[str, Any]) -> list[Item]:
+    """The clips that a recipe names, in the order in which they are stored."""
+    return [Item(group, source, of["frames"], of["size"]) for group, source, of in _entries(recipe)]
+
+
+def _entries(recipe: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for group, clips in recipe["groups"].items():
+        yield from ((group, source, values) for source, values in clips.items())
+
+
+def load_recipe(path: pathlib.Path = RECIPE) -> dict[str, Any]:
+    """Reads which clips make the set.
+
+    Raises:
+      UserError: if the file is missing, damaged or of another version.
+    """
+    try:
+        recipe = json.loads(path.read_text())
+        version, groups = recipe["version"], recipe["groups"]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} is missing: it names the clips of the evaluation set and lies in the package"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if version != VERSION or not isinstance(groups, dict):
+        raise UserError(f"{path} is version {version} of the evaluation set, this program builds version {VERSION}")
+    return recipe
+
+
+def choose(
+    path: pathlib.Path,
+    plans: dict[str, Plan] = PLANS,
+    *,
+    size: int = SIZE,
+    workers: int = 2,
+    progress: Callable[[str], None] = lambda name: None,
+) -> dict[str, Any]:
+    """Chooses the clips of a new set, and writes the recipe with their checksums.
+
+    Raises:
+      UserError: if a place in the set could not be filled.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for number, (group, plan) in enumerate(plans.items()):
+        common = {"seed": _SEED + number, "frames": plan.frames, "size": size}
+        found = (
+            [_filled(doom.render_all, doom.jobs("test", plan.doom, kinds=plan.kinds, **common), group, workers)]
+            if plan.doom
+            else []
+        )
+        listed = [
+            dataclasses.replace(job, index=1000 * place + job.index)
+            for place, (motion, count) in enumerate(plan.rooms.items())
+            for job in rooms.jobs("test", count, kinds=plan.kinds, motions=(motion,), **common)
+        ]
+        chosen: dict[str, Any] = {}
+        for clip in itertools.chain(*found, _filled(rooms.render_all, listed, group, workers)):
+            progress(clip.source)
+            chosen[clip.source] = entry(clip)
+        # The game that found a clip was running before: what is recorded is what building will render.
+        found_by_game = [item for source in chosen if (item := Item(group, source, plan.frames, size)).of_doom]
+        rendered = doom.in_processes(render_item, found_by_game, workers) if found_by_game else ()
+        groups[group] = chosen | {clip.source: entry(clip) for clip in rendered}
+    recipe = {"version": VERSION, "groups": groups}
+    io.write_text(path, _as_text(recipe))
+    return recipe
+
+
+def _filled(render_all: Callable[..., Any], listed: Sequence[Any], group: str, workers: int) -> Iterator[PosedClip]:
+    """A clip for every job; a job for which none came out usable draws anew, a few times.
+
+    Raises:
+      UserError: if there still is none.
+    """
+    rejected: collections.Counter[str] = collections.Counter()
+    for _ in range(_DRAWS):
+        again = []
+        for rendered in render_all(listed, workers=workers) if listed else ():
+            if rendered.clip is not None:
+                yield rendered.clip
+            else:
+                rejected.update(rendered.rejected)
+                again.append(dataclasses.replace(rendered.job, index=rendered.job.index + 1_000_000))
+        listed = again
+    if listed:
+        raise UserError(f"{group}: no clip for {listed[0]} and {len(listed) - 1} others: {dict(rejected)}")
+
+
+def _as_text(recipe: dict[str, Any]) -> str:
+    """JSON with a line for every clip, so that a change shows in a diff."""
+    groups = ",\n".join(
+        f"  {json.dumps(group)}: {{\n"
+        + ",\n".join(f"   {json.dumps(source)}: {json.dumps(values)}" for source, values in clips.items())
+        + "\n  }"
+        for group, clips in recipe["groups"].items()
+    )
+    return f'{{\n "version": {recipe["version"]},\n "groups": {{\n{groups}\n }}\n}}\n'
+
+
+def build(
+    out: str | pathlib.Path,
+    recipe: dict[str, Any],
+    *,
+    workers: int = 2,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Agreement:
+    """Renders the clips of a recipe that are not there yet, part by part, and checks them all.
+
+    Raises:
+      UserError: if a clip cannot be rendered here, or differs from the recipe.
+    """
+    out = pathlib.Path(out)
+    for group, of_doom in itertools.product(recipe["groups"], (True, False)):
+        part = [item for item in items(recipe) if item.group == group and item.of_doom == of_doom]
+        number = 0 if of_doom else 1
+        if part and not (out / group / f"part-{number:04d}").exists():
+            _record(out, group, _write(out, part, number, workers, progress))
+    return verify(out, recipe)
+
+
+def _record(out: pathlib.Path, group: str, clips: dict[str, Any]) -> None:
+    """Adds what was built to the folder's own list."""
+    built = load_recipe(out / _BUILT)["groups"] if (out / _BUILT).exists() else {}
+    io.write_text(out / _BUILT, _as_text({"version": VERSION, "groups": built | {group: built.get(group, {}) | clips}}))
+
+
+def _write(
+    out: pathlib.Path, part: Sequence[Item], number: int, workers: int, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Renders one part; gives the checksums of its clips."""
+    first, found = part[0], {}
+    in_processes = doom.in_processes if first.of_doom else rooms.in_processes
+
+    def clips(_scratch: pathlib.Path) -> Iterator[tuple[str, PosedClip]]:
+        for index, (item, clip) in enumerate(zip(part, in_processes(render_item, part, workers), strict=True)):
+            found[item.source] = entry(clip)
+            progress(item.source)
+            yield f"{index:06d}", clip
+
+    builder.write_part(
+        out,
+        first.group,
+        number,
+        "doom" if first.of_doom else "miniworld",
+        (first.frames, first.size, first.size),
+        clips,
+        lambda seconds: {"version": VERSION, "clips": len(part), "seconds": round(seconds, 1)},
+        doom_build.LICENCE if first.of_doom else room_build.LICENCE,
+        "Held-out clips for evaluation.",
+        objects=0 if first.of_doom else MOVERS,
+    )
+    return found
+
+
+def render_item(item: Item) -> PosedClip:
+    """Renders one clip of the recipe.
+
+    Raises:
+      UserError: if it does not come out usable here, or its map is not one of the test split.
+    """
+    words = item.source.split("/")
+    try:
+        if item.of_doom:
+            _, map_name, seed, kind, *monsters = words
+            if map_name not in splits.maps("test"):
+                raise UserError(f"{item.source}: its map is not one of the test split")
+            # A game that goes on shows some animations of monsters at another tic, depending on the clips before.
+            game = doom.just_begun(map_name, bool(monsters))
+            return doom_render.render(
+                game, kind, frames=item.frames, seed=int(seed[4:]), moving=bool(monsters), size=item.size
+            )[0]
+        from experiments.worlds.miniworld import render as room_render
+
+        _, split, seed, motion, kind = words
+        canvases = rooms.canvases(item.size)
+        return room_render.render(
+            *canvases, split, kind, motion.removeprefix("motion-"), frames=item.frames, seed=int(seed[4:])
+        )[0]
+    except RejectedError as error:
+        raise UserError(f"{item.source} does not come out usable on this machine: {error}") from error
+
+
+def entry(clip: PosedClip) -> dict[str, Any]:
+    """What a recipe says of a clip: its sizes, SHA-256 of its integers and of its other numbers, and a sketch."""
+    pixels = [clip.frames, np.packbits(clip.dynamic)]
+    pixels += [array for array in (clip.background, clip.instances) if array is not None]
+    geometry = [clip.depth.astype(np.float16), clip.intrinsics, clip.cam2world]
+    geometry += [] if clip.tracks is None else [clip.tracks]
+    sizes = {"frames": len(clip), "size": clip.frames.shape[1]}
+    return sizes | {"pixels": _sha(pixels), "geometry": _sha(geometry), "sketch": _sketch(clip)}
+
+
+def _sha(arrays: Sequence[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _sketch(clip: PosedClip) -> str:
+    marks = np.linspace(0, len(clip) - 1, _MARKS).astype(int)
+    size = clip.frames.shape[1]
+    edges = np.arange(_CELLS) * size // _CELLS
+
+    def blocks(values: np.ndarray) -> np.ndarray:
+        total = np.add.reduceat(np.add.reduceat(values.astype(np.float64), edges, axis=1), edges, axis=2)
+        return total / (size // _CELLS) ** 2
+
+    near = np.where(np.isfinite(clip.depth[marks]), np.minimum(clip.depth[marks], 100.0), 100.0)
+    values = (
+        blocks(clip.frames[marks]).ravel(),
+        blocks(near).ravel(),
+        clip.cam2world[marks].ravel(),
+        [clip.dynamic.mean()],
+    )
+    return base64.b64encode(np.concatenate(values).astype(np.float32).tobytes()).decode()
+
+
+def _close(found: str, wanted: str) -> bool:
+    """Whether two sketches are of the same clip."""
+    count = _MARKS * _CELLS**2
+    ends = np.cumsum([3 * count, count, 16 * _MARKS])
+    first, second = (np.frombuffer(base64.b64decode(text), np.float32) for text in (found, wanted))
+    if first.shape != second.shape:
+        return False
+    allowed = zip(np.split(first, ends), np.split(second, ends), (_COLOUR, None, _POSE, _SHARE), strict=True)
+    return all(np.all(np.abs(a - b) <= (_DEPTH * b if most is None else most)) for a, b, most in allowed)
+
+
+def _found(folder: pathlib.Path, recipe: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Checksums of the clips in a folder, by group and name.
+
+    Raises:
+      UserError: if a group is missing or cannot be read.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for group in recipe["groups"]:
+        source = data.load_source(folder, group)
+        groups[group] = {clip.source: entry(clip) for clip in map(source.clip, range(len(source)))}
+    return groups
+
+
+def verify(
+    folder: str | pathlib.Path, recipe: dict[str, Any] | None = None, groups: Sequence[str] | None = None
+) -> Agreement:
+    """Checks every clip of a built set against the package and against what was built.
+
+    Args:
+      folder: given to `build`.
+      recipe: of `load_recipe`; the package's if None.
+      groups: those to check; all if None, and names that the recipe does not have are passed over.
+
+    Returns:
+      How many clips agree to the bit, and how many, of rooms, within tolerances.
+
+    Raises:
+      UserError: naming the first clip that is missing, or differs.
+    """
+    folder = pathlib.Path(folder)
+    recipe = load_recipe() if recipe is None else recipe
+    if groups is not None:
+        wanted_groups = {group: clips for group, clips in recipe["groups"].items() if group in groups}
+        recipe = {**recipe, "groups": wanted_groups}
+    built = load_recipe(folder / _BUILT)["groups"]
+    counts: collections.Counter[str] = collections.Counter()
+    found = _found(folder, recipe)
+    for group, source, wanted in _entries(recipe):
+        clip = found[group].get(source)
+        if clip is None:
+            raise UserError(f"{folder / group}: clip {source} is missing")
+        if clip != built.get(group, {}).get(source):
+            raise UserError(
+                f"{folder / group}: clip {source} was changed since it was built; remove {folder} and build anew"
+            )
+        counts[_agreement(folder / group, source, clip, wanted)] += 1
+    extra = next(
+        (source for group, clips in found.items() for source in clips if source not in recipe["groups"][group]), None
+    )
+    if extra is not None:
+        raise UserError(f"{folder}: clip {extra} does not belong to version {VERSION} of the evaluation set")
+    return Agreement(counts["exact"], counts["close"])
+
+
+def _agreement(folder: pathlib.Path, source: str, clip: dict[str, Any], wanted: dict[str, Any]) -> str:
+    if clip == wanted:
+        return "exact"
+    exact_pixels = source.startswith("doom/")
+    same_kind = (clip["frames"], clip["size"]) == (wanted["frames"], wanted["size"])
+    if (
+        same_kind
+        and _close(clip["sketch"], wanted["sketch"])
+        and (clip["pixels"] == wanted["pixels"] or not exact_pixels)
+    ):
+        return "close"
+    what = "pixels" if clip["pixels"] != wanted["pixels"] else "depth or poses"
+    raise UserError(f"{folder}: clip {source} differs in its {what} from version {VERSION} of the evaluation set")

@@ -1,0 +1,94 @@
+"""One short clip of a real map, with and without monsters."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from experiments.worlds.doom import batch, engine, wad
+from experiments.worlds.doom.variant import Variant
+from mirage_jax.data import verify
+
+FRAMES = 17
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    yield [batch.render_one(job(moving)) for moving in (False, True)]
+    batch._close_engine()
+
+
+def job(moving):
+    return batch.Job(0, 3, "train", "MAP08", "walk", moving, frames=FRAMES, size=64)
+
+
+def test_clip_passes_its_own_checks(outcomes):
+    for outcome in outcomes:
+        clip = outcome.clip
+        assert clip.frames.shape == (FRAMES, 64, 64, 3)
+        assert verify.verify(clip)[0] is None
+        assert (clip.depth == 0).mean() < 0.03
+        np.testing.assert_allclose(clip.intrinsics[0], [[51.2, 0, 32], [0, 51.2, 32], [0, 0, 1]])
+        np.testing.assert_array_equal(
+            clip.cam2world[:, :3, 1], np.tile([0, 0, -1], (FRAMES, 1))
+        )  # down is down: no pitch
+        assert clip.source.startswith(f"doom/{clip.source.split('/')[1]}/seed") and "/walk" in clip.source
+
+
+def test_only_monsters_are_dynamic(outcomes):
+    still, moving = (outcome.clip for outcome in outcomes)
+    assert not still.dynamic.any() and moving.dynamic.any()
+    assert moving.source.endswith("/monsters") and "monsters" in moving.caption
+
+
+def test_verification_needs_the_depth(outcomes):
+    """The same clip with its depth scaled or its poses in another order is refused."""
+    clip = outcomes[0].clip
+    assert verify.verify(dataclasses.replace(clip, depth=clip.depth * np.float32(1.5)))[0]
+    assert verify.verify(dataclasses.replace(clip, cam2world=clip.cam2world[::-1]))[0]
+
+
+def test_same_seed_same_clip(outcomes):
+    again = batch.render_one(job(True)).clip
+    for name, value in outcomes[1].clip.arrays().items():
+        np.testing.assert_array_equal(value, getattr(again, name), err_msg=name)
+
+
+def test_a_map_of_freedm_is_played_from_its_own_file(monkeypatch):
+    """Here another game's file stands in for FreeDM's, which need not be installed."""
+    monkeypatch.setattr(engine, "_FREEDM", engine.iwad("MAP08")[0])
+    try:
+        game = batch.running("DM08", False)
+        assert game.map.name == "DM08"
+        np.testing.assert_array_equal(game.map.start, wad.Wad(engine.iwad("MAP08")[0]).map("MAP08").start)
+        rendered = batch.render_one(batch.Job(0, 3, "train", "DM08", "walk", False, FRAMES, 64))
+        assert rendered.clip is not None and rendered.clip.source.startswith("doom/DM")
+    finally:
+        batch._close_engine()
+
+
+def test_a_restyled_map_looks_otherwise_and_is_as_exact(outcomes):
+    rendered = batch.render_one(dataclasses.replace(job(False), variant=Variant(style=3)))
+    own, clip = outcomes[0].clip, rendered.clip
+    assert clip is not None and verify.verify(clip)[0] is None
+    assert "/style3/walk" in clip.source and clip.source.replace("style3/", "") == own.source
+    np.testing.assert_array_equal(clip.depth, own.depth)
+    assert np.abs(clip.frames.astype(float) - own.frames).mean() > 10
+
+
+@pytest.mark.parametrize("style", [None, 3])
+def test_a_stretched_map_is_played_in_its_new_shape(style):
+    """Depth, which comes from our reading of the map, fits the frames, which come from the game's."""
+    try:
+        game = batch.running("MAP08", False, Variant(style=style, shape=4))
+        plain = wad.Wad(engine.iwad("MAP08")[0]).map("MAP08")
+        assert np.abs(game.map.start - plain.start).max() > 100
+        game.restart(0)
+        floor, ceiling = game.heights()
+        np.testing.assert_array_equal(floor, game.map.floor)
+        assert (ceiling != plain.ceiling).mean() > 0.5
+        rendered = batch.render_one(dataclasses.replace(job(False), variant=game.variant))
+        assert rendered.clip is not None and verify.verify(rendered.clip)[0] is None
+        assert f"/{game.variant}/walk" in rendered.clip.source
+    finally:
+        batch._close_engine()

@@ -1,0 +1,173 @@
+"""Builds a tiny data set of real clips and reads it back."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from experiments.worlds.doom import batch, build, engine, splits
+from mirage_jax import data
+from mirage_jax.data.clip import check
+from mirage_jax.data.source import _decode as decode
+from mirage_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    out = tmp_path_factory.mktemp("doom")
+    seen = []
+    part = build.build_doom(out, "validation", clips=3, seed=7, frames=9, size=32, workers=2, progress=seen.append)
+    return out, part, seen
+
+
+def test_clips_come_back_as_rendered(built):
+    out, part, seen = built
+    assert part == out / "validation" / "part-0007" and not list(part.parent.glob(".*"))
+    source = data.load_source(out, "validation")
+    assert len(source) == 3
+    rendered = {outcome.clip.source: outcome.clip for outcome in seen}
+    for index in range(3):
+        clip = source.clip(index)
+        check(clip)
+        for name, value in rendered[clip.source].arrays().items():
+            np.testing.assert_array_equal(value, getattr(clip, name), err_msg=name)
+        assert clip.caption == rendered[clip.source].caption
+
+
+def test_parts_are_read_one_after_another(built, tmp_path):
+    for name in ("part-0001", "part-0002"):
+        shutil.copytree(built[1], tmp_path / "validation" / name)
+    source, part = (data.load_source(path, "validation", ("source",)) for path in (tmp_path, built[0]))
+    assert len(source) == 6
+    assert [source[i]["source"] for i in range(6)] == 2 * [part[i]["source"] for i in range(3)]
+
+
+def test_sky_and_unknown_depth_are_not_valid():
+    stored = {"depth": np.array([[0, np.inf, 2.5]], np.float16)}
+    np.testing.assert_array_equal(decode("valid", stored, 3), [[False, False, True]])
+    np.testing.assert_array_equal(decode("depth", stored, 3), np.array([[0, np.inf, 2.5]], np.float32))
+
+
+def test_only_the_fields_asked_for(built):
+    source = data.load_source(built[0], "validation", ("frames", "valid", "dynamic"))
+    item = source[1]
+    assert set(item) == {"frames", "valid", "dynamic"}
+    assert item["valid"].dtype == bool and item["dynamic"].shape == (9, 32, 32)
+    with pytest.raises(IndexError):
+        source[3]
+
+
+def test_report_counts_everything(built):
+    report = json.loads((built[1] / "report.json").read_text())
+    clips = report["clips"]
+    assert clips["written"] == 3 and clips["failed"] == 0
+    assert clips["tries"] == 3 + sum(report["rejected"].values())
+    assert sum(clips["by_kind"].values()) == sum(clips["by_map"].values()) == 3
+    assert set(clips["by_map"]) <= {"MAP19", "MAP20"}
+    assert report["config"]["seed"] == 7 and "vizdoom" in report["versions"] and "BSD" in report["licence"]
+    assert report["residual_percentiles"]["depth"]["100"] <= report["bounds"]["depth"]
+
+
+def test_parts_are_added_never_replaced(built):
+    with pytest.raises(UserError, match="exists already"):
+        build.build_doom(built[0], "validation", clips=1, seed=7, frames=9, size=32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"frames": 6}, "4k \\+ 1"), ({"clips": 0}, "--clips 0"), ({"split": "dev"}, "--split is 'dev'")],
+)
+def test_bad_requests_write_nothing(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        build.build_doom(tmp_path / "d", **{"split": "train", "clips": 1, "seed": 0, **change})
+    assert not (tmp_path / "d").exists()
+
+
+def test_missing_split_and_unknown_field(built):
+    with pytest.raises(UserError, match="no data of split 'test'"):
+        data.load_source(built[0], "test")
+    with pytest.raises(UserError, match="unknown fields \\['normals'\\]"):
+        data.load_source(built[0], "validation", ("normals",))
+
+
+def test_jobs_are_spread_evenly():
+    listed = batch.jobs("train", 120, seed=1, frames=9, size=32)
+    assert sorted(job.index for job in listed) == list(range(120))
+    assert all(sum(job.kind == kind for job in listed) == 24 for kind in {job.kind for job in listed})
+    assert sum(job.moving for job in listed) == 30
+    assert listed == batch.jobs("train", 120, seed=1, frames=9, size=32)
+    assert listed != batch.jobs("train", 120, seed=2, frames=9, size=32)
+
+
+def test_kinds_of_path_can_be_chosen():
+    listed = batch.jobs("train", 10, seed=1, frames=9, size=32, kinds=("loop", "turn"))
+    assert sorted(job.kind for job in listed) == ["loop"] * 5 + ["turn"] * 5
+    with pytest.raises(UserError, match="--kinds is loop,jump, expected some of walk"):
+        batch.jobs("train", 10, seed=1, frames=9, size=32, kinds=("loop", "jump"))
+
+
+def test_maps_of_another_game_are_drawn_from_that_game_alone():
+    listed = batch.jobs("train", 52, seed=1, frames=9, size=32, game="freedm")
+    assert {job.map_name for job in listed} == set(splits.FREEDM)
+
+
+def test_a_game_that_is_not_installed_is_said_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "_FREEDM", tmp_path / "freedm.wad")
+    with pytest.raises(UserError, match=r"freedm\.wad.*apt-get install freedm"):
+        build.build_doom(tmp_path / "out", "train", clips=1, seed=0, frames=9, game="freedm")
+    assert not (tmp_path / "out").exists()
+
+
+def test_reading_loads_neither_tensorflow_nor_jax(built):
+    """In a fresh interpreter, which it would take seconds to start with them."""
+    code = (
+        "import sys\n"
+        "from mirage_jax import data\n"
+        f"print(data.load_source({str(built[0])!r}, 'validation')[0]['depth'].dtype)\n"
+        "print(any(name in sys.modules for name in ('jax', 'tensorflow')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["float32", "False"]
+
+
+def games(folder):
+    """Command lines of running games whose settings are below a folder."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(process.read_bytes().decode(errors="replace"))
+        except OSError:  # it has ended
+            continue
+    return [line for line in found if str(folder) in line and "-iwad" in line]
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 120
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert condition()
+
+
+def test_a_killed_build_leaves_no_game_and_can_be_repeated(tmp_path):
+    code = (
+        "from experiments.worlds.doom import build\n"
+        "if __name__ == '__main__':\n"
+        f"    build.build_doom({str(tmp_path)!r}, 'train', clips=500, seed=0, frames=9, size=32, workers=1)\n"
+    )
+    script = tmp_path / "build.py"
+    script.write_text(code)
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: games(tmp_path))
+        process.send_signal(signal.SIGKILL)
+    wait_until(lambda: not games(tmp_path))
+    assert [path.name for path in (tmp_path / "train").iterdir()] == [".part-0000.unfinished"]
+    build.build_doom(tmp_path, "train", clips=1, seed=0, frames=9, size=32)
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["part-0000"]
