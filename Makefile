@@ -3,7 +3,7 @@
 # make test-slurm   launch/slurm.sbatch on a SLURM cluster of two node daemons here (installs Debian's slurm packages)
 # make setup  everything pinned, in .venv/             make parity  against the public PyTorch implementations
 # make evaluation  the tables of the model card: renders held-out clips and scores the shipped model on them
-# make evidence  docs/evidence.md, docs/evidence/motion.md: clips of the frozen evaluation set, every protocol, three seeds
+# make evidence  docs/evidence/loops.md, docs/evidence/motion.md: clips of the frozen evaluation set, every protocol, three seeds
 # make ablations  docs/evidence/ablations.md: the latent memory with one thing changed, on 16 closed loops
 # make evaluation-set  data/evaluation: the frozen clips of Doom's test maps and of MiniWorld, checked by checksum
 # make clean setup PYTHON=/path/to/python3.12          another interpreter
@@ -61,7 +61,7 @@ evaluation: data/doom/test/part-0000 data/doom/test/part-0001
 	$(EVALUATE)/returns --protocol returns
 	$(EVALUATE)/rollout --protocol rollout
 
-# docs/evidence.md (closed loops) and docs/evidence/motion.md (those, and clips with moving objects). Stopped at any time,
+# docs/evidence/loops.md (closed loops) and docs/evidence/motion.md (those, and clips with moving objects). Stopped at any time,
 # it goes on; EVIDENCE_FLAGS adds flags, such as --part=0/4 for a quarter of the clips on each of four machines that share
 # out/evidence, or --checkpoints=rgb=FOLDER. The second page from the whole frozen set instead:
 #   make evidence EVIDENCE_SPLITS=closed_loop,there_and_back,look_away,long,motion EVIDENCE_CLIPS=240
@@ -69,13 +69,13 @@ EVIDENCE_METHODS ?= latent,rgb,none,readout,flat,oracle
 EVIDENCE_SPLITS ?= closed_loop,motion
 EVIDENCE_CLIPS ?= 64,32
 EVIDENCE_NOTES := \
-	--note 'latent and rgb have side branches and LoRA trained by one recipe on one frozen backbone: 4,600 steps of four examples, the same clips in the same order (docs/training/memory and the folders whose names begin so, and the same of memory_rgb).' \
+	--note 'latent and rgb have side branches and LoRA trained by one recipe on one frozen backbone: 4,600 steps of four examples, the same clips in the same order (docs/model_card.md).' \
 	--note 'none is that backbone alone, after its 2,000 steps: latent and rgb had 4,600 steps more, so their distance to none is not at equal training.' \
 	--note 'All methods share one decoder, which was trained with LPIPS as a term of its loss, as were latent and rgb in their last 2,600 steps, but not none (docs/model_card.md): LPIPS compares latent with rgb, but it is no independent judge of how good the pictures are.'
 EVIDENCE := $(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/evidence \
 	--methods $(EVIDENCE_METHODS) --seeds 3 $(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
 evidence: evaluation-set
-	$(EVIDENCE) --split closed_loop --page docs/evidence.md
+	$(EVIDENCE) --split closed_loop --page docs/evidence/loops.md
 	$(EVIDENCE) --split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --page docs/evidence/motion.md
 
 # docs/evidence/ablations.md: the latent memory with one thing changed (mirage_jax/evaluation/ablations.py lists what).
