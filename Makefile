@@ -79,7 +79,7 @@ evidence: evaluation-set
 	$(EVIDENCE) --split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --page docs/evidence/motion.md
 
 # docs/evidence/ablations.md: the latent memory with one thing changed (mirage_jax/evaluation/ablations.py lists what).
-ABLATIONS ?= nearest,clip_token,no_between,no_offset,no_scale,write_all,no_bend,no_keep,true_depth,head_depth,noised_depth,resample_nearest,resample_mean,resample_blend,one_frame,reencode,restart
+ABLATIONS ?= nearest,clip_token,no_between,no_offset,no_scale,write_all,no_bend,no_keep,true_depth,head_depth,noised_depth,one_frame,reencode,restart
 ABLATION_CLIPS ?= 16
 ablations: evaluation-set
 	$(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/ablations --split closed_loop --clips $(ABLATION_CLIPS) \

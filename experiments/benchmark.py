@@ -24,7 +24,6 @@ SUITES = {
     "full_size": "experiments.bench.full_size",
     "input": "experiments.bench.input_speed",
     "rollout": "experiments.bench.rollout_speed",
-    "tokens": "mirage_jax.evaluation.token_study",
     "train_scale": "experiments.bench.train_scale",
 }
 
@@ -38,8 +37,7 @@ _SCALE = flags.DEFINE_enum(
     ["full", "tiny"],
     "For suite full_size: the 5B model, or one for a CPU; for rollout: its size too, or the default model's only.",
 )
-_CLIPS = flags.DEFINE_string("clips", "data/doom", "For suites input and tokens: the data set of clips.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "For suite tokens: model folder; default: the shipped one.")
+_CLIPS = flags.DEFINE_string("clips", "data/doom", "For suite input: the data set of clips.")
 _LATENTS = flags.DEFINE_string("latents", "data/latents", "For suite input: the data set of coded clips.")
 
 
@@ -53,7 +51,6 @@ def main(_) -> None:
         "scale": _SCALE.value,
         "clips": _CLIPS.value,
         "latents": _LATENTS.value,
-        "checkpoint": _CHECKPOINT.value,
         "stage_config": _stage_config,
     }
     record = suite.measure(**{option: options[option] for option in getattr(suite, "OPTIONS", ())})

@@ -18,7 +18,6 @@ import numpy as np
 from mirage_jax import world
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
-from mirage_jax.memory import resample
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.dit import patchify
@@ -28,8 +27,8 @@ NOISE = 0.1
 
 _PATCHES = 5  # nodes of a side of the grid that the smooth factor is interpolated from
 
-Depth = Callable[[PosedClip, tuple[int, int], int], np.ndarray | None]
-"""Depth `[T, H, W]` of all frames of a clip, for a latent grid and a seed; None asks the model."""
+Depth = Callable[[PosedClip, int], np.ndarray | None]
+"""Depth `[T, H, W]` of all frames of a clip, for a seed; None asks the model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,19 +74,19 @@ class Ablation:
         return dataclasses.replace(model, segment=dataclasses.replace(model.segment, **self.segment)), params
 
     def observed(
-        self, model: ModelConfig, clip: PosedClip, count: int, true_depth: bool, seed: int
+        self, clip: PosedClip, count: int, true_depth: bool, seed: int
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Depth and moving pixels of the first `count` frames, as `world.observe` takes them."""
         depth = clip.depth[:count] if true_depth else None
         dynamic = clip.dynamic[:count] if true_depth else None
         if self.depth is not None and (true_depth or self.always):
-            depth = self.depth(clip, _grid(model), seed)
+            depth = self.depth(clip, seed)
             depth = None if depth is None else depth[:count]
         return depth, np.zeros_like(dynamic) if self.moving and dynamic is not None else dynamic
 
     def generated(self, model: ModelConfig, clip: PosedClip, count: int, seed: int) -> world.Given | None:
         """Depth of the frames after the first `count`, by segment, or None where the model guesses it."""
-        depth = self.depth(clip, _grid(model), seed) if self.depth is not None and self.later else None
+        depth = self.depth(clip, seed) if self.depth is not None and self.later else None
         if depth is None:
             return None
         return world.Given(depth=jnp.asarray(depth[count:].reshape(-1, model.segment_frames, *depth.shape[1:])))
@@ -117,10 +116,6 @@ def restarted(model: ModelConfig, params: Any, state: world.RolloutState) -> wor
     return state.replace(decoder=vae.decode_stream(model.vae, params["vae"], state.context[-1:])[1])
 
 
-def _grid(model: ModelConfig) -> tuple[int, int]:
-    return model.height // model.vae.stride_space, model.width // model.vae.stride_space
-
-
 def _without(model: ModelConfig, side: Any, channel: str) -> Any:
     """Weights of a side branch by which a control channel has no effect."""
     sizes = model.segment.control_widths(model.vae.latent_channels)
@@ -139,18 +134,17 @@ def _without(model: ModelConfig, side: Any, channel: str) -> Any:
     return {**side, **silenced}
 
 
-def _true(clip: PosedClip, grid: tuple[int, int], seed: int) -> np.ndarray:
-    del grid, seed
+def _true(clip: PosedClip, seed: int) -> np.ndarray:
+    del seed
     return clip.depth
 
 
-def _guessed(clip: PosedClip, grid: tuple[int, int], seed: int) -> None:
-    del clip, grid, seed
+def _guessed(clip: PosedClip, seed: int) -> None:
+    del clip, seed
 
 
-def _noised(clip: PosedClip, grid: tuple[int, int], seed: int) -> np.ndarray:
+def _noised(clip: PosedClip, seed: int) -> np.ndarray:
     """True depth times a factor for each frame and a smooth one over each frame, both log-normal."""
-    del grid
     random, count = np.random.default_rng(seed), len(clip)
     nodes = random.normal(size=(count, _PATCHES, _PATCHES)).astype(np.float32)
     smooth = np.asarray(jax.image.resize(nodes, clip.depth.shape, "linear"))
@@ -158,42 +152,10 @@ def _noised(clip: PosedClip, grid: tuple[int, int], seed: int) -> np.ndarray:
     return (clip.depth * np.exp(noise)).astype(np.float32)
 
 
-def _first(clip: PosedClip, grid: tuple[int, int], seed: int) -> np.ndarray:
+def _first(clip: PosedClip, seed: int) -> np.ndarray:
     """True depth of the first frame, unknown in every other one: nothing of them is remembered."""
-    del grid, seed
+    del seed
     return np.concatenate([clip.depth[:1], np.zeros_like(clip.depth[1:])])
-
-
-def _resampled(cells: Callable[[np.ndarray], np.ndarray]) -> Depth:
-    """True depth that is constant over each latent cell: what `cells` makes of the cell, the sky where it is ours.
-
-    Args:
-      cells: `[T, h, rows, w, columns]` depth, 0 where unknown or sky, to `[T, h, w]`.
-    """
-
-    def depth(clip: PosedClip, grid: tuple[int, int], seed: int) -> np.ndarray:
-        del seed
-        count, height, width = clip.depth.shape
-        size = height // grid[0], width // grid[1]
-        known = np.where(clip.valid, clip.depth, 0.0).reshape(count, grid[0], size[0], grid[1], size[1])
-        sky = np.isinf(np.asarray(resample.depth_to_grid(clip.depth, *grid)))
-        values = np.where(sky, np.inf, cells(known)).astype(np.float32)
-        return np.repeat(np.repeat(values, size[0], axis=1), size[1], axis=2)
-
-    return depth
-
-
-def _centre(cells: np.ndarray) -> np.ndarray:
-    return cells[:, :, cells.shape[2] // 2, :, cells.shape[4] // 2]
-
-
-def _mean(cells: np.ndarray) -> np.ndarray:
-    return cells.sum((2, 4)) / np.maximum((cells > 0).sum((2, 4)), 1)
-
-
-def _blend(cells: np.ndarray) -> np.ndarray:
-    rows, columns = cells.shape[2] // 2, cells.shape[4] // 2
-    return cells[:, :, rows - 1 : rows + 1, :, columns - 1 : columns + 1].mean((2, 4))
 
 
 NOTHING = Ablation("The latent memory as it is.")
@@ -247,19 +209,6 @@ TABLE: dict[str, Ablation] = {
         depth=_noised,
         always=True,
         later=True,
-    ),
-    "resample_nearest": Ablation(
-        "Depth of a cell is that of the pixel beside its centre.", depth=_resampled(_centre), given=True
-    ),
-    "resample_mean": Ablation(
-        "Depth of a cell is the mean of its pixels, foreground and background mixed.",
-        depth=_resampled(_mean),
-        given=True,
-    ),
-    "resample_blend": Ablation(
-        "Depth of a cell is bilinear at its centre with unknown depth as zero, as in the public PyTorch release.",
-        depth=_resampled(_blend),
-        given=True,
     ),
     "one_frame": Ablation(
         "Only the first frame is remembered, in the memory and among the references.", depth=_first, later=True

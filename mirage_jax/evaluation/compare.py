@@ -118,7 +118,7 @@ def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
     config = world.WorldConfig(
         model=model, memory=memory, capacity=capacity, bank=64, steps=run.steps, **ablation.world
     )
-    depth, dynamic = ablation.observed(model, clip, observed, run.true_depth, run.seed)
+    depth, dynamic = ablation.observed(clip, observed, run.true_depth, run.seed)
     key = jax.random.key(run.seed)
     state = world.observe(config, params, clip.frames[:observed], depth, cameras[:observed], key, dynamic)
     if name == "oracle":

@@ -2,7 +2,7 @@
 
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018, eq. 1. Five layers of
 AlexNet see both images; the squared difference of their unit-normalised features is weighted by channel, averaged over
-space and summed over layers. `experiments/convert_lpips.py` made the file of weights; NOTICE says whose they are.
+space and summed over layers. NOTICE says whose the weights are; their kernels are rounded to float16.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from sphere import SIZE, turning
 from mirage_jax import world
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import ablations, compare
-from mirage_jax.memory import resample
 from mirage_jax.models import vae
 from mirage_jax.models.side_branch import SideBranch
 
@@ -132,53 +131,36 @@ def test_configs_differ_in_what_is_named_only(model, params, clip):
     assert given.keep is None and np.array_equal(given.depth, clip.depth[None, 1:])
 
 
-def test_observed_frames_are_given_as_the_variant_says(model, clip):
+def test_observed_frames_are_given_as_the_variant_says(clip):
     clip = dataclasses.replace(clip, dynamic=np.ones_like(clip.dynamic))
     for name, variant in TABLE.items():
-        depth, dynamic = variant.observed(model, clip, 5, True, 0)
+        depth, dynamic = variant.observed(clip, 5, True, 0)
         assert dynamic.all() != (name == "no_keep")
-        changed = name in ("head_depth", "noised_depth", "one_frame") or name.startswith("resample")
+        changed = name in ("head_depth", "noised_depth", "one_frame")
         assert (depth is clip.depth or np.array_equal(depth, clip.depth[:5])) != changed, name
-        guessed, masks = variant.observed(model, clip, 5, False, 0)
+        guessed, masks = variant.observed(clip, 5, False, 0)
         assert masks is None and (guessed is not None) == (name in ("true_depth", "noised_depth"))
-    depth, _ = TABLE["one_frame"].observed(model, clip, 5, True, 0)
+    depth, _ = TABLE["one_frame"].observed(clip, 5, True, 0)
     assert (depth[0] == clip.depth[0]).all() and not depth[1:].any()
 
 
-def test_noise_is_seeded_and_of_its_size(model, clip):
-    depth = [ablations._noised(clip, (4, 4), seed) for seed in (0, 0, 1)]
+def test_noise_is_seeded_and_of_its_size(clip):
+    depth = [ablations._noised(clip, seed) for seed in (0, 0, 1)]
     assert np.array_equal(depth[0], depth[1]) and not np.array_equal(depth[0], depth[2])
     many = dataclasses.replace(clip, depth=np.ones((400, 32, 32), np.float32))
-    noise = np.log(ablations._noised(dataclasses.replace(many, frames=np.empty(400)), (4, 4), 0))
+    noise = np.log(ablations._noised(dataclasses.replace(many, frames=np.empty(400)), 0))
     of_frames = noise.mean((1, 2))
     assert 0.09 < (noise - of_frames[:, None, None]).std() < 0.11 and 0.09 < of_frames.std() < 0.12
     assert np.abs(np.diff(noise, axis=2)).mean() < 0.02, "smooth"
 
 
-def test_resampling_reaches_the_cells_as_it_was_meant():
-    """Half of a cell at 2 m and half at 8 m, an unknown pixel beside its centre, and a sky that stays."""
-    depth = np.full((1, 8, 24), 2.0, np.float32)
-    depth[0, :, 4:8] = 8.0
-    depth[0, 4, 4] = 0.0
-    depth[0, :, 16:] = np.inf
-    clip = dataclasses.replace(turning(np.zeros(1)), depth=depth)
-    expected = {"nearest": 0.0, "mean": (2 * 32 + 8 * 31) / 63, "blend": (2 + 2 + 8 + 0) / 4}
-    for kind, value in expected.items():
-        given = TABLE[f"resample_{kind}"].depth(clip, (1, 3), 0)
-        cells = np.asarray(resample.depth_to_grid(given, 1, 3))[0, 0]
-        np.testing.assert_allclose(cells, [value, 2.0, np.inf], rtol=1e-6)
-    assert np.isclose(resample.depth_to_grid(depth, 1, 3)[0, 0, 0], 4.0), "ours: of the three that are known"
-
-
 def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(model, params, clip):
     assert [name for name in TABLE if not TABLE[name].applies(True)] == ["write_all", "no_bend", "true_depth"]
-    assert {name for name in TABLE if not TABLE[name].applies(False)} == {
-        *("head_depth", "resample_nearest", "resample_mean", "resample_blend")
-    }
+    assert {name for name in TABLE if not TABLE[name].applies(False)} == {"head_depth"}
     generate = lambda model, *names: compare.generate(  # noqa: E731
         model, params, clip, observed=1, methods=names, true_depth=False, seed=0
     )
-    assert generate(model, "resample_mean", "head_depth") == {}
+    assert generate(model, "head_depth") == {}
     layout = dataclasses.replace(model.segment, control=("readout", "visible"), overlap="reencode")
     bare = dataclasses.replace(model, heads=None, segment=layout)
     messages = {"no_offset": "control channel 'offset'", "no_keep": "no keep head", "restart": "overlap 'reencode'"}
