@@ -158,6 +158,9 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
 
     past, seen = model.segment.preceding + 1, len(latents)
     recent = jnp.clip(jnp.arange(seen - past, seen), 0)
+    context = latents[recent]
+    if not carried and seen > 1:  # as in `segment`: the next clip begins at the last frame, encoded alone
+        context = context.at[-1].set(encode(config, params, pixels[-1:])[0])
     bank = reference.create(config.bank, latents[0], cells[0])
     for i in range(seen):  # one at a time: a ring smaller than the video keeps the latest
         one = slice(i, i + 1)
@@ -165,7 +168,7 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
     return RolloutState(
         memory=memory,
         decoder=decoder,
-        context=latents[recent],
+        context=context,
         context_cameras=cells[recent],
         context_valid=jnp.arange(seen - past, seen) >= 0,
         bank=bank,
@@ -188,6 +191,13 @@ def remembered(config: WorldConfig, params: Any, latents: chex.Array, frames: ch
     if not config.vae_tile:
         return vae.encode_still(model.vae, params["vae"], frames)
     return vae_tiling.encode_still(model.vae, params["vae"], frames, tile=config.vae_tile)
+
+
+def encode(config: WorldConfig, params: Any, frames: chex.Array) -> jax.Array:
+    """`vae.encode`, in tiles where the config says so."""
+    if not config.vae_tile:
+        return vae.encode(config.model.vae, params["vae"], frames)
+    return vae_tiling.encode(config.model.vae, params["vae"], frames, tile=config.vae_tile)
 
 
 def decode_stream(config: WorldConfig, params: Any, latents: chex.Array, cache: vae.Cache = None):

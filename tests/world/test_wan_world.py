@@ -113,6 +113,18 @@ def test_segment_is_decoded_as_a_clip_of_its_own(params, looped):
     assert difference.max() <= 1
 
 
+def test_a_start_from_several_frames_begins_at_the_last_one_encoded_alone(params):
+    frames = np.random.default_rng(1).integers(0, 256, (9, tiny.SIZE, tiny.SIZE, 3), np.uint8)
+    cameras = jax.tree.map(lambda x: jnp.repeat(x[None], len(frames), axis=0), tiny.camera())
+    state = world.observe(CONFIG, params, frames, None, cameras, jax.random.key(1))
+    shown = jnp.asarray(frames, jnp.float32) / 127.5 - 1.0
+    coder = CONFIG.model.vae
+    alone, clip = (vae.encode(coder, params["vae"], part) for part in (shown[-1:], shown))
+    np.testing.assert_allclose(state.context[-1], alone[0], atol=1e-5)
+    np.testing.assert_allclose(state.context[:-1], clip[:-1], atol=1e-5)
+    assert jnp.abs(clip[-1] - alone[0]).max() > 0.1
+
+
 def test_ones_code_is_that_of_the_video_and_steady_at_the_preceding_frames(params):
     model = CONFIG.model
     code = ones_code(model, params)
