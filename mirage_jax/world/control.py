@@ -93,13 +93,12 @@ def _between(readout: Readout) -> jax.Array:
 def ones_code(model: ModelConfig, params: Any, tile: int = 0) -> jax.Array:
     """The code of an all-ones video at the latent frames of target and preceding, `[T + P, h, w, C]`.
 
-    The code depends on the place in the clip for its first few frames only: preceding frames get the last one's. With a
-    `tile`, it is made in tiles of so many cells.
+    One clip of `r (T + P - 1) + 1` frames, as the public release encodes it: its code still changes after the target
+    frames. With a `tile`, it is made in tiles of so many cells.
     """
     layout = model.segment
-    video = jnp.ones((1 + layout.latents * model.vae.stride_time, model.height, model.width, 3))
+    frames = 1 + (layout.latents + layout.preceding) * model.vae.stride_time
+    video = jnp.ones((frames, model.height, model.width, 3))
     if tile:
-        code = vae_tiling.encode(model.vae, params["vae"], video, tile=tile)
-    else:
-        code = vae.encode(model.vae, params["vae"], video)
-    return jnp.concatenate([code, jnp.broadcast_to(code[-1:], (layout.preceding, *code.shape[1:]))])
+        return vae_tiling.encode(model.vae, params["vae"], video, tile=tile)
+    return vae.encode(model.vae, params["vae"], video)
