@@ -103,8 +103,11 @@ def select(bank: Bank, targets: Camera, shown: chex.Array, excluded: chex.Array,
       count: static number of references, at most the bank's size.
 
     Returns:
-      Latents `[count, h, w, C]`, and bool `[count]`: False where too few see enough.
+      Latents `[count, h, w, C]`, and bool `[count]`: False where too few see enough. The `k` that do sit in the last
+      slots, best first, so that their times are `-k..-1` however many slots there are.
     """
     score = jnp.where(filled(bank) & ~excluded, overlap(bank, targets, shown), -1.0)
     best, index = jax.lax.top_k(score, count)
-    return bank.latents[index], best >= MIN_OVERLAP
+    sees = best >= MIN_OVERLAP
+    slots = jnp.arange(count) + jnp.sum(sees)  # a rotation by the number of empty ones
+    return bank.latents[index[slots % count]], sees[slots % count]

@@ -75,8 +75,17 @@ def test_reference_is_the_frame_that_sees_the_target_best():
     assert score[1] > score[0] > 0.1 and score[2] == 0
     latents, valid = reference.select(bank, _cameras(35), nothing, jnp.zeros(3, bool), 2)
     assert valid.tolist() == [True, True] and latents[:, 0, 0, 0].tolist() == [1.0, 0.0]
+
+
+def test_fewer_references_than_slots_sit_in_the_last_ones_best_first():
+    """The times of `k` references are `-k..-1`, as in the released layout, however many slots there are."""
+    bank, nothing = _bank(0, 40, 150), jnp.zeros((1, 8, 8))
+    latents, valid = reference.select(bank, _cameras(35), nothing, jnp.zeros(3, bool), 3)
+    assert valid.tolist() == [False, True, True] and latents[1:, 0, 0, 0].tolist() == [1.0, 0.0]
     latents, valid = reference.select(bank, _cameras(35), nothing, jnp.array([False, True, False]), 2)
-    assert valid.tolist() == [True, False] and float(latents[0, 0, 0, 0]) == 0.0
+    assert valid.tolist() == [False, True] and float(latents[1, 0, 0, 0]) == 0.0
+    _, valid = reference.select(bank, _cameras(35), nothing, jnp.ones(3, bool), 2)
+    assert valid.tolist() == [False, False]
 
 
 def test_what_stands_in_front_hides_a_reference():
@@ -92,7 +101,7 @@ def test_ring_keeps_the_latest_and_empty_slots_are_never_chosen():
     fresh = _bank(0, size=3)
     assert reference.filled(fresh).tolist() == [True, False, False]
     _, valid = reference.select(fresh, _cameras(0), jnp.zeros((1, 8, 8)), jnp.zeros(3, bool), 2)
-    assert valid.tolist() == [True, False]
+    assert valid.tolist() == [False, True]
     assert jax.tree.leaves(fresh)[0].shape[0] == 3
 
 
