@@ -1,6 +1,6 @@
-"""Euler and UniPC samplers of a flow, as pure functions for use inside `jit` and `lax.scan`.
+"""The UniPC sampler of a flow, as a pure function for use inside `jit` and `lax.scan`, and the grids it runs on.
 
-Both schemes are linear in the states and clean predictions they combine, with coefficients that depend on
+The scheme is linear in the states and clean predictions it combines, with coefficients that depend on
 the schedule only. These are computed on the host in float64; what runs on the device is
 one `lax.scan` of a network call and a few weighted sums.
 """
@@ -36,41 +36,44 @@ class Schedule:
 
 
 def wan_schedule(steps: int, shift: float = flow.SHIFT) -> Schedule:
-    """The grid of Wan: `linspace(1, 0.001, n + 1)[:-1]`, shifted, then 0; timesteps `trunc(1000 sigma)`.
+    """The grid of Wan's own code, on which its weights and the released side branches run.
 
-    The first sigma stays a millionth below 1, where log(1 - sigma) is finite. Sigmas are rounded to
-    float32 as in the public scheduler: at 1e-6 from 1 the rounding shows in the first step.
+    `linspace(0.999, 0, n + 1)[:-1]`, shifted, then 0; timesteps `trunc(1000 sigma)`.
 
     Raises:
       ValueError: if `steps` is less than 1.
     """
-    if steps < 1:
-        raise ValueError(f"a sampler takes at least 1 step, got {steps}")
-    noisy = flow.shift_sigma(np.linspace(1.0, 1.0 / flow.TIMESTEPS, steps + 1)[:-1], shift)
-    noisy = np.minimum(noisy, 1.0 - 1e-6)
+    return _schedule(np.linspace(1.0 - 1.0 / flow.TIMESTEPS, 0.0, _counted(steps) + 1)[:-1], shift)
+
+
+def diffusers_schedule(steps: int, shift: float = flow.SHIFT) -> Schedule:
+    """The grid of diffusers' UniPC scheduler on flow sigmas: `linspace(1, 0.001, n + 1)[:-1]`, else as `wan_schedule`.
+
+    The first sigma stays a millionth below 1, where log(1 - sigma) is finite.
+
+    Raises:
+      ValueError: if `steps` is less than 1.
+    """
+    return _schedule(np.linspace(1.0, 1.0 / flow.TIMESTEPS, _counted(steps) + 1)[:-1], shift)
+
+
+SCHEDULES = {"wan": wan_schedule, "diffusers": diffusers_schedule}
+"""Published grids by name."""
+
+
+def _schedule(levels: np.ndarray, shift: float) -> Schedule:
+    """Sigmas rounded to float32 as in the public schedulers: close to 1 the rounding shows in the first step."""
+    noisy = np.minimum(flow.shift_sigma(levels, shift), 1.0 - 1e-6)
     return Schedule(
         sigmas=np.append(noisy, 0.0).astype(np.float32).astype(np.float64),
         timesteps=np.trunc(flow.TIMESTEPS * noisy).astype(np.int32),
     )
 
 
-def euler(
-    denoise: Denoise,
-    noise: chex.Array,
-    schedule: Schedule,
-    *,
-    known: chex.Array | None = None,
-    clean: chex.Array | None = None,
-) -> jax.Array:
-    """First-order steps along the flow; arguments and result as in `unipc`."""
-    now, after = schedule.sigmas[:-1], schedule.sigmas[1:]
-    keep = after / now
-
-    def step(state, x0, row):
-        (x,) = state
-        return x, (row[0] * x + row[1] * x0,)
-
-    return _run(denoise, (noise,), step, np.stack([keep, 1.0 - keep], axis=-1), schedule, known, clean)
+def _counted(steps: int) -> int:
+    if steps < 1:
+        raise ValueError(f"a sampler takes at least 1 step, got {steps}")
+    return steps
 
 
 def unipc(
@@ -96,36 +99,24 @@ def unipc(
       `[T, h, w, C]` clean latents.
     """
 
-    def step(state, x0, row):
-        x, last, previous, before = state
-        terms = x, last, x0, previous, before
-        corrected = sum(weight * term for weight, term in zip(row[:5], terms, strict=True))
-        following = sum(weight * term for weight, term in zip(row[5:], (corrected, x0, previous), strict=True))
-        return x0, (following, corrected, x0, previous)
-
-    empty = jnp.zeros_like(noise)
-    return _run(denoise, (noise, empty, empty, empty), step, _unipc_table(schedule.sigmas), schedule, known, clean)
-
-
-def _run(denoise, state, step, table, schedule, known, clean) -> jax.Array:
-    """Scans `step(state, x0, row) -> (_, state)` over the schedule; the latents are `state[0]`."""
-
     def impose(x: jax.Array) -> jax.Array:
         return x if known is None else jnp.where(clean[:, None, None, None], known, x)
 
-    def body(state, levels):
-        sigma, timestep, row = levels
-        state = (impose(state[0]), *state[1:])
-        _, state = step(state, denoise(state[0], sigma, timestep), row)
-        return state, None
+    def step(state, level):
+        sigma, timestep, row = level
+        x, last, previous, before = state
+        x = impose(x)
+        x0 = denoise(x, sigma, timestep)
+        terms = x, last, x0, previous, before
+        corrected = sum(weight * term for weight, term in zip(row[:5], terms, strict=True))
+        following = sum(weight * term for weight, term in zip(row[5:], (corrected, x0, previous), strict=True))
+        return (following, corrected, x0, previous), None
 
-    levels = (
-        jnp.asarray(schedule.sigmas[:-1], jnp.float32),
-        jnp.asarray(schedule.timesteps, jnp.float32),
-        jnp.asarray(table, jnp.float32),
-    )
-    state, _ = jax.lax.scan(body, state, levels)
-    return impose(state[0])
+    levels = schedule.sigmas[:-1], schedule.timesteps, _unipc_table(schedule.sigmas)
+    levels = jax.tree.map(lambda column: jnp.asarray(column, jnp.float32), levels)
+    empty = jnp.zeros_like(noise)
+    (x, *_), _ = jax.lax.scan(step, (noise, empty, empty, empty), levels)
+    return impose(x)
 
 
 def _unipc_table(sigmas: np.ndarray) -> np.ndarray:

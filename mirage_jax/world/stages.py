@@ -143,7 +143,8 @@ def denoise(
         return flow.sample_from_output(output, noisy, sigmas, model.dit.prediction)
 
     noise = jax.random.normal(key, known.shape)
-    schedule = samplers.wan_schedule(config.sampling_steps)
+    grid = "wan" if model.segment.overlap == "reencode" else "diffusers"
+    schedule = samplers.SCHEDULES[grid](config.sampling_steps)
     return samplers.unipc(predict, noise, schedule, known=known, clean=clean)[1:]
 
 

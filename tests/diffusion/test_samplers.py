@@ -1,4 +1,4 @@
-"""Samplers against data whose flow is known exactly, and against the published grid."""
+"""UniPC against data whose flow is known exactly, and the two published grids."""
 
 import itertools
 
@@ -11,7 +11,6 @@ from mirage_jax.diffusion import samplers
 
 SHAPE = (3, 2, 2, 4)
 MEAN, SPREAD = 1.5, 0.4
-SAMPLERS = {"euler": samplers.euler, "unipc": samplers.unipc}
 
 
 def gaussian_denoise(x, sigma, timestep):
@@ -40,24 +39,33 @@ def error(sampler, steps):
     return float(jnp.abs(found - gaussian_flow(start, 0.9, 0.2)).max())
 
 
-def test_wan_grid():
-    schedule = samplers.wan_schedule(8)
-    np.testing.assert_array_equal(schedule.timesteps, [999, 972, 937, 893, 833, 750, 625, 418])
+@pytest.mark.parametrize(
+    ("grid", "timesteps", "last"),
+    [
+        ("wan", [999, 972, 937, 892, 833, 749, 624, 416], 208),
+        ("diffusers", [999, 972, 937, 893, 833, 750, 625, 418], 211),
+    ],
+)
+def test_published_grids(grid, timesteps, last):
+    schedule = samplers.SCHEDULES[grid](8)
+    np.testing.assert_array_equal(schedule.timesteps, timesteps)
+    assert samplers.SCHEDULES[grid](20).timesteps[-1] == last
     assert schedule.sigmas[-1] == 0.0
     assert len(schedule.sigmas) == 9
     assert (np.diff(schedule.sigmas) < 0).all()
     with pytest.raises(ValueError, match="at least 1 step"):
-        samplers.wan_schedule(0)
+        samplers.SCHEDULES[grid](0)
 
 
-def test_euler_converges_with_order_one_and_unipc_with_order_two_or_more():
-    euler = [error(samplers.euler, steps) for steps in (8, 16, 32)]
-    unipc = [error(samplers.unipc, steps) for steps in (8, 16, 32)]
-    for coarse, fine in itertools.pairwise(euler):
-        assert coarse / fine == pytest.approx(2.0, rel=0.15)
-    for coarse, fine in itertools.pairwise(unipc):
+def test_wan_grid_by_hand():
+    """Two levels from 0.999: s and s / 2, each to 5 s / (1 + 4 s)."""
+    np.testing.assert_allclose(samplers.wan_schedule(2).sigmas, [4.995 / 4.996, 2.4975 / 2.998, 0.0], atol=1e-7)
+
+
+def test_unipc_converges_with_order_two_or_more():
+    errors = [error(samplers.unipc, steps) for steps in (8, 16, 32)]
+    for coarse, fine in itertools.pairwise(errors):
         assert coarse / fine > 3.8
-    assert unipc[1] < euler[2]
 
 
 # Five values through diffusers 0.42.1, UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True,
@@ -74,33 +82,29 @@ def test_unipc_reproduces_stored_runs_of_the_public_scheduler(steps):
         return x - sigma * (jnp.tanh(1.3 * x) + 0.5 * jnp.sin(x[..., ::-1] + 0.3) * timestep / 1000)
 
     noise = jnp.linspace(-2, 2, 5).reshape(1, 1, 1, 5)
-    found = samplers.unipc(denoise, noise, samplers.wan_schedule(steps))
+    found = samplers.unipc(denoise, noise, samplers.diffusers_schedule(steps))
     np.testing.assert_allclose(found[0, 0, 0], PUBLIC_RUNS[steps], atol=2e-6)
 
 
 def test_runs_on_the_wan_grid_approach_the_exact_flow():
     noise = jax.random.normal(jax.random.key(0), SHAPE)
 
-    def distance(sampler, steps):
+    def distance(steps):
         schedule = samplers.wan_schedule(steps)
-        found = sampler(gaussian_denoise, noise, schedule)
+        found = samplers.unipc(gaussian_denoise, noise, schedule)
         return float(jnp.abs(found - gaussian_flow(noise, schedule.sigmas[0], 0.0)).max())
 
-    assert distance(samplers.euler, 80) < distance(samplers.euler, 20) / 2.5
-    assert distance(samplers.unipc, 80) < distance(samplers.unipc, 20) / 2.5
-    assert distance(samplers.unipc, 20) < distance(samplers.euler, 20)
+    assert distance(80) < distance(20) / 2.5
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_a_constant_prediction_is_reached_exactly(name, steps):
+def test_a_constant_prediction_is_reached_exactly(steps):
     target = jax.random.normal(jax.random.key(1), SHAPE)
-    found = SAMPLERS[name](lambda *_: target, jnp.ones(SHAPE), samplers.wan_schedule(steps))
+    found = samplers.unipc(lambda *_: target, jnp.ones(SHAPE), samplers.wan_schedule(steps))
     np.testing.assert_allclose(found, target, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_clean_frames_are_imposed_before_every_call_and_at_the_end(name):
+def test_clean_frames_are_imposed_before_every_call_and_at_the_end():
     known = jnp.full(SHAPE, 7.0)
     clean = jnp.array([True, False, False])
     seen = []
@@ -110,8 +114,8 @@ def test_clean_frames_are_imposed_before_every_call_and_at_the_end(name):
         return gaussian_denoise(x, sigma, timestep)
 
     noise = jax.random.normal(jax.random.key(0), SHAPE)
-    found = SAMPLERS[name](denoise, noise, samplers.wan_schedule(4), known=known, clean=clean)
-    free = SAMPLERS[name](gaussian_denoise, noise, samplers.wan_schedule(4))
+    found = samplers.unipc(denoise, noise, samplers.wan_schedule(4), known=known, clean=clean)
+    free = samplers.unipc(gaussian_denoise, noise, samplers.wan_schedule(4))
     jax.effects_barrier()
     assert len(seen) == 4
     for x in [*seen, np.asarray(found)]:
@@ -120,14 +124,13 @@ def test_clean_frames_are_imposed_before_every_call_and_at_the_end(name):
     np.testing.assert_allclose(found[1:], free[1:], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_denoise_is_told_sigma_and_timestep_of_each_step(name):
+def test_denoise_is_told_sigma_and_timestep_of_each_step():
     schedule, seen = samplers.wan_schedule(5), []
 
     def denoise(x, sigma, timestep):
         jax.debug.callback(lambda s, t: seen.append((float(s), float(t))), sigma, timestep, ordered=True)
         return x
 
-    SAMPLERS[name](denoise, jnp.ones(SHAPE), schedule)
+    samplers.unipc(denoise, jnp.ones(SHAPE), schedule)
     jax.effects_barrier()
     np.testing.assert_allclose(seen, np.stack([schedule.sigmas[:-1], schedule.timesteps], axis=-1), rtol=1e-6)

@@ -163,7 +163,7 @@ BREAKS = (
         "UniPC",
         "schedule shifted by 3, not 5",
         f"{SAMPLER}::test_sampling_with_the_transformer[8]",
-        ((samplers, "wan_schedule", lambda f: lambda steps: f(steps, 3.0)),),
+        ((samplers, "diffusers_schedule", lambda f: lambda steps: f(steps, 3.0)),),
     ),
     Break(
         "sampling",

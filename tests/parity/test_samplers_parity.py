@@ -32,7 +32,7 @@ def test_unipc_run(steps):
         velocity = torch.tanh(1.3 * expected) + 0.5 * torch.sin(expected.flip(-1)) * timestep / 1000
         expected = scheduler.step(velocity, timestep, expected, return_dict=False)[0]
 
-    schedule = samplers.wan_schedule(steps)
+    schedule = samplers.diffusers_schedule(steps)
     np.testing.assert_array_equal(schedule.timesteps, scheduler.timesteps.numpy())
     np.testing.assert_array_equal(schedule.sigmas, scheduler.sigmas.numpy())
 
@@ -73,7 +73,7 @@ def test_sampling_with_the_transformer(steps):
         output = Generator(oracles.DIT).apply({"params": params}, x, timesteps, text=text)
         return flow.sample_from_output(output, x, sigmas, "flow")
 
-    schedule = samplers.wan_schedule(steps)
+    schedule = samplers.diffusers_schedule(steps)
     found = jax.jit(lambda x: samplers.unipc(denoise, x, schedule, known=known, clean=clean))(noise)
     record(
         f"sampling run of {steps} steps, DiT with UniPC, first frame clean",
