@@ -26,6 +26,7 @@ CONTROLS = {
     "readout": (0, 1),
     "ones": (0, 1),
     "visible": (1, 0),
+    "hole": (1, 0),
     "depth": (1, 0),
     "offset": (2, 0),
     "scale": (1, 0),
@@ -33,7 +34,8 @@ CONTROLS = {
 }
 """What control channels may be made of, and how many each takes: so many, and so many times the latent channels.
 
-'ones' is the code of an all-ones video, which the public release gives its side branch in place of the visibility mask.
+'ones' is the code of an all-ones video, which the public release gives its side branch in place of the visibility mask;
+its 49-channel variant takes 'hole', 1 where nothing is seen, where the paper's takes 'visible', 1 where something is.
 'between' is what the memory shows at the video frames between the latent frames, and where it shows something: how a
 surface moves within a latent frame, which the one readout at its end cannot tell.
 """
@@ -235,7 +237,7 @@ def wan22_ti2v_5b(control: tuple[str, ...] = ("readout", "ones")) -> ModelConfig
 
     Args:
       control: parts of the control channels: by default the 96 of the public release; ("readout", "visible") gives the
-        49 of the paper.
+        49 of the paper, ("readout", "hole") those of the release's variant, whose mask says the opposite.
     """
     segment = SegmentConfig(control=control, overlap="reencode")
     return ModelConfig(
@@ -256,6 +258,7 @@ PRESETS: dict[str, Callable[[], ModelConfig]] = {
     "default": default,
     "wan22_ti2v_5b": wan22_ti2v_5b,
     "wan22_ti2v_5b_visible": functools.partial(wan22_ti2v_5b, control=("readout", "visible")),
+    "wan22_ti2v_5b_hole": functools.partial(wan22_ti2v_5b, control=("readout", "hole")),
 }
 """Models by name, for commands."""
 

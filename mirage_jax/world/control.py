@@ -27,8 +27,8 @@ def control_latents(parts: tuple[str, ...], readout: Readout, ones: chex.Array |
       ones: `[T, h, w, C]` of `ones_code`, where `parts` has 'ones'.
 
     Returns:
-      `[T, h, w, Cc]`; zero wherever nothing is visible, but for 'ones', which is everywhere, and 'between', which is
-      zero where nothing is visible at its frames, and for a readout without any.
+      `[T, h, w, Cc]`; zero wherever nothing is visible, but for 'ones', which is everywhere, 'hole', which is 1 there,
+      and 'between', which is zero where nothing is visible at its frames, and for a readout without any.
     """
     visible = readout.visible[..., None].astype(jnp.float32)
     channels = {
@@ -38,7 +38,7 @@ def control_latents(parts: tuple[str, ...], readout: Readout, ones: chex.Array |
         "offset": lambda: readout.offset,
         "scale": lambda: jnp.log2(jnp.where(visible > 0, readout.scale[..., None], 1.0)),
     }
-    everywhere = {"ones": lambda: ones, "between": lambda: _between(readout)}
+    everywhere = {"ones": lambda: ones, "hole": lambda: 1.0 - visible, "between": lambda: _between(readout)}
     return jnp.concatenate(
         [everywhere[part]() if part in everywhere else channels[part]() * visible for part in parts], axis=-1
     )

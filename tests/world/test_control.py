@@ -32,6 +32,11 @@ def test_channels_are_stacked_in_order_and_zero_where_nothing_is_seen():
     np.testing.assert_allclose(control[0, 0], expected)
 
 
+def test_the_hole_mask_says_where_nothing_is_seen():
+    readout = _readout([[[1.0, 2.0, 0.0]]], [[[True, True, False]]])
+    np.testing.assert_array_equal(control_latents(("hole",), readout)[0, 0, :, 0], [0.0, 0.0, 1.0])
+
+
 def test_what_is_between_latent_frames_is_stacked_frame_by_frame_and_zero_where_it_was_not_looked():
     readout = _readout([[[1.0]], [[2.0]]], [[[True]], [[True]]])
     inside = Readout(
