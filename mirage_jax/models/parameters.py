@@ -50,7 +50,9 @@ def init(key: chex.PRNGKey, model: ModelConfig, known: Mapping[str, Any] | None 
         parts["dit"] = known["dit"] if "dit" in known else fresh["dit"]
         if model.side is not None:
             parts["side"] = (
-                known["side"] if "side" in known else side_branch.side_params_from_dit(parts["dit"], fresh["side"])
+                known["side"]
+                if "side" in known
+                else side_branch.side_params_from_dit(parts["dit"], fresh["side"], model.side.every)
             )
         if model.lora is not None:
             targets = lora.ALL_ATTENTION_AND_FFN if model.lora.cross_attention else lora.SELF_ATTENTION_AND_FFN

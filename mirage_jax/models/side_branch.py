@@ -1,7 +1,7 @@
 """The side branch that tells the transformer what the memory holds (VACE blocks, paper section "Generator").
 
 It sees the control latents (readout, visibility, whatever else the control channels carry) of the
-target and preceding frames and gives one hint for every second DiT block. All its ways out start at
+target and preceding frames and gives one hint for every second DiT block (`SideBranchConfig.every`). All its ways out start at
 zero, so a new side branch leaves the backbone exactly as it was.
 """
 
@@ -14,10 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mirage_jax.errors import UserError
 from mirage_jax.models import layers, partition
 from mirage_jax.models.dit import DiTConfig, patchify
-
-EVERY = 2  # one side block for DiT blocks 0, 2, 4, ..
 
 REFINE_BLOCKS = 2
 
@@ -30,6 +29,7 @@ class SideBranchConfig:
       control_channels: channels `Cc` of the control latents.
       output_hint: also a linear map (zero at the start) from the raw control patches to the output of the
         target frames, by which a small model can pass a readout through. Wan has none.
+      every: one side block for DiT blocks 0, `every`, 2 `every`, ..: 2 in Wan's 5B model, 5 in its 14B ones.
       refine: width of the convolutions that bring the readout into place first (see `Refine`), whose channels are
         then the first ones of the control; 0 for none, as in Wan.
     """
@@ -37,11 +37,16 @@ class SideBranchConfig:
     control_channels: int
     output_hint: bool = False
     refine: int = 0
+    every: int = 2
+
+    def __post_init__(self):
+        if self.every < 1:
+            raise UserError(f"side branch config: every must be at least 1, found {self.every}")
 
 
-def hinted_blocks(config: DiTConfig) -> range:
+def hinted_blocks(dit: DiTConfig, config: SideBranchConfig) -> range:
     """Indices of the DiT blocks that receive a hint."""
-    return range(0, config.layers, EVERY)
+    return range(0, dit.layers, config.every)
 
 
 class SideBlock(nn.Module):
@@ -103,7 +108,7 @@ class SideBranch(nn.Module):
         if self.config.refine:
             self.refine = Refine(self.config.refine, self.dit.in_channels, dtype)
         self.patch_embedding = layers.dense(self.dit.dim, dtype)
-        self.blocks = [SideBlock(self.dit, first=index == 0) for index in hinted_blocks(self.dit)]
+        self.blocks = [SideBlock(self.dit, first=index == 0) for index in hinted_blocks(self.dit, self.config)]
         if self.config.output_hint:
             features = self.dit.in_channels * self.dit.patch[1] * self.dit.patch[2]
             self.output_hint = layers.dense(features, jnp.float32, kernel_init=nn.initializers.zeros)
@@ -135,24 +140,25 @@ class SideBranch(nn.Module):
         patches = patchify(control, self.dit.patch)
         stream = partition.constrain(self.patch_embedding(patches), "tokens")
         hints = {}
-        for index, block in zip(hinted_blocks(self.dit), self.blocks, strict=True):
+        for index, block in zip(hinted_blocks(self.dit, self.config), self.blocks, strict=True):
             stream, hints[index] = block(stream, x, modulation, rotary, key_mask, text)
         return hints, self.output_hint(patches) if self.config.output_hint else None
 
 
-def side_params_from_dit(dit_params: dict[str, Any], side_params: dict[str, Any]) -> dict[str, Any]:
+def side_params_from_dit(dit_params: dict[str, Any], side_params: dict[str, Any], every: int) -> dict[str, Any]:
     """A side branch whose blocks start as copies of the DiT blocks they belong to.
 
     Args:
       dit_params: the 'dit' part of a generator's parameters.
       side_params: the 'side' part, freshly initialised.
+      every: as in `SideBranchConfig`.
 
     Returns:
-      `side_params` with the weights of block `i` replaced by those of DiT block `2 i`; embedding, join and hint
+      `side_params` with the weights of block `i` replaced by those of DiT block `every i`; embedding, join and hint
       projections are kept.
     """
     copied = dict(side_params)
     for name in (name for name in side_params if name.startswith("blocks_")):
-        source = f"blocks_{EVERY * int(name.removeprefix('blocks_'))}"
+        source = f"blocks_{every * int(name.removeprefix('blocks_'))}"
         copied[name] = {**side_params[name], "block": dit_params[source]}
     return copied

@@ -93,7 +93,7 @@ def _side(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
         _fixed(dit.text_tokens, dit.dim) if dit.text_dim else None,
     )
     join = None
-    for name, params in _blocks(read, len(side_branch.hinted_blocks(model.dit))):
+    for name, params in _blocks(read, len(side_branch.hinted_blocks(model.dit, model.side))):
         # Only the first block has a join; it serves all, to give each of them the control stream.
         join = params["blocks_0"].get("join", join)
         params["blocks_0"]["join"] = join

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mirage_jax.errors import UserError
 from mirage_jax.models.dit import WAN22_TI2V_5B, DiTConfig
 from mirage_jax.models.generator import Generator
-from mirage_jax.models.side_branch import Refine, SideBranchConfig, side_params_from_dit
+from mirage_jax.models.side_branch import Refine, SideBranchConfig, hinted_blocks, side_params_from_dit
 
 DIT = DiTConfig(dim=24, ffn_dim=32, heads=2, layers=1, in_channels=4, freq_dim=16)
 SIDE = SideBranchConfig(control_channels=5, output_hint=True, refine=8)
@@ -64,7 +65,7 @@ def gradient(params, inputs, generator=SMALL):
 )
 def test_side_branch_at_initialisation_changes_not_one_bit():
     dit = randomised(initial(DEEP)["dit"])
-    params = {"dit": dit, "side": side_params_from_dit(dit, initial(DEEP)["side"])}
+    params = {"dit": dit, "side": side_params_from_dit(dit, initial(DEEP)["side"], every=2)}
     without = segment()
     del without["control"]
     expected = apply(params, without, DEEP)
@@ -84,13 +85,24 @@ def test_a_fresh_side_branch_learns():
 
 def test_side_parameters_are_copies_of_every_second_block():
     params = initial(DEEP)
-    copied = side_params_from_dit(params["dit"], params["side"])
+    copied = side_params_from_dit(params["dit"], params["side"], every=2)
     assert jax.tree.structure(copied) == jax.tree.structure(params["side"])
     for ours, theirs in ((0, 0), (1, 2)):
         jax.tree.map(
             np.testing.assert_array_equal, copied[f"blocks_{ours}"]["block"], params["dit"][f"blocks_{theirs}"]
         )
     assert not np.asarray(copied["blocks_1"]["hint"]["kernel"]).any()
+
+
+def test_a_hint_goes_to_every_nth_block():
+    side = dataclasses.replace(DEEP.side, every=3)
+    assert list(hinted_blocks(dataclasses.replace(DEEP.dit, layers=10), side)) == [0, 3, 6, 9]
+    params = initial(Generator(dataclasses.replace(DEEP.dit, layers=4), side))
+    assert {name for name in params["side"] if name.startswith("blocks_")} == {"blocks_0", "blocks_1"}
+    copied = side_params_from_dit(params["dit"], params["side"], every=3)
+    jax.tree.map(np.testing.assert_array_equal, copied["blocks_1"]["block"], params["dit"]["blocks_3"])
+    with pytest.raises(UserError, match="every must be at least 1, found 0"):
+        dataclasses.replace(side, every=0)
 
 
 def test_refining_changes_the_readout_alone_frame_by_frame_and_sees_all_channels():

@@ -142,7 +142,7 @@ BREAKS = (
         "side branch",
         "hints one block early",
         SIDE,
-        ((side_branch, "hinted_blocks", lambda f: lambda config: range(len(f(config)))),),
+        ((side_branch, "hinted_blocks", lambda f: lambda *config: range(len(f(*config)))),),
     ),
     Break(
         "side branch",
