@@ -1,8 +1,8 @@
 """The side branch that tells the transformer what the memory holds (VACE blocks, paper section "Generator").
 
 It sees the control latents (readout, visibility, whatever else the control channels carry) of the
-target and preceding frames and gives one hint for every second DiT block (`SideBranchConfig.every`). All its ways out start at
-zero, so a new side branch leaves the backbone exactly as it was.
+target and preceding frames and gives one hint for every second DiT block (`SideBranchConfig.every`).
+All its ways out start at zero, so a new side branch leaves the backbone exactly as it was.
 """
 
 from __future__ import annotations
