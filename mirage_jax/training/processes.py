@@ -1,6 +1,6 @@
 """Which process of a run this is, found from flags or from what the engine that started it left in the environment.
 
-Every launcher in `launch/` meets the commands here. `find` reads the variables and nothing else, `start` connects the
+Every launcher in `launch/` meets the commands here. `find` reads the variables and nothing else, `started` connects the
 processes, before JAX looks for devices. In this order:
 
 1. `--coordinator`, `--process_id`, `--process_count`
@@ -8,11 +8,12 @@ processes, before JAX looks for devices. In this order:
 3. `MIRAGE_COORDINATOR`, `MIRAGE_PROCESS_ID`, `MIRAGE_PROCESS_COUNT`
 4. TPU pods on GKE: `TPU_WORKER_ID`, `TPU_WORKER_HOSTNAMES`, and `MEGASCALE_*` for several slices
 5. a SLURM step (`srun`)
-6. a JobSet on Kubernetes: `JOBSET_*`, as `launch/gke/gpu.yaml` sets them, with `JOB_COMPLETION_INDEX`
-7. otherwise one process
+6. otherwise one process
 
-A set of which a part is missing or contradicts another part is an error, never a guess: a process that wrongly believes
-itself alone would write over the files of its peers.
+For 4 and 5 it is `jax.distributed` that finds the coordinator. Here their variables are checked first: a set of which a
+part is missing or contradicts another part is an error, never a guess, because a process that wrongly believes itself
+alone would write over the files of its peers. GPU nodes on Kubernetes get the variables of 3 from the manifest
+(`launch/gke/gpu.yaml`): JAX's own way there needs the `kubernetes` client in the image and the right to list pods.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import dataclasses
 import io
 import multiprocessing
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,15 +34,15 @@ import jax
 from absl import logging
 
 from mirage_jax.errors import UserError
-from mirage_jax.training import hostlist
 
 START_TIMEOUT = 300  # seconds for all processes to appear: nodes boot, images are pulled
 LOST_AFTER = 100  # seconds without a sign of life until a process counts as lost
 FINISH_TIMEOUT = 1800  # seconds that a finished process waits for its peers: process 0 writes the model
 LAST_WORDS = 20.0  # seconds that a failed process 0 leaves the others, which may be compiling, to end by themselves
 
-_JOBSET_PORT = 8476
-_SLURM_PORTS = range(61440, 65536)  # above the ports that Linux hands out by itself
+_SLURM_PORTS = range(61440, 65536)  # those that JAX takes: above the ports that Linux hands out by itself
+_RANGES = r"\d+(-\d+)?(,\d+(-\d+)?)*"
+_HOSTS = re.compile(rf"[\w.-]+(\[{_RANGES}\])?(,[\w.-]+(\[{_RANGES}\])?)*")  # as SLURM writes them and JAX reads them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +50,18 @@ class Processes:
     """The processes of a run, as seen from one of them.
 
     Attributes:
-      source: what said so: `flags`, `variables`, `tpu`, `slurm`, `jobset` or `single`.
-      count: how many there are; None where JAX finds out (`tpu`).
+      source: what said so: `flags`, `variables`, `tpu`, `slurm` or `single`.
+      count: how many there are; None where JAX finds out (a TPU VM).
       index: which one this is, from 0; None where JAX finds out.
       coordinator: `host:port` of process 0; None where JAX finds out, or for one process.
-      local_devices: those of this machine's devices that belong to this process; None for all that it can see.
+      local_devices: those of this machine's devices that belong to this process; none for all that it can see.
     """
 
     source: str
     count: int | None = 1
     index: int | None = 0
     coordinator: str | None = None
-    local_devices: tuple[int, ...] | None = None
+    local_devices: tuple[int, ...] = ()
 
     @property
     def first(self) -> bool:
@@ -101,8 +103,8 @@ def find(
         return _tpu(variables)
     if any(name in variables for name in ("SLURM_STEP_ID", "SLURM_STEP_NODELIST")):
         return _slurm(variables)
-    if "JOB_COMPLETION_INDEX" in variables or any(name in variables for name in _JOBSET):
-        return _jobset(variables)
+    if "JOB_COMPLETION_INDEX" in variables:  # a pod of an indexed Kubernetes job
+        _need_all(variables, ("JOB_COMPLETION_INDEX", *_OURS), "MIRAGE_PROCESSES=single lets every pod work alone")
     return Processes("single")
 
 
@@ -138,26 +140,36 @@ def started(processes: Processes, exit_code: Callable[[BaseException], int]) -> 
 def _connect(processes: Processes) -> Processes:
     if processes.index is not None:
         _label_output(processes.index, processes.count)
-    explicit = processes.coordinator is not None
+    told = processes.coordinator is not None
+    if processes.source == "slurm":
+        os.environ.setdefault("JAX_COORDINATOR_PORT", str(_slurm_port(os.environ)))
     try:
         jax.distributed.initialize(
             coordinator_address=processes.coordinator,
-            num_processes=processes.count if explicit else None,
-            process_id=processes.index if explicit else None,
-            local_device_ids=processes.local_devices,
-            cluster_detection_method="deactivate" if explicit else None,
+            num_processes=processes.count if told else None,
+            process_id=processes.index if told else None,
+            # An empty list is every device. Left out, JAX gives every task of SLURM one GPU, whatever it has.
+            local_device_ids=list(processes.local_devices) if processes.source == "slurm" else None,
+            cluster_detection_method="deactivate" if told else "slurm" if processes.source == "slurm" else None,
             initialization_timeout=START_TIMEOUT,
             heartbeat_timeout_seconds=LOST_AFTER,
             shutdown_timeout_seconds=FINISH_TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:
-        where = f"the coordinator {processes.coordinator}" if explicit else "the other TPU workers"
-        who = f"process {processes.index} of {processes.count}" if explicit else "this TPU worker"
+        where = f"the coordinator {processes.coordinator}" if told else "its peers"
+        who = f"process {processes.index} of {processes.count}" if processes.index is not None else "this TPU worker"
         raise UserError(f"{who} (found from: {processes.source}) could not join {where}: {error}") from error
+    if told:
+        return processes
+    index, count = jax.process_index(), jax.process_count()
     if processes.index is None:
-        processes = dataclasses.replace(processes, count=jax.process_count(), index=jax.process_index())
-        _label_output(processes.index, processes.count)
-    return processes
+        _label_output(index, count)
+    elif (processes.index, processes.count) != (index, count):
+        raise UserError(
+            f"the variables of {processes.source} say process {processes.index} of {processes.count}, "
+            f"JAX found process {index} of {count}"
+        )
+    return dataclasses.replace(processes, count=count, index=index)
 
 
 def _leave(code: int, after: float) -> None:
@@ -172,7 +184,6 @@ def _leave(code: int, after: float) -> None:
 
 _OURS = ("MIRAGE_COORDINATOR", "MIRAGE_PROCESS_ID", "MIRAGE_PROCESS_COUNT")
 _MEGASCALE = ("MEGASCALE_COORDINATOR_ADDRESS", "MEGASCALE_NUM_SLICES", "MEGASCALE_SLICE_ID")
-_JOBSET = ("JOBSET_NAME", "JOBSET_REPLICATED_JOB", "JOBSET_JOB_INDEX", "JOBSET_JOB_COUNT", "JOBSET_PODS_PER_JOB")
 
 
 def _explicit(source: str, given: Mapping[str, str], coordinator: str, index: str, count: str) -> Processes:
@@ -181,11 +192,12 @@ def _explicit(source: str, given: Mapping[str, str], coordinator: str, index: st
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
         raise UserError(f"{coordinator}={address}: expected host:port")
-    return _checked(source, given, index, count, address)
+    found = _checked(source, given, index, count)
+    return dataclasses.replace(found, coordinator=address) if found.count != 1 else found
 
 
 def _tpu(variables: Mapping[str, str]) -> Processes:
-    """Pods of GKE, where hosts and ids are in the variables; JAX reads them itself, coordinator included."""
+    """Pods of GKE, where hosts and ids are in the variables."""
     _need_all(variables, ("TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES"))
     hosts = [host for host in variables["TPU_WORKER_HOSTNAMES"].split(",") if host]
     worker = _number(variables, "TPU_WORKER_ID")
@@ -202,57 +214,48 @@ def _tpu(variables: Mapping[str, str]) -> Processes:
 
 def _slurm(variables: Mapping[str, str]) -> Processes:
     """One task of an `srun`; a batch script or a shell in an allocation has no step and never comes here."""
-    _need_all(variables, ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_NTASKS"))
-    nodes = "SLURM_STEP_NODELIST" if "SLURM_STEP_NODELIST" in variables else "SLURM_JOB_NODELIST"
-    _need_all(variables, (nodes,))
-    hosts = hostlist.expand(variables[nodes], nodes)
-    # A requeued job keeps its number, and the ports of two steps of one job differ.
-    port = _SLURM_PORTS[
-        (_number(variables, "SLURM_JOB_ID") + 997 * _number(variables, "SLURM_STEP_ID", 0)) % len(_SLURM_PORTS)
-    ]
-    processes = _checked("slurm", variables, "SLURM_PROCID", "SLURM_NTASKS", f"{hosts[0]}:{port}")
-    return dataclasses.replace(processes, local_devices=_slurm_devices(variables))
+    _need_all(variables, ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_NODELIST"))
+    if not _HOSTS.fullmatch(hosts := variables["SLURM_STEP_NODELIST"]):
+        raise UserError(f"SLURM_STEP_NODELIST={hosts}: expected a list of hosts such as node[01-03,7],login")
+    _slurm_port(variables)
+    found = _checked("slurm", variables, "SLURM_PROCID", "SLURM_NTASKS")
+    return dataclasses.replace(found, local_devices=_slurm_devices(variables))
 
 
-def _slurm_devices(variables: Mapping[str, str]) -> tuple[int, ...] | None:
-    """This task's equal share of the node's GPUs; None if there are none to share or SLURM has bound them already."""
-    tasks = hostlist.expand_counts(variables.get("SLURM_STEP_TASKS_PER_NODE", "1"), "SLURM_STEP_TASKS_PER_NODE")
+def _slurm_port(variables: Mapping[str, str]) -> int:
+    """The coordinator's. JAX's own is the same for all steps of a job, of which two may run side by side."""
+    job, step = _number(variables, "SLURM_JOB_ID"), _number(variables, "SLURM_STEP_ID", 0)
+    return _SLURM_PORTS[(job + 997 * step) % len(_SLURM_PORTS)]
+
+
+def _slurm_devices(variables: Mapping[str, str]) -> tuple[int, ...]:
+    """This task's equal share of the node's GPUs; none if there are none to share or SLURM has bound them already."""
+    tasks = _counts(variables, "SLURM_STEP_TASKS_PER_NODE")
     node = _number(variables, "SLURM_NODEID", 0)
     gpus = _number(variables, "SLURM_GPUS_ON_NODE", 0)
     visible = len(variables["CUDA_VISIBLE_DEVICES"].split(",")) if variables.get("CUDA_VISIBLE_DEVICES") else gpus
     here = tasks[node] if node < len(tasks) else 1
     if gpus == 0 or here == 1 or visible < gpus:
-        return None
+        return ()
     if gpus % here:
         raise UserError(f"SLURM_GPUS_ON_NODE={gpus} cannot be shared equally by the {here} tasks on this node")
-    _need_all(variables, ("SLURM_LOCALID",))
     share, local = gpus // here, _number(variables, "SLURM_LOCALID")
     return tuple(range(local * share, (local + 1) * share))
 
 
-def _jobset(variables: Mapping[str, str]) -> Processes:
-    """A pod of a JobSet with indexed jobs: `<jobset>-<replicated job>-<job>-<pod>.<subdomain>` is its stable name."""
-    _need_all(variables, ("JOB_COMPLETION_INDEX", *_JOBSET), "MIRAGE_PROCESSES=single lets every pod work alone")
-    name, group = variables["JOBSET_NAME"], variables["JOBSET_REPLICATED_JOB"]
-    job, jobs, pod, pods = (
-        _number(variables, key)
-        for key in ("JOBSET_JOB_INDEX", "JOBSET_JOB_COUNT", "JOB_COMPLETION_INDEX", "JOBSET_PODS_PER_JOB")
-    )
-    if job >= jobs:
-        raise UserError(f"JOBSET_JOB_INDEX={job} but JOBSET_JOB_COUNT={jobs}")
-    if pod >= pods:
-        raise UserError(f"JOB_COMPLETION_INDEX={pod} but JOBSET_PODS_PER_JOB={pods}")
-    count = jobs * pods
-    subdomain = variables.get("JOBSET_SUBDOMAIN", name)
-    coordinator = f"{name}-{group}-0-0.{subdomain}:{_JOBSET_PORT}" if count > 1 else None
-    return Processes("jobset", count=count, index=job * pods + pod, coordinator=coordinator)
+def _counts(variables: Mapping[str, str], name: str) -> list[int]:
+    """SLURM's counts for one node after the other, `2(x3),1` for 2, 2, 2, 1; one task a node where it is not set."""
+    found = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item) for item in variables.get(name, "1").split(",")]
+    if None in found:
+        raise UserError(f"{name}={variables[name]}: expected counts such as 2(x3),1")
+    return [int(match[1]) for match in found for _ in range(int(match[2] or 1))]
 
 
-def _checked(source: str, given: Mapping[str, str], index: str, count: str, coordinator: str) -> Processes:
+def _checked(source: str, given: Mapping[str, str], index: str, count: str) -> Processes:
     i, n = _number(given, index), _number(given, count)
     if not i < n:
         raise UserError(f"{index}={i} but {count}={n}: expected ids from 0 to {max(n - 1, 0)}")
-    return Processes(source, count=n, index=i, coordinator=coordinator if n > 1 else None)
+    return Processes(source, count=n, index=i)
 
 
 def _need_all(given: Mapping[str, str], names: tuple[str, ...], hint: str = "") -> None:

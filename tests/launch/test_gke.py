@@ -124,20 +124,16 @@ def test_restarts_as_a_whole_and_stops_that_saved_do_not_count(name):
 
 def test_pods_of_the_gpu_manifest_are_processes():
     manifest = load("gpu.yaml")
-    group = manifest["spec"]["replicatedJobs"][0]
-    annotations = {  # what the JobSet controller puts on every pod
-        "jobset.sigs.k8s.io/jobset-name": manifest["metadata"]["name"],
-        "jobset.sigs.k8s.io/replicatedjob-name": group["name"],
-        "jobset.sigs.k8s.io/replicatedjob-replicas": str(group["replicas"]),
-        "jobset.sigs.k8s.io/job-index": "0",
-    }
-    variables = {}
-    for entry in pod_of(manifest)["containers"][0]["env"]:
-        field = entry.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath", "")
-        variables[entry["name"]] = entry["value"] if "value" in entry else annotations[field.split("'")[1]]
-    found = [processes.find(variables | {"JOB_COMPLETION_INDEX": str(i)}) for i in range(3)]
-    assert [(p.source, p.count, p.index) for p in found] == [("jobset", 3, i) for i in range(3)]
-    assert {p.coordinator for p in found} == {"side-branch-node-0-0.side-branch:8476"}
+    entries = pod_of(manifest)["containers"][0]["env"]
+    (numbered,) = [entry["name"] for entry in entries if "valueFrom" in entry]
+    field = next(entry for entry in entries if entry["name"] == numbered)["valueFrom"]["fieldRef"]["fieldPath"]
+    assert field == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    given = {entry["name"]: entry["value"] for entry in entries if "value" in entry}
+    found = [processes.find(given | {numbered: str(i), "JOB_COMPLETION_INDEX": str(i)}) for i in range(3)]
+    assert [(p.source, p.count, p.index) for p in found] == [("variables", 3, i) for i in range(3)]
+    name, group = manifest["metadata"]["name"], manifest["spec"]["replicatedJobs"][0]
+    assert group["replicas"] == 1  # the pods of one job are counted
+    assert {p.coordinator for p in found} == {f"{name}-{group['name']}-0-0.{name}:8476"}  # JobSet's name of the first
     ports = [port["containerPort"] for port in pod_of(manifest)["containers"][0]["ports"]]
     assert int(found[0].coordinator.split(":")[1]) in ports
 
