@@ -10,6 +10,7 @@ import contextlib
 import functools
 import math
 import pathlib
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -143,11 +144,12 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
                 progress.set_postfix(loss=f"{means['loss']:.4g}", refresh=False)
                 started, waited, window = time.time(), 0.0, []
 
-            # ---- pictures and checkpoints
-            if config.preview_every and (step % config.preview_every == 0 or step == config.steps):
-                writer.pictures(step, _pictures(stage, config, mesh, state, frozen, batch, local))
+            # ---- checkpoints and pictures
             if step % config.checkpoint_every == 0 or step == config.steps or stopping:
                 manager.save(step, state, batches)
+            if config.preview_every and (step % config.preview_every == 0 or step == config.steps):
+                manager.wait()  # whatever previews do to the devices, what was to be saved is saved
+                writer.pictures(step, _pictures(stage, config, mesh, state, frozen, batch, local, step))
             if stopping:
                 break
         progress.close()
@@ -199,13 +201,23 @@ def _readable(tree: Any) -> Any:
     return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
 
 
-def _pictures(stage: Stage, config: Any, mesh: Any, state: Any, frozen: Any, batch: Any, local: Any) -> dict[str, Any]:
-    """Previews; of several processes, the first makes them from what it reads, on its own devices."""
-    if jax.process_count() == 1:
+def _pictures(
+    stage: Stage, config: Any, mesh: Any, state: Any, frozen: Any, batch: Any, local: Any, step: int
+) -> dict[str, Any]:
+    """Previews, or a warning why there are none; of several processes, the first makes them on its own devices."""
+    alone = jax.process_count() == 1
+    average = state.average if alone else _readable(state.average)
+    if jax.process_index() != 0:
+        return {}
+    try:
+        if not alone:
+            return stage.preview(average, stage.frozen, local)
         with partition.activated(mesh, config.sharding_rules):
-            return stage.preview(state.average, frozen, batch)
-    average = _readable(state.average)
-    return stage.preview(average, stage.frozen, local) if jax.process_index() == 0 else {}
+            return stage.preview(average, frozen, batch)
+    except Exception as error:  # a compiler or a device that cannot: no reason to end a run
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+        tqdm.tqdm.write(f"warning: no preview of step {step} ({reason}); the run goes on", file=sys.stderr)
+        return {}
 
 
 @contextlib.contextmanager

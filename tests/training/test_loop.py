@@ -95,6 +95,21 @@ def test_nan_stops_and_names_the_last_good_checkpoint(tmp_path):
         loop.train(_stage(poison_from=7), _config(), tmp_path)
 
 
+def test_a_preview_comes_after_the_checkpoint_and_when_it_fails_the_run_goes_on(tmp_path, capsys):
+    saved = []
+
+    def preview(*_):
+        saved.append(sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()))
+        raise RuntimeError("RESOURCE_EXHAUSTED: no room for pictures\nwith more lines")
+
+    folder = loop.train(dataclasses.replace(_stage(), preview=preview), _config(preview_every=4), tmp_path)
+    assert saved == [[4], [4, 8], [8, 12]]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: no preview of step")]
+    assert [line.split()[5] for line in warnings] == ["4", "8", "12"]
+    assert all("(RuntimeError: RESOURCE_EXHAUSTED: no room for pictures); the run goes on" in line for line in warnings)
+    assert weights.load(folder)[0] == TINY and not (tmp_path / "previews").exists()
+
+
 def test_checkpoints_fall_on_log_steps(tmp_path):
     with pytest.raises(UserError, match=r"checkpoint_every=3 must be a multiple of log_every=2"):
         loop.train(_stage(), _config(checkpoint_every=3), tmp_path)
