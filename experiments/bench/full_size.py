@@ -153,7 +153,7 @@ def matrix_flops(model: ModelConfig) -> float:
 
 def _denoising(model: ModelConfig, repeats: int) -> list[float]:
     """Seconds of denoising steps; the weights are gone afterwards."""
-    generator = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat=False))
+    generator = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat="none"))
     params = random_like(programs.generator_shapes(model), jnp.dtype(model.dit.dtype))
     inputs = random_like(programs.segment_inputs(model), None)
     step = jax.jit(lambda params, inputs: programs.apply_generator(generator, params, inputs))

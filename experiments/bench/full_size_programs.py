@@ -104,7 +104,7 @@ def denoise(model: ModelConfig, mesh: Mesh, int8: bool = False):
     Returns:
       The function and its arguments as shapes.
     """
-    model = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat=False))
+    model = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat="none"))
     params = _cast(generator_shapes(model), model.dit.dtype)
     shardings = partition.tree_shardings(partition.rules_for("dit", "side"), params, mesh)
     if int8:

@@ -20,14 +20,11 @@ from mirage_jax.models import layers, partition
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_saveable,
     "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "offload": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
 }
 """What the backward pass of a block may keep, by name.
 
-'none' recomputes nothing, 'full' the whole block. 'dots' keeps the results of matrix products, 'dots_no_batch' only of
-those with weights (not those of attention), and 'offload' keeps these in the memory of the host.
+'none' recomputes nothing, 'full' the whole block, 'dots_no_batch' all but products with weights (so attention).
 """
 
 
@@ -48,8 +45,7 @@ class DiTConfig:
       eps: of every norm.
       prediction: 'flow', the network gives `noise - x0` (Wan), or 'sample', it gives `x0`.
       dtype: of the computation; parameters, norms, modulation and time embedding are float32.
-      remat: what the backward pass computes again, a name in `REMAT`. True and False in files of earlier versions are
-        'full' and 'none'.
+      remat: what the backward pass computes again, a name in `REMAT`.
     """
 
     dim: int
@@ -64,11 +60,9 @@ class DiTConfig:
     eps: float = 1e-6
     prediction: str = "flow"
     dtype: str = "float32"
-    remat: str | bool = "none"
+    remat: str = "none"
 
     def __post_init__(self):
-        if isinstance(self.remat, bool):
-            object.__setattr__(self, "remat", "full" if self.remat else "none")
         if self.remat not in REMAT:
             raise UserError(f"DiT remat must be one of {', '.join(REMAT)}, found {self.remat!r}")
         if self.dim % self.heads or (self.dim // self.heads) % 2:

@@ -69,7 +69,7 @@ def _blocks(read: Reader, count: int) -> Iterator[tuple[str, Any]]:
 
 
 def _shallow(model: ModelConfig) -> Any:
-    return dataclasses.replace(model.dit, layers=1, dtype="float32", remat=False)
+    return dataclasses.replace(model.dit, layers=1, dtype="float32", remat="none")
 
 
 def _dit(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:

@@ -204,7 +204,7 @@ def test_vmap_is_the_batch():
 def test_text_and_recomputation():
     config = dataclasses.replace(DIT, text_dim=6, text_tokens=3)
     inputs = {"target": segment()["target"], "timesteps": segment()["timesteps"], "text": normal(9, 3, 6)}
-    generator, recomputing = Generator(config), Generator(dataclasses.replace(config, remat=True))
+    generator, recomputing = Generator(config), Generator(dataclasses.replace(config, remat="full"))
     params = randomised(jax.jit(generator.init)(jax.random.key(0), **inputs)["params"])
     found = gradient(params, inputs, generator)
     changed = gradient(params, {**inputs, "text": inputs["text"] + 1}, generator)
