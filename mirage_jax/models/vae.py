@@ -314,7 +314,7 @@ def denormalise(config: VAEConfig, latents: chex.Array) -> jax.Array:
 def _stream(config: VAEConfig, params: Any, x: chex.Array, cache: Cache, method: str) -> tuple[jax.Array, Cache]:
     variables = {"params": params} | ({} if cache is None else {"cache": cache})
     out, updated = VAE(config).apply(variables, x, first=cache is None, method=method, mutable=["cache"])
-    return out, updated["cache"]
+    return out, updated.get("cache", {})  # without convolutions over time there is no past to carry
 
 
 def _check_frames(config: VAEConfig, frames: chex.Array, count: int) -> None:

@@ -60,6 +60,34 @@ def test_streamed_decoding_equals_the_whole(params, chunks):
     assert np.abs(restarted[1:] - whole[5:]).max() > 1e-3
 
 
+def test_a_vae_of_one_latent_a_frame_codes_and_decodes_each_frame_by_itself(frames):
+    config = vae.VAEConfig(
+        latent_channels=5,
+        encoder_dim=4,
+        decoder_dim=8,
+        multipliers=(1,),
+        blocks=1,
+        time_downsample=(),
+        time_kernels=(1,),
+        patch=4,
+    )
+    assert (config.stride_space, config.stride_time, config.latent_frames(6)) == (4, 1, 6)
+    params = vae.init(config, jax.random.key(0))
+    latents = vae.encode(config, params, frames)
+    shown = vae.decode(config, params, latents)
+    assert latents.shape == (13, 4, 6, 5) and shown.shape == frames.shape
+    np.testing.assert_allclose(vae.encode(config, params, frames[7:8]), latents[7:8], atol=1e-5)
+    np.testing.assert_allclose(vae.decode(config, params, latents[7:8]), shown[7:8], atol=1e-5)
+    np.testing.assert_allclose(vae.encode_still(config, params, frames[7:8]), latents[7:8], atol=1e-5)
+
+    coded, cache = vae.encode_stream(config, params, frames[:3])
+    more, _ = vae.encode_stream(config, params, frames[3:], cache)
+    np.testing.assert_allclose(jnp.concatenate([coded, more]), latents, atol=1e-5)
+    first, cache = vae.decode_stream(config, params, latents[:3])
+    rest, _ = vae.decode_stream(config, params, latents[3:], cache)
+    np.testing.assert_allclose(jnp.concatenate([first, rest]), shown, atol=1e-5)
+
+
 def test_cache_has_one_shape_after_the_first_chunk(params):
     """So that it can be carried through `lax.scan`."""
     latents = jnp.ones((1, 2, 3, 5))
