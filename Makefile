@@ -3,7 +3,7 @@
 # make test-slurm   launch/slurm.sbatch on a SLURM cluster of two node daemons here (installs Debian's slurm packages)
 # make setup  everything pinned, in .venv/             make parity  against the public PyTorch implementations
 # make evaluation  the tables of the model card: renders held-out clips and scores the shipped model on them
-# make evidence  docs/evidence/loops.md, docs/evidence/motion.md: clips of the frozen evaluation set, every protocol, three seeds
+# make evidence  docs/evidence/loops.md and motion.md there: clips of the held-out set, every protocol, three seeds
 # make ablations  docs/evidence/ablations.md: the latent memory with one thing changed, on 16 closed loops
 # make evaluation-set  data/evaluation: the frozen clips of Doom's test maps and of MiniWorld, checked by checksum
 # make clean setup PYTHON=/path/to/python3.12          another interpreter
@@ -61,7 +61,7 @@ evaluation: data/doom/test/part-0000 data/doom/test/part-0001
 	$(EVALUATE)/returns --protocol returns
 	$(EVALUATE)/rollout --protocol rollout
 
-# docs/evidence/loops.md (closed loops) and docs/evidence/motion.md (those, and clips with moving objects). Stopped at any time,
+# docs/evidence/loops.md (closed loops) and motion.md there (those, and clips with moving objects). Stopped at any time,
 # it goes on; EVIDENCE_FLAGS adds flags, such as --part=0/4 for a quarter of the clips on each of four machines that share
 # out/evidence, or --checkpoints=rgb=FOLDER. The second page from the whole frozen set instead:
 #   make evidence EVIDENCE_SPLITS=closed_loop,there_and_back,look_away,long,motion EVIDENCE_CLIPS=240
