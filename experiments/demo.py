@@ -15,7 +15,8 @@ from absl import flags
 from experiments import cli, outputs
 from mirage_jax import io, viz, weights, world
 from mirage_jax.data import clip_files
-from mirage_jax.evaluation import compare
+from mirage_jax.evaluation.methods import camera_of
+from mirage_jax.evaluation.protocols import returns
 from mirage_jax.memory import latent
 
 _OUT = flags.DEFINE_string("out", "out/demo", "Folder for the results.")
@@ -37,7 +38,7 @@ def main(_) -> None:
     rgb_model, rgb_sides = weights.load(folder, sides, memory="rgb")
     params, rgb_sides = jax.device_put((params, rgb_sides), jax.devices()[0])
     clip = clip_files.load_demo()
-    cameras = compare.camera_of(clip)
+    cameras = camera_of(clip)
     frames = len(clip) - 1
     path = jax.tree.map(lambda x: x[1:].reshape(-1, model.segment_frames, *x.shape[1:]), cameras)
     seconds = {"load": time.time() - started}
@@ -59,7 +60,7 @@ def main(_) -> None:
 
     before = time.time()
     made = {name: video[1:] for name, video in videos.items() if name != "truth"}
-    scores = compare.score(clip, made, compare.returned(clip, model, since=1))
+    scores = returns.score(clip, made, returns.returned(clip, model, since=1))
     shown = {NAMES[name]: video for name, video in videos.items()}
     viz.write_video(out / "comparison.mp4", viz.side_by_side(shown), fps=model.fps)
     viz.contact_sheet(out / "comparison.png", shown)

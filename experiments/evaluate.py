@@ -13,7 +13,7 @@ Protocols:
   rollout  from the first frame alone, everything generated, depth and masks guessed.
 
 `returns` and `rollout` score clips in which the camera comes back: half a frame or more that was given, and out of
-sight for a segment (`mirage_jax.evaluation.compare.returned`). Videos of other systems (`DIR/ID.mp4` or
+sight for a segment (`mirage_jax.evaluation.protocols.returns`). Videos of other systems (`DIR/ID.mp4` or
 `DIR/SYSTEM/ID.mp4`, ID as in cases.json of --export_cases) are scored by the protocols that need frames and cameras
 only.
 
@@ -38,15 +38,9 @@ from experiments import cli
 from experiments.bench import readout_cost
 from mirage_jax import io, viz, weights
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import (
-    ablations,
-    compare,
-    other_videos,
-    report,
-    report_single,
-    report_tables,
-    suite,
-)
+from mirage_jax.evaluation import ablations, other_videos, report, runner
+from mirage_jax.evaluation.methods import METHODS, MORE_METHODS
+from mirage_jax.evaluation.report import single, summary
 
 _DATA = flags.DEFINE_string("data", "data/doom", "Data set of posed clips (see build_dataset).")
 _SPLIT = flags.DEFINE_list("split", ["test"], "Split to score on, or several, joined.")
@@ -55,7 +49,7 @@ _PROTOCOL = flags.DEFINE_enum("protocol", "returns", ["all", "vae", "heads", "re
 _METHODS = flags.DEFINE_list(
     "methods",
     None,
-    f"Methods to compare: {', '.join(compare.METHODS + compare.MORE_METHODS)}, ablations of latent "
+    f"Methods to compare: {', '.join(METHODS + MORE_METHODS)}, ablations of latent "
     f"({', '.join(ablations.TABLE)}), or names of --checkpoints; default: the first five.",
 )
 _CHECKPOINTS = flags.DEFINE_list(
@@ -95,8 +89,8 @@ _FPS = 15.0  # of videos that no model made
 
 def main(_) -> int | None:
     """Evaluates."""
-    methods = list(compare.METHODS) if _METHODS.value is None else _METHODS.value
-    known = [*compare.METHODS, *compare.MORE_METHODS, *ablations.TABLE]
+    methods = list(METHODS) if _METHODS.value is None else _METHODS.value
+    known = [*METHODS, *MORE_METHODS, *ablations.TABLE]
     if unknown := set(methods) - {*known, *(word.partition("=")[0] for word in _CHECKPOINTS.value)}:
         raise UserError(
             f"--methods: unknown {sorted(unknown)}, expected some of {', '.join(known)}, or a name of --checkpoints"
@@ -124,13 +118,13 @@ def main(_) -> int | None:
     return _score_all(out, methods) if _PROTOCOL.value == "all" else _score_one(out, methods)
 
 
-def _clips() -> suite.Clips:
+def _clips() -> runner.Clips:
     """The clips to score; of a held-out set, the groups that are asked for are checked first."""
     if (pathlib.Path(_DATA.value) / "checksums.json").is_file():
         from experiments.worlds import heldout_set  # which renders: not needed for other data
 
         heldout_set.verify(_DATA.value, groups=_SPLIT.value)
-    return suite.Clips(_DATA.value, _SPLIT.value, suite.most_of(_CLIPS.value, len(_SPLIT.value)))
+    return runner.Clips(_DATA.value, _SPLIT.value, runner.most_of(_CLIPS.value, len(_SPLIT.value)))
 
 
 def _export(out: pathlib.Path) -> None:
@@ -141,7 +135,7 @@ def _export(out: pathlib.Path) -> None:
     print(f"wrote {len(cases)} cases to {out}; put their videos into one folder as ID.mp4 for --videos")
 
 
-def _models(methods: list[str]) -> suite.Models:
+def _models(methods: list[str]) -> runner.Models:
     """The model under test, and those of methods with weights of their own."""
     folder = _CHECKPOINT.value or weights.DEFAULT
     model, params = _load(folder)
@@ -157,10 +151,10 @@ def _models(methods: list[str]) -> suite.Models:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", method) or method in ("truth", "vae", "heads"):
             raise UserError(f"--checkpoints: found {word!r}, expected a name of letters, digits, - and _, not of a row")
         others[method] = _load(folder)
-        suite.check_comparable(method, others[method][0], model)
+        runner.check_comparable(method, others[method][0], model)
     for method in methods:
         ablations.check(method, others.get(method, (model,))[0])
-    return suite.Models(model, params, others)
+    return runner.Models(model, params, others)
 
 
 def _load(folder: str | pathlib.Path, memory: str = "latent") -> tuple[Any, Any]:
@@ -172,15 +166,15 @@ def _score_all(out: pathlib.Path, methods: list[str]) -> None:
     clips = _clips()
     digests = {name: weights.digest(*mine) for name, mine in models.others.items()}
     plan = {name: cli.flag_values()[name] for name in ("data", "checkpoint", "checkpoints", "seeds", "steps")}
-    suite.start(
+    runner.start(
         out, plan | {"methods": methods, "model": weights.digest(models.model, models.params), "other_models": digests}
     )
     cli.write_run_config(out, cli.flag_values())
     on_device = functools.cache(models.on)
 
     def score(clip, device):
-        whole = suite.whole_segments(clip, models.model)
-        return suite.score_clip(on_device(device), whole, methods, _SEEDS.value, _STEPS.value)
+        whole = runner.whole_segments(clip, models.model)
+        return runner.score_clip(on_device(device), whole, methods, _SEEDS.value, _STEPS.value)
 
     left = _run(out, clips, score, models.model.fps)
     cost = out / "efficiency.json"
@@ -188,7 +182,7 @@ def _score_all(out: pathlib.Path, methods: list[str]) -> None:
         print(f"{left} clips of {len(clips)} have no results yet: the report follows with the last part")
         return
     if not cost.exists():
-        clip = suite.whole_segments(clips.clip(0), models.model)
+        clip = runner.whole_segments(clips.clip(0), models.model)
         io.write_json(cost, readout_cost.measure(models.model, models.params, clip))
     _report(out, clips, segment=models.model.segment_frames, fps=models.model.fps, cost=cost, ablated=_ablated(methods))
 
@@ -198,7 +192,7 @@ def _ablated(methods: list[str]) -> dict[str, str]:
     folders = dict(word.split("=", 1) for word in _CHECKPOINTS.value)
     found = {}
     for method in methods:
-        if method not in compare.METHODS + compare.MORE_METHODS:
+        if method not in METHODS + MORE_METHODS:
             about = [ablations.TABLE[method].about] if method in ablations.TABLE else []
             found[method] = " ".join([*about, *([f"Weights of {folders[method]}."] if method in folders else [])])
     return found
@@ -207,7 +201,7 @@ def _ablated(methods: list[str]) -> dict[str, str]:
 def _score_videos(out: pathlib.Path) -> None:
     clips = _clips()
     systems = other_videos.find_systems(_VIDEOS.value, clips.names)
-    suite.start(out, {"data": _DATA.value, "videos": _VIDEOS.value, "systems": sorted(systems)})
+    runner.start(out, {"data": _DATA.value, "videos": _VIDEOS.value, "systems": sorted(systems)})
     cli.write_run_config(out, cli.flag_values())
     refused: list[str] = []
 
@@ -217,7 +211,7 @@ def _score_videos(out: pathlib.Path) -> None:
     left = _run(out, clips, score, _FPS)
     for sentence in [*refused, f"{len(refused)} videos"] if refused else ():
         print(f"not scored: {sentence}", file=sys.stderr)
-    scored = [row for result in suite.results(out, clips.names) for row in result["rows"] if row["method"] in systems]
+    scored = [row for result in runner.results(out, clips.names) for row in result["rows"] if row["method"] in systems]
     if not scored:
         raise UserError(f"--videos {_VIDEOS.value}: none of the videos could be scored")
     if not left:
@@ -225,20 +219,20 @@ def _score_videos(out: pathlib.Path) -> None:
         other_videos.forget_incomplete(out, clips.names, systems)  # their videos may be there the next time
 
 
-def _run(out: pathlib.Path, clips: suite.Clips, score, fps: float) -> int:
+def _run(out: pathlib.Path, clips: runner.Clips, score, fps: float) -> int:
     """Scores this part of the clips; the number of all clips that have no results after it."""
-    first, step = suite.part_of(_PART.value)
+    first, step = runner.part_of(_PART.value)
     mine = range(first, len(clips), step)
-    done = suite.run(out, clips, mine, score, fps)
+    done = runner.run(out, clips, mine, score, fps)
     for _ in tqdm.tqdm(done, total=len(mine), unit="clip", mininterval=5, dynamic_ncols=True):
         pass
-    return sum(not suite.result_file(out, name).exists() for name in clips.names)
+    return sum(not runner.result_file(out, name).exists() for name in clips.names)
 
 
 def _report(out, clips, *, fps, segment=None, cost=None, videos=None, ablated=None) -> None:
-    results = suite.results(out, clips.names)
+    results = runner.results(out, clips.names)
     versions = cli.versions()
-    summary = report.write(
+    found = report.write(
         out,
         results,
         about=[
@@ -257,7 +251,7 @@ def _report(out, clips, *, fps, segment=None, cost=None, videos=None, ablated=No
         page=None if _PAGE.value is None else pathlib.Path(_PAGE.value),
         page_failures=_PAGE_FAILURES.value,
     )
-    print(report.headlines(summary))
+    print(report.headlines(found))
     print(f"wrote {out}/report.html, report.md, summary.json, clips.csv")
 
 
@@ -278,9 +272,9 @@ def _score_one(out: pathlib.Path, methods: list[str]) -> None:
         clip = clips.clip(index)
         for seed in range(_SEEDS.value):
             if name in ("vae", "heads"):
-                found = (report_single.score_vae if name == "vae" else report_single.score_heads)(model, params, clip)
+                found = (single.score_vae if name == "vae" else single.score_heads)(model, params, clip)
             else:
-                found, shown = report_single.score_methods(
+                found, shown = single.score_methods(
                     model, params, clip, methods, known=known, seed=seed, steps=_STEPS.value, others=models.others
                 )
                 if shown and index < 10 and seed == 0:
@@ -288,10 +282,10 @@ def _score_one(out: pathlib.Path, methods: list[str]) -> None:
             rows += [{"clip": clip.source, "seed": seed, **row} for row in found]
     if not rows:
         raise UserError(f"none of the {len(clips)} clips of {_DATA.value}/{split} has what {name} measures")
-    io.write_text(out / f"{name}.csv", report_tables.to_csv(rows))
-    table = report_single.summary(rows)
+    io.write_text(out / f"{name}.csv", summary.to_csv(rows))
+    table = single.summary(rows)
     io.write_json(out / f"{name}.json", {"protocol": name, "split": split, "methods": table})
-    page = report_single.markdown(name, f"split {split} of {_DATA.value}", table, rows)
+    page = single.markdown(name, f"split {split} of {_DATA.value}", table, rows)
     io.write_text(out / f"{name}.md", page)
     print(page)
 

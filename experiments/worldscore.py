@@ -33,7 +33,7 @@ from mirage_jax import data, weights, world
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.data.text_embeddings import save as save_embeddings
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import suite
+from mirage_jax.evaluation import runner
 
 _DATASET = flags.DEFINE_string("dataset", None, "WorldScore-Dataset, as its download.py unpacks it.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for worldscore_output.", required=True)
@@ -87,7 +87,7 @@ Text = Callable[[Sample], np.ndarray | None]
 def main(_) -> None:
     """Makes them, or checks."""
     chosen = _chosen()
-    first, step = suite.part_of(_PART.value)
+    first, step = runner.part_of(_PART.value)
     samples = chosen[first::step]
     if _CHECK.value:
         return _check(samples)
@@ -116,7 +116,7 @@ def main(_) -> None:
         "seed",
     )
     plan = {name: cli.flag_values()[name] for name in decisive}
-    suite.start(out, plan | {"model": model.digest(), "resolution": list(scored[::-1])})
+    runner.start(out, plan | {"model": model.digest(), "resolution": list(scored[::-1])})
     cli.write_run_config(out, cli.flag_values())
     registered = worldscore_files.write_model_config(
         out, _NAME, scored, move_frames=_FRAMES.value, speed=_CAMERA_SPEED.value, fps=model.fps

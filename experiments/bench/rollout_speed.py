@@ -27,7 +27,7 @@ import tqdm
 from experiments.bench import full_size, full_size_programs, room, timing
 from mirage_jax import weights
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import published
+from mirage_jax.evaluation.report import published
 from mirage_jax.geometry import Camera
 from mirage_jax.io import write_json
 from mirage_jax.memory import latent, rgb

@@ -1,4 +1,4 @@
-"""Ablations that need no training: the latent memory with one thing changed, run by `compare.generate` as a method.
+"""Ablations that need no training: the latent memory with one thing changed, run by `methods.generate` as a method.
 
 Each is a row of `TABLE`. The world offers what they change (its config, depth from outside, the decoder's cache in its
 state), so none of them has code of its own there. A variant that would be `latent` itself where the depth of the

@@ -151,6 +151,22 @@ def all_metrics(a: chex.Array, b: chex.Array) -> dict[str, np.ndarray]:
     return {name: np.asarray(metric(a, b)) for name, metric in (("psnr", psnr), ("ssim", ssim), ("lpips", lpips))}
 
 
+def masked_psnr(a: np.ndarray, b: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """PSNR over the pixels of marked cells, per frame; NaN where a frame has none.
+
+    Args:
+      a, b: uint8 `[T, H, W, 3]`.
+      cells: bool `[T, h, w]`.
+    """
+    scale = a.shape[1] // cells.shape[1], a.shape[2] // cells.shape[2]
+    mask = np.repeat(np.repeat(cells, scale[0], axis=1), scale[1], axis=2)[..., None]
+    error = (a.astype(np.float64) - b.astype(np.float64)) ** 2
+    count = mask.sum((1, 2, 3)) * 3
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = (error * mask).sum((1, 2, 3)) / count
+        return np.where(count > 0, 10 * np.log10(255.0**2 / np.maximum(mean, 1e-10)), np.nan)
+
+
 def _as_float(a: chex.Array, b: chex.Array) -> tuple[jax.Array, jax.Array]:
     chex.assert_rank([a, b], 4)
     chex.assert_equal_shape([a, b])

@@ -17,7 +17,9 @@ import PIL.Image
 from mirage_jax import io, viz
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import compare, protocols, suite
+from mirage_jax.evaluation import runner
+from mirage_jax.evaluation.methods import camera_of
+from mirage_jax.evaluation.protocols import video
 from mirage_jax.geometry import pose_files
 
 
@@ -27,10 +29,10 @@ def export_case(folder: Path, clip: PosedClip, fps: float) -> dict[str, Any]:
     Returns:
       Its line in `cases.json`: `id`, `clip`, `frames`, `height`, `width`, `fps`, `caption`.
     """
-    name = suite.clip_id(clip.source)
+    name = runner.clip_id(clip.source)
     with io.atomic_path(folder / name / "first.png") as temporary:
         PIL.Image.fromarray(clip.frames[0]).save(temporary, format="PNG")
-    pose_files.write_json(folder / name / "cameras.json", compare.camera_of(clip))
+    pose_files.write_json(folder / name / "cameras.json", camera_of(clip))
     frames, height, width, _ = clip.frames.shape
     size = {"frames": frames, "height": height, "width": width, "fps": fps}
     return {"id": name, "clip": clip.source, **size, "caption": clip.caption}
@@ -53,7 +55,7 @@ def find_systems(folder: str | Path, sources: Iterable[str]) -> dict[str, Path]:
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"--videos {folder}: no such folder")
-    names = {f"{suite.clip_id(source)}.mp4" for source in sources}
+    names = {f"{runner.clip_id(source)}.mp4" for source in sources}
     candidates = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
     found = {path.resolve().name: path for path in candidates if any((path / name).is_file() for name in names)}
     if not found:
@@ -73,7 +75,7 @@ def load(system: str, folder: Path, clip: PosedClip) -> np.ndarray:
     Raises:
       UserError: if it is missing, damaged, shorter than the clip or of another size.
     """
-    path = folder / f"{suite.clip_id(clip.source)}.mp4"
+    path = folder / f"{runner.clip_id(clip.source)}.mp4"
     if not path.is_file():
         raise UserError(f"{system}: no video {path}")
     frames = viz.read_video(path)
@@ -85,7 +87,7 @@ def load(system: str, folder: Path, clip: PosedClip) -> np.ndarray:
     return frames[:count]
 
 
-def score(systems: Mapping[str, Path], clip: PosedClip, refused: list[str]) -> list[suite.Row]:
+def score(systems: Mapping[str, Path], clip: PosedClip, refused: list[str]) -> list[runner.Row]:
     """Rows of one clip: of the truth, and of every system that has a video of it.
 
     Args:
@@ -93,20 +95,20 @@ def score(systems: Mapping[str, Path], clip: PosedClip, refused: list[str]) -> l
       clip: the truth.
       refused: gets a sentence for each video that cannot be scored.
     """
-    rows = suite.truth_rows(clip)
+    rows = runner.truth_rows(clip)
     for system, folder in systems.items():
         try:
             frames = load(system, folder, clip)
         except UserError as error:
             refused.append(str(error))
             continue
-        rows += suite.video_rows(system, 0, protocols.score_video(frames, clip))
+        rows += runner.video_rows(system, 0, video.score(frames, clip))
     return rows
 
 
 def forget_incomplete(out: Path, sources: Iterable[str], systems: Iterable[str]) -> None:
     """Removes the results of clips of which some system has no score, so that they are scored again."""
     wanted = set(systems)
-    for result in suite.results(out, sources):
+    for result in runner.results(out, sources):
         if wanted - {row["method"] for row in result["rows"]}:
-            suite.result_file(out, result["clip"]).unlink()
+            runner.result_file(out, result["clip"]).unlink()

@@ -8,7 +8,7 @@ from commands import run
 
 from mirage_jax import viz
 from mirage_jax.data import load_source
-from mirage_jax.evaluation import suite
+from mirage_jax.evaluation import runner
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_cases_go_out_and_videos_come_in(clips, tmp_path):
     """Another system's loop: export, make videos (here the truth, and a broken one), score."""
     common = [f"--data={clips}", "--split=validation"]
     source = load_source(str(clips), "validation")
-    name = suite.clip_id(source.clip(0).source)
+    name = runner.clip_id(source.clip(0).source)
     viz.write_video(tmp_path / "videos" / "exact" / f"{name}.mp4", source.clip(0).frames)
     viz.write_video(tmp_path / "videos" / "short" / f"{name}.mp4", source.clip(0).frames[:7])
     viz.write_video(tmp_path / "bad" / f"{name}.mp4", source.clip(0).frames[:7])

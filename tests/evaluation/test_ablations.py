@@ -12,7 +12,7 @@ from sphere import SIZE, turning
 
 from mirage_jax import world
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import ablations, compare
+from mirage_jax.evaluation import ablations, methods
 from mirage_jax.models import vae
 from mirage_jax.models.side_branch import SideBranch
 
@@ -50,7 +50,7 @@ def memories(monkeypatch):
         held.append(state.memory)
         return state, output
 
-    monkeypatch.setattr(compare.world, "rollout", rollout)
+    monkeypatch.setattr(methods.world, "rollout", rollout)
     return held
 
 
@@ -61,7 +61,7 @@ def _radii(memory):
 def test_depth_is_written_as_the_variant_says(model, params, clip, memories):
     """On a sphere of 5 m, with heads that know nothing: they are 1000 m off."""
     names = ("noised_depth", "one_frame")
-    made = compare.generate(model, params, clip, observed=1, methods=names, true_depth=True, seed=0)
+    made = methods.generate(model, params, clip, observed=1, methods=names, true_depth=True, seed=0)
     assert tuple(made) == names and all(frames.shape == (4, SIZE, SIZE, 3) for frames in made.values())
     noised, one = memories
     assert int(noised.size) == 3 * CELLS and int(one.size) == CELLS
@@ -70,7 +70,7 @@ def test_depth_is_written_as_the_variant_says(model, params, clip, memories):
 
 
 def test_a_restarted_decoder_changes_frames_and_what_is_remembered_of_them_alone(model, params, clip):
-    cameras = compare.camera_of(clip)
+    cameras = methods.camera_of(clip)
     config = world.WorldConfig(model=model, capacity=world.full_capacity(model, "latent", 2), bank=4)
     path = cameras[1:]
     blind = {**params["heads"]["out"], "kernel": np.zeros_like(params["heads"]["out"]["kernel"])}
@@ -85,7 +85,7 @@ def test_a_restarted_decoder_changes_frames_and_what_is_remembered_of_them_alone
     jax.tree.map(np.testing.assert_array_equal, anew.context, carried.context)
     assert (frames.frames != again.frames).any()
     alone = vae.decode(model.vae, params["vae"], jnp.concatenate([state.context[-1:], again.latents]))[1:]
-    np.testing.assert_allclose(compare.to_frames(alone).astype(int), np.asarray(again.frames).astype(int), atol=1)
+    np.testing.assert_allclose(methods.to_frames(alone).astype(int), np.asarray(again.frames).astype(int), atol=1)
 
 
 @pytest.mark.parametrize("channel", ["offset", "scale", "between"])
@@ -157,7 +157,7 @@ def test_noise_is_seeded_and_of_its_size(clip):
 def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(model, params, clip):
     assert [name for name in TABLE if not TABLE[name].applies(True)] == ["write_all", "no_bend", "true_depth"]
     assert {name for name in TABLE if not TABLE[name].applies(False)} == {"head_depth"}
-    generate = lambda model, *names: compare.generate(  # noqa: E731
+    generate = lambda model, *names: methods.generate(  # noqa: E731
         model, params, clip, observed=1, methods=names, true_depth=False, seed=0
     )
     assert generate(model, "head_depth") == {}
@@ -172,7 +172,7 @@ def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(mod
 
 def test_all_methods_take_the_steps_that_the_model_under_test_takes(model, params, clip):
     more = dataclasses.replace(model, segment=dataclasses.replace(model.segment, steps=3))
-    made = compare.generate(
+    made = methods.generate(
         model,
         params,
         clip,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mirage_jax.data import analytic
-from mirage_jax.evaluation import camera_control
+from mirage_jax.evaluation.protocols import camera_control
 from mirage_jax.geometry import Camera, se3
 
 SIZE, SEED = 96, 3

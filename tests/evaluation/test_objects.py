@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mirage_jax.data import analytic
-from mirage_jax.evaluation import compare, objects
+from mirage_jax.evaluation.methods import camera_of
+from mirage_jax.evaluation.protocols import objects
 from mirage_jax.geometry import Camera
 
 SIZE, COUNT, SIDE = 64, 24, 12
@@ -87,7 +88,7 @@ def test_an_object_left_at_its_old_place_in_the_world_is_a_ghost_when_the_camera
     world = analytic._world(np.random.default_rng(1), True)
     left = np.stack([analytic._render(world, ball, pose, moved.intrinsics[0], 64, 64)[0] for pose in poses])
     scene = {"truth": moved.frames, "dynamic": moved.dynamic, "background": still.frames, "depth": moved.depth}
-    scene |= {"cameras": compare.camera_of(moved), "given": 3}
+    scene |= {"cameras": camera_of(moved), "given": 3}
     assert moved.dynamic[2].sum() > 12
     assert objects.score(moved.frames, **scene)["ghosting"] == 0
     assert objects.score(still.frames, **scene)["ghosting"] == 0

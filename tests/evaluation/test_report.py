@@ -10,7 +10,9 @@ import pytest
 
 from mirage_jax import viz
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import report, report_tables, revisit, statistics
+from mirage_jax.evaluation import report, statistics
+from mirage_jax.evaluation.protocols import revisit
+from mirage_jax.evaluation.report import summary as tables
 
 CLIPS, SEEDS = 12, 3
 
@@ -44,11 +46,11 @@ def results():
 
 @pytest.fixture(scope="module")
 def rows(results):
-    return report_tables.rows_of(results)
+    return tables.rows_of(results)
 
 
 def test_intervals_are_those_of_the_bootstrap_over_clips(results, rows):
-    entry = report_tables.summarise(rows)["reconstruction"]["latent"]["psnr"]
+    entry = tables.summarise(rows)["reconstruction"]["latent"]["psnr"]
     values = np.array(
         [
             [r["values"]["psnr"] for r in one["rows"] if (r["protocol"], r["method"]) == ("reconstruction", "latent")]
@@ -62,14 +64,14 @@ def test_intervals_are_those_of_the_bootstrap_over_clips(results, rows):
 
 
 def test_differences_are_paired_by_clip(rows):
-    paired = report_tables.summarise(rows)["reconstruction"]["none"]["psnr"]["latent_minus_this"]
+    paired = tables.summarise(rows)["reconstruction"]["none"]["psnr"]["latent_minus_this"]
     assert paired["mean"] == pytest.approx(2.0) and paired["high"] - paired["low"] < 1e-9
 
 
 def test_nmr_is_the_ratio_of_means_by_kind_of_path(rows):
-    entry = report_tables.summarise(rows)["revisit"]["latent"]["nmr_psnr"]
+    entry = tables.summarise(rows)["revisit"]["latent"]["nmr_psnr"]
     mine = [row for row in rows if row["protocol"] == "revisit" and row["method"] == "latent"]
-    gains, ranges = (report_tables.by_clip(mine, name) for name in ("psnr_gain", "psnr_range"))
+    gains, ranges = (tables.by_clip(mine, name) for name in ("psnr_gain", "psnr_range"))
     by_kind = {}
     for clip, gain in gains.items():
         score = revisit.RevisitScore(revisit=gain, baseline=0.0, short=ranges[clip], higher_is_closer=True)
@@ -84,12 +86,12 @@ def test_masks_are_summed_over_clips():
         | {"sky_intersection": above, "sky_union": below}
         for i, (above, below) in enumerate([(1, 2), (90, 100), (0, 0)])
     ]
-    entry = report_tables.summarise(rows)["heads"]["heads"]
+    entry = tables.summarise(rows)["heads"]["heads"]
     assert entry["sky_iou"]["mean"] == pytest.approx(91 / 102) and "sky_intersection" not in entry
 
 
 def test_objects_are_also_shown_by_class_of_motion(rows):
-    summary = report_tables.summarise(rows)
+    summary = tables.summarise(rows)
     assert [name for name in summary if name.startswith("objects")] == ["objects", "objects[none]", "objects[1-5]"]
     assert summary["objects[1-5]"]["latent"]["object_psnr"]["clips"] == CLIPS // 2
     assert "object_psnr" not in summary["objects[none]"]["latent"]
@@ -98,10 +100,10 @@ def test_objects_are_also_shown_by_class_of_motion(rows):
 def test_the_worst_clip_is_first_whichever_way_is_better(rows):
     for metric, pick in (("psnr", min), ("lpips", max)):
         mine = [row for row in rows if row["protocol"] == "reconstruction" and row["method"] == "none"]
-        values = report_tables.by_clip(mine, metric)
-        worst = report_tables.worst(rows, "reconstruction", "none", metric, 3)
+        values = tables.by_clip(mine, metric)
+        worst = tables.worst(rows, "reconstruction", "none", metric, 3)
         assert worst[0] == pick(values, key=values.get) and len(worst) == 3
-    assert not report_tables.is_error("lpips_gain") and report_tables.is_error("lpips_c")
+    assert not tables.is_error("lpips_gain") and tables.is_error("lpips_c")
 
 
 def test_the_report_stands_alone(results, rows, tmp_path):
@@ -136,7 +138,7 @@ def test_the_report_stands_alone(results, rows, tmp_path):
     assert set(wrong) == {"object_psnr", "background_psnr"}  # one clip each, of those where something moves
     assert set(wrong.values()) == {"room-3-loop.mp4", "room-5-loop.mp4"}
     mine = [row for row in rows if row["protocol"] == "objects" and row["method"] == "latent"]
-    look = report_tables.by_clip(mine, "object_psnr")
+    look = tables.by_clip(mine, "object_psnr")
     assert wrong["object_psnr"] == f"room-{min((3, 5), key=lambda n: look[f'room/{n}/loop'])}-loop.mp4"
     assert (page.parent / "evidence" / f"wrong-object_psnr-{wrong['object_psnr']}").is_file()
     for file in (out / "report.md", page):
@@ -187,5 +189,5 @@ def test_nothing_to_report_is_said(tmp_path):
 
 
 def test_rows_without_a_metric_leave_its_column_empty(rows):
-    table = list(csv.DictReader(io.StringIO(report_tables.to_csv(rows))))
+    table = list(csv.DictReader(io.StringIO(tables.to_csv(rows))))
     assert {row["psnr_gain"] == "" for row in table if row["protocol"] == "reconstruction"} == {True}

@@ -16,8 +16,8 @@ import numpy as np
 
 from mirage_jax import geometry, world
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.evaluation import compare, metrics
-from mirage_jax.evaluation.protocols import Scores
+from mirage_jax.evaluation import methods, metrics
+from mirage_jax.evaluation.protocols.scores import Scores
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import rgb
 from mirage_jax.memory.latent import NEAR, LatentMemory, Readout
@@ -49,8 +49,8 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
       and method -> the decoded frames `[T - 1, H, W, 3]`.
     """
     layout, time = model.segment, model.vae.stride_time
-    coded = compare.coded_truth(model, params, clip)
-    cameras = compare.camera_of(clip)
+    coded = methods.coded_truth(model, params, clip)
+    cameras = methods.camera_of(clip)
     spread = float(np.var(np.asarray(coded.latents)[1:]))
     decoder = vae.decode_stream(model.vae, params["vae"], coded.latents[:1])[1]
     values: dict[str, Scores] = {}
@@ -62,7 +62,7 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
             if method == "latent":
                 among = np.arange(len(coded.latents)) < begin
                 capacity = world.full_capacity(model, "latent", (len(coded.latents) - 1) // layout.latents)
-                memory = compare.memory_of(model, capacity, coded, among)
+                memory = methods.memory_of(model, capacity, coded, among)
                 readouts.append(read_latent(model, memory, coded.frame_cameras, (begin - 1) * time))
             else:
                 overlap = (begin - 1) * time
@@ -72,7 +72,7 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
         whole = jax.tree.map(lambda *x: jnp.concatenate(x), *readouts)
         features, visible = np.asarray(whole.features), np.asarray(whole.visible)
         truth = np.asarray(posed.tokens(model, coded) if method == "latent" else coded.latents)[1:]
-        shown[method] = compare.shown(model, params, whole, decoder)
+        shown[method] = methods.shown(model, params, whole, decoder)
         values[method] = _scored(shown[method], features, visible, known, clip, truth, spread, time)
     return values, shown
 
@@ -80,7 +80,7 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
 def _scored(frames, features, visible, known, clip, truth, spread, time) -> Scores:
     curves = metrics.all_metrics(frames, clip.frames[1:])
     error = ((features - truth) ** 2).mean(-1)
-    by_cell = compare.masked_psnr(frames[time - 1 :: time], clip.frames[time::time], visible)
+    by_cell = metrics.masked_psnr(frames[time - 1 :: time], clip.frames[time::time], visible)
     found = {
         "visible": float(visible.mean()),
         "decode_psnr": float(curves["psnr"].mean()),
@@ -97,7 +97,7 @@ def _scored(frames, features, visible, known, clip, truth, spread, time) -> Scor
 def _surfaces_seen(clip: PosedClip, coded: PosedLatents, time: int, latents: int) -> np.ndarray:
     """bool `[t - 1, h, w]`: the static surface of a cell is in a latent frame before its segment, by true depth."""
     at = slice(None, None, time)
-    cameras, depth = compare.camera_of(clip)[at], jnp.asarray(clip.depth[at])
+    cameras, depth = methods.camera_of(clip)[at], jnp.asarray(clip.depth[at])
     moving = jnp.asarray(clip.dynamic[at])
     rows = []
     for begin in range(1, len(coded.latents), latents):

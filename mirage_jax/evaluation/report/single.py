@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.evaluation import compare, heads_quality, metrics, statistics
-from mirage_jax.evaluation.report_tables import PAIRED_AGAINST, RATIOS, SUMMED
+from mirage_jax.evaluation import metrics, statistics
+from mirage_jax.evaluation.methods import generate, recoded
+from mirage_jax.evaluation.protocols import heads, returns
+from mirage_jax.evaluation.report.summary import PAIRED_AGAINST, RATIOS, SUMMED
 from mirage_jax.models.config import ModelConfig
 
 Row = dict[str, Any]
@@ -17,13 +19,13 @@ Row = dict[str, Any]
 
 def score_vae(model: ModelConfig, params: Any, clip: PosedClip) -> list[Row]:
     """Frames through the VAE and back."""
-    curves = metrics.all_metrics(compare.recoded(model, params, clip), clip.frames)
+    curves = metrics.all_metrics(recoded(model, params, clip), clip.frames)
     return [{"method": "vae", **{name: float(curve.mean()) for name, curve in curves.items()}}]
 
 
 def score_heads(model: ModelConfig, params: Any, clip: PosedClip) -> list[Row]:
     """Depth, keep and sky against the truth."""
-    return [{"method": "heads", **heads_quality.score(model, params, clip).values}]
+    return [{"method": "heads", **heads.score(model, params, clip).values}]
 
 
 def score_methods(
@@ -42,19 +44,19 @@ def score_methods(
     Args:
       model, params: of all parts.
       clip: the truth.
-      methods: as `compare.generate` takes them.
+      methods: as `methods.generate` takes them.
       known: whether all but the last segment is given with true depth, or the first frame alone.
       seed, steps: of the sampler.
-      others: as `compare.generate` takes them.
+      others: as `methods.generate` takes them.
 
     Returns:
       Rows, and the truth and the methods' frames by name.
     """
     observed = len(clip) - model.segment_frames if known else 1
-    cells = compare.returned(clip, model, since=observed)
+    cells = returns.returned(clip, model, since=observed)
     if not (cells.mean((1, 2)) >= 0.5).any():
         return [], {}
-    made = compare.generate(
+    made = generate(
         model,
         params,
         clip,
@@ -65,7 +67,7 @@ def score_methods(
         steps=steps,
         others=others,
     )
-    scores = compare.score(clip, made, cells)
+    scores = returns.score(clip, made, cells)
     rows = [
         {"method": method, **{k: v for k, v in row.items() if k != "psnr_by_frame"}} for method, row in scores.items()
     ]

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mirage_jax import io
-from mirage_jax.evaluation.report_tables import Summary
+from mirage_jax.evaluation.report.summary import Summary
 
 COLOURS = {
     "latent": "tab:blue",

@@ -9,14 +9,15 @@ import pytest
 from mirage_jax import viz
 from mirage_jax.data import analytic
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import other_videos, protocols, suite
-from mirage_jax.evaluation.protocols import Scores
+from mirage_jax.evaluation import other_videos, runner
+from mirage_jax.evaluation.protocols import video
+from mirage_jax.evaluation.protocols.scores import Scores
 from mirage_jax.geometry import pose_files
 from mirage_jax.models import config as model_config
 
 
 class _Clips:
-    """What `suite.Clips` is, without files."""
+    """What `runner.Clips` is, without files."""
 
     names = tuple(f"room/{i}/walk" for i in range(5))
 
@@ -27,7 +28,7 @@ class _Clips:
 
 def _score(clip, _device):
     value = float(clip.frames.mean())
-    rows = suite.video_rows(
+    rows = runner.video_rows(
         "latent", 0, {"reconstruction": Scores({"psnr": value}, {"psnr": np.array([np.nan, 1 / 3])})}
     )
     return rows, {"rollout": {"latent": clip.frames}}
@@ -40,7 +41,7 @@ def _files(out):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
-    assert sorted(suite.run(out, _Clips(), range(5), _score, 15)) == sorted(_Clips.names)
+    assert sorted(runner.run(out, _Clips(), range(5), _score, 15)) == sorted(_Clips.names)
     return out
 
 
@@ -54,60 +55,60 @@ def test_a_killed_run_goes_on_and_ends_the_same(whole, tmp_path):
         return _score(clip, device)
 
     with pytest.raises(KeyboardInterrupt):
-        list(suite.run(tmp_path, _Clips(), range(5), killed, 15))
+        list(runner.run(tmp_path, _Clips(), range(5), killed, 15))
     assert len(list((tmp_path / "clips").iterdir())) == 2, "what was finished is there, the third is not"
     again = []
-    list(suite.run(tmp_path, _Clips(), range(5), lambda c, d: again.append(c.source) or _score(c, d), 15))
+    list(runner.run(tmp_path, _Clips(), range(5), lambda c, d: again.append(c.source) or _score(c, d), 15))
     assert sorted(again) == sorted(set(_Clips.names) - set(seen[:2])), "and is not done again"
     assert _files(tmp_path) == _files(whole)
 
 
 def test_parts_make_a_whole(whole, tmp_path):
     for text in ("1/2", "0/2"):
-        first, step = suite.part_of(text)
-        list(suite.run(tmp_path, _Clips(), range(first, 5, step), _score, 15))
+        first, step = runner.part_of(text)
+        list(runner.run(tmp_path, _Clips(), range(first, 5, step), _score, 15))
     assert _files(tmp_path) == _files(whole)
 
 
 @pytest.mark.parametrize("text", ["2/2", "1", "-1/2", "a/b", "1/0"])
 def test_a_wrong_part_is_said(text):
     with pytest.raises(UserError, match="expected i/n"):
-        suite.part_of(text)
+        runner.part_of(text)
 
 
 def test_results_are_plain_and_in_order(whole):
-    found = suite.results(whole, reversed(_Clips.names))
+    found = runner.results(whole, reversed(_Clips.names))
     assert [one["clip"] for one in found] == list(reversed(_Clips.names))
     row = found[0]["rows"][0]
     assert row["curves"] == {"psnr": [None, 0.33333]} and found[0]["kind"] == "walk"
 
 
 def test_a_folder_of_another_plan_is_refused(tmp_path):
-    suite.start(tmp_path, {"seeds": 1, "methods": ("latent",)})
-    suite.start(tmp_path, {"seeds": 1, "methods": ["latent"]})
+    runner.start(tmp_path, {"seeds": 1, "methods": ("latent",)})
+    runner.start(tmp_path, {"seeds": 1, "methods": ["latent"]})
     with pytest.raises(UserError, match="seeds was 1, now 3"):
-        suite.start(tmp_path, {"seeds": 3, "methods": ["latent"]})
+        runner.start(tmp_path, {"seeds": 3, "methods": ["latent"]})
 
 
 def test_frames_beyond_whole_segments_are_left_out():
     model = dataclasses.replace(model_config.default(), height=32, width=32)
     clip = analytic.scene(0, frames=21, height=32, width=32)
-    assert len(suite.whole_segments(clip, model)) == 17
+    assert len(runner.whole_segments(clip, model)) == 17
     with pytest.raises(UserError, match="a segment of the model takes 17"):
-        suite.whole_segments(clip[:9], model)
+        runner.whole_segments(clip[:9], model)
     with pytest.raises(UserError, match="the model works at 128x128"):
-        suite.whole_segments(clip, model_config.default())
+        runner.whole_segments(clip, model_config.default())
 
 
 def test_context_has_equal_tokens():
     model = model_config.default()
     window = model.segment.preceding + model.segment.reference
     longer = dataclasses.replace(model, segment=dataclasses.replace(model.segment, preceding=window))
-    suite.check_comparable("context", longer, model)
+    runner.check_comparable("context", longer, model)
     with pytest.raises(UserError, match=f"equal tokens are {window}"):
-        suite.check_comparable("context", model, model)
+        runner.check_comparable("context", model, model)
     with pytest.raises(UserError, match="height 64"):
-        suite.check_comparable("rgb", dataclasses.replace(model, height=64), model)
+        runner.check_comparable("rgb", dataclasses.replace(model, height=64), model)
 
 
 def test_cases_hold_what_another_system_needs(tmp_path):
@@ -148,7 +149,7 @@ def test_videos_of_other_systems_are_found_and_bad_ones_named(tmp_path):
 
 def test_the_score_of_a_folder_counts_what_it_refuses(tmp_path, monkeypatch):
     clip = _Clips().clip(0)
-    monkeypatch.setattr(protocols, "score_video", lambda frames, clip: {"reconstruction": Scores({"psnr": 9.0}, {})})
+    monkeypatch.setattr(video, "score", lambda frames, clip: {"reconstruction": Scores({"psnr": 9.0}, {})})
     viz.write_video(tmp_path / "ours" / "room-0-walk.mp4", clip.frames)
     viz.write_video(tmp_path / "theirs" / "room-0-walk.mp4", clip.frames[:1])
     refused = []
@@ -173,18 +174,18 @@ class _Numbers:
     ("most", "wanted"), [(4, [0, 2, 5, 7]), (10, [*range(10)]), (99, [*range(10)]), (None, [*range(10)])]
 )
 def test_some_of_a_split_are_spread_over_it(monkeypatch, most, wanted):
-    monkeypatch.setattr(suite.data, "load_source", _Numbers)
-    clips = suite.Clips("folder", ["one", "two"], [most, 1])
+    monkeypatch.setattr(runner.data, "load_source", _Numbers)
+    clips = runner.Clips("folder", ["one", "two"], [most, 1])
     assert [clips.clip(number) for number in range(len(clips))] == [*wanted, 0]
 
 
 def test_numbers_of_clips_are_for_all_splits_or_for_each():
-    assert suite.most_of(None, 2) == [None, None]
-    assert suite.most_of(["7"], 2) == [7, 7]
-    assert suite.most_of(["64", "32"], 2) == [64, 32]
+    assert runner.most_of(None, 2) == [None, None]
+    assert runner.most_of(["7"], 2) == [7, 7]
+    assert runner.most_of(["64", "32"], 2) == [64, 32]
 
 
 @pytest.mark.parametrize("texts", [["0"], ["-1"], ["a"], ["1", "2", "3"], [], ["1", ""], ["1.5"]])
 def test_numbers_of_clips_that_are_none_are_refused(texts):
     with pytest.raises(UserError, match=r"--clips .*: expected a number of clips from 1 on, or one for each of the 2"):
-        suite.most_of(texts, 2)
+        runner.most_of(texts, 2)

@@ -27,7 +27,7 @@ import scipy.ndimage
 import scipy.signal
 from PIL import Image
 
-from mirage_jax.evaluation import compare, metrics
+from mirage_jax.evaluation import metrics
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import rgb
 
@@ -134,7 +134,7 @@ def score(
 
     by_frame = [_phase_of_frame([phases[name][t] for name in names]) for t in range(len(truth))]
     only_background = np.where(moving[..., None], truth, frames)
-    noise = np.minimum(compare.masked_psnr(frames, truth, ~moving), metrics.PSNR_OF_EQUAL_FRAMES)
+    noise = np.minimum(metrics.masked_psnr(frames, truth, ~moving), metrics.PSNR_OF_EQUAL_FRAMES)
     distance = np.asarray(metrics.lpips(only_background, truth))
     for t in range(given, len(truth)):
         if np.isfinite(noise[t]):
@@ -143,7 +143,7 @@ def score(
     crops: list[tuple[str, str, np.ndarray, np.ndarray]] = []
     for name in names:
         mine = labels == name
-        quality = np.minimum(compare.masked_psnr(frames, truth, mine), metrics.PSNR_OF_EQUAL_FRAMES)
+        quality = np.minimum(metrics.masked_psnr(frames, truth, mine), metrics.PSNR_OF_EQUAL_FRAMES)
         for t in (t for t in range(given, len(truth)) if phases[name][t]):
             phase = phases[name][t]
             for mask in _parts(mine[t], apart=instances is None):

@@ -22,8 +22,9 @@ import numpy as np
 from mirage_jax import data, io, viz
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import compare, heads_quality, memory_alone, protocols
-from mirage_jax.evaluation.protocols import Scores
+from mirage_jax.evaluation.methods import generate, recoded
+from mirage_jax.evaluation.protocols import heads, memory_alone, returns, video
+from mirage_jax.evaluation.protocols.scores import Scores, flat
 from mirage_jax.models.config import ModelConfig
 
 Row = dict[str, Any]
@@ -130,7 +131,7 @@ def score_clip(
     Args:
       models: what is compared.
       clip: of whole segments.
-      methods: as `compare.generate` takes them.
+      methods: as `methods.generate` takes them.
       seeds: runs with noise of seeds 0, 1, ...; methods without noise are scored once.
       steps: of the sampler; 0 as the models were made for.
 
@@ -141,11 +142,11 @@ def score_clip(
     rows: list[Row] = []
     videos: dict[str, dict[str, np.ndarray]] = {"rollout": {"truth": clip.frames}}
 
-    rows += video_rows("vae", 0, protocols.score_video(compare.recoded(model, params, clip), clip))
+    rows += video_rows("vae", 0, video.score(recoded(model, params, clip), clip))
     rows += truth_rows(clip)
     for seed in range(seeds):
         wanted = [m for m in methods if seed == 0 or m != "flat"]
-        made = compare.generate(
+        made = generate(
             model,
             params,
             clip,
@@ -158,7 +159,7 @@ def score_clip(
         )
         whole = {name: np.concatenate([clip.frames[:1], frames]) for name, frames in made.items()}
         for name, frames in whole.items():
-            rows += video_rows(name, seed, protocols.score_video(frames, clip))
+            rows += video_rows(name, seed, video.score(frames, clip))
         if seed == 0:
             videos["rollout"] |= whole
         given, ends = _returns(models, clip, wanted, seed, steps)
@@ -169,7 +170,7 @@ def score_clip(
     rows += [_row("memory", name, 0, scores) for name, scores in alone.items()]
     videos["memory"] = {"truth": clip.frames[1:], **shown}
     if model.heads is not None:
-        rows.append(_row("heads", "heads", 0, heads_quality.score(model, params, clip)))
+        rows.append(_row("heads", "heads", 0, heads.score(model, params, clip)))
     return rows, videos
 
 
@@ -181,8 +182,8 @@ def video_rows(method: str, seed: int, scores: Mapping[str, Scores]) -> list[Row
 def truth_rows(clip: PosedClip) -> list[Row]:
     """What the truth itself scores where a video is compared with itself: the ceiling of returning."""
     found = {
-        "closed_loop": protocols.closed_loop(clip.frames, clip.cam2world),
-        "revisit": protocols.revisit_memory(clip.frames, clip.cam2world),
+        "closed_loop": video.closed_loop(clip.frames, clip.cam2world),
+        "revisit": video.revisit_memory(clip.frames, clip.cam2world),
     }
     return video_rows("truth", 0, {name: scores for name, scores in found.items() if scores is not None})
 
@@ -193,10 +194,10 @@ def _returns(
     """All but the last segment given with true depth, the last one generated."""
     model = models.model
     observed = len(clip) - model.segment_frames
-    cells = compare.returned(clip, model, since=observed)
+    cells = returns.returned(clip, model, since=observed)
     if observed < 1 + model.segment_frames or not (cells.mean((1, 2)) >= 0.5).any():
         return [], {}
-    made = compare.generate(
+    made = generate(
         model,
         models.params,
         clip,
@@ -208,9 +209,9 @@ def _returns(
         others=models.others,
     )
     rows = []
-    for method, values in compare.score(clip, made, cells).items():
+    for method, values in returns.score(clip, made, cells).items():
         curve = np.asarray(values.pop("psnr_by_frame"))
-        rows.append(_row("returns", method, seed, Scores(protocols.flat(values), {"psnr": curve})))
+        rows.append(_row("returns", method, seed, Scores(flat(values), {"psnr": curve})))
     return rows, made
 
 
@@ -281,7 +282,7 @@ def run(
             for kind, by_method in videos.items():
                 for method, frames in by_method.items():
                     viz.write_video(out / "videos" / kind / method / f"{clip_id(clip.source)}.mp4", frames, fps=fps)
-            about = {"clip": clip.source, "kind": protocols.path_kind(clip), "motion": protocols.motion_class(clip)}
+            about = {"clip": clip.source, "kind": video.path_kind(clip), "motion": video.motion_class(clip)}
             io.write_text(result_file(out, clip.source), json.dumps(about | {"rows": rows}, allow_nan=False) + "\n")
             return clip.source
         finally:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sphere import SIZE, turning
 
-from mirage_jax.evaluation import compare
+from mirage_jax.evaluation import metrics
+from mirage_jax.evaluation.protocols import returns
 from mirage_jax.models import config as model_config
 
 
@@ -17,19 +18,19 @@ def model():
 
 def test_what_was_out_of_sight_for_a_segment_counts_as_returned(model):
     away = np.concatenate([np.linspace(0, 100, 17), np.full(16, 100.0), np.linspace(100, 0, 17)[1:]])
-    cells = compare.returned(turning(away), model, since=33)
+    cells = returns.returned(turning(away), model, since=33)
     assert cells.shape == (16, 4, 4)
     assert cells[-1].mean() > 0.9, "the start is back in view"
     assert not cells[0].any(), "the turn back has just begun"
 
 
 def test_what_stayed_in_sight_does_not(model):
-    still = compare.returned(turning(np.zeros(49)), model, since=33)
+    still = returns.returned(turning(np.zeros(49)), model, since=33)
     assert not still.any()
 
 
 def test_what_was_never_seen_does_not(model):
-    onwards = compare.returned(turning(np.linspace(0, 144, 49)), model, since=33)
+    onwards = returns.returned(turning(np.linspace(0, 144, 49)), model, since=33)
     assert not onwards.any()
 
 
@@ -37,15 +38,15 @@ def test_what_was_made_up_on_the_way_does_not(model):
     """First seen in generated frames, then out of sight: only what the given frames showed has a truth."""
     away = [np.linspace(0, 100, 17), np.full(16, 100.0), np.linspace(100, 0, 16), np.full(16, 0.0)]
     clip = turning(np.concatenate([*away, np.linspace(0, 100, 16)]))
-    assert compare.returned(clip, model, since=65)[-1].mean() > 0.9
-    assert not compare.returned(clip, model, since=1)[-1].any(), "100 degrees to the side, first seen in frame 16"
-    assert compare.returned(clip, model, since=1)[47].mean() > 0.9, "the first view, back after two segments"
+    assert returns.returned(clip, model, since=65)[-1].mean() > 0.9
+    assert not returns.returned(clip, model, since=1)[-1].any(), "100 degrees to the side, first seen in frame 16"
+    assert returns.returned(clip, model, since=1)[47].mean() > 0.9, "the first view, back after two segments"
 
 
 def test_moving_actors_do_not(model):
     away = np.concatenate([np.linspace(0, 100, 17), np.full(16, 100.0), np.linspace(100, 0, 17)[1:]])
     clip = dataclasses.replace(turning(away), dynamic=np.ones((49, SIZE, SIZE), bool))
-    assert not compare.returned(clip, model, since=33).any()
+    assert not returns.returned(clip, model, since=33).any()
 
 
 def test_psnr_over_cells_ignores_the_rest():
@@ -55,7 +56,7 @@ def test_psnr_over_cells_ignores_the_rest():
     b[0, 8:, 8:] = 200
     cells = np.zeros((2, 2, 2), bool)
     cells[0, 0, 0] = True
-    value = compare.masked_psnr(a, b, cells)
+    value = metrics.masked_psnr(a, b, cells)
     np.testing.assert_allclose(value[0], 20 * np.log10(255 / 10), rtol=1e-6)
     assert np.isnan(value[1])
 
@@ -66,8 +67,8 @@ def test_frames_that_come_back_are_scored_apart(model):
     made["flat"][3] = 50
     cells = np.zeros((4, 4, 4), bool)
     cells[3] = True
-    scores = compare.score(clip, made, cells)
+    scores = returns.score(clip, made, cells)
     assert scores["latent"]["psnr_revisit"] > scores["flat"]["psnr_revisit"]
     np.testing.assert_allclose(scores["flat"]["psnr_revisit"], 20 * np.log10(255 / 50), rtol=1e-4)
     np.testing.assert_allclose(scores["flat"]["psnr_returned_cells"], 20 * np.log10(255 / 50), rtol=1e-4)
-    assert compare.score(clip, made, np.zeros((4, 4, 4), bool))["flat"]["psnr_revisit"] is None
+    assert returns.score(clip, made, np.zeros((4, 4, 4), bool))["flat"]["psnr_revisit"] is None

@@ -1,4 +1,4 @@
-"""The report of a folder of results (`suite`): numbers, plots, videos, failures, `report.md` and `report.html`."""
+"""The report of a folder of results (`runner`): numbers, plots, videos, failures, `report.md` and `report.html`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 
 from mirage_jax import io
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import published, report_films, report_plots, report_tables
-from mirage_jax.evaluation.report_page import Block, Code, Heading, Link, Picture, Table, Text, markdown, to_html
-from mirage_jax.evaluation.report_protocols import PHASES, PROTOCOLS
-from mirage_jax.evaluation.report_tables import Summary
+from mirage_jax.evaluation.report import films as report_films
+from mirage_jax.evaluation.report import plots as report_plots
+from mirage_jax.evaluation.report import published
+from mirage_jax.evaluation.report import summary as tables
+from mirage_jax.evaluation.report.about import PHASES, PROTOCOLS
+from mirage_jax.evaluation.report.page import Block, Code, Heading, Link, Picture, Table, Text, markdown, to_html
+from mirage_jax.evaluation.report.summary import Summary
 
 LIMITS = (
     "A small model on small worlds: what is measured here need not transfer to photographs, to large resolutions or to "
@@ -46,7 +49,7 @@ def write(
       results: of all clips.
       about: sentences on data, number of clips, model, commit and device.
       commands: that made it.
-      efficiency: of `readout_cost.measure`.
+      efficiency: of `experiments.bench.readout_cost`.
       segment: frames of a segment, for plots.
       fps: of the side-by-side videos.
       videos: system -> folder of its videos, where they are not in `out/videos/rollout`.
@@ -59,16 +62,16 @@ def write(
     """
     if not results:
         raise UserError(f"{out}: no clip has been scored, so there is nothing to report")
-    rows = report_tables.rows_of(results)
-    summary = report_tables.summarise(rows)
+    rows = tables.rows_of(results)
+    summary = tables.summarise(rows)
     io.write_json(out / "summary.json", summary)
-    io.write_text(out / "clips.csv", report_tables.to_csv(rows))
+    io.write_text(out / "clips.csv", tables.to_csv(rows))
     films = report_films.Films(out, videos or {}, fps)
     blocks: list[Block] = [Heading("Evaluation", 1), *map(Text, about)]
     blocks += [Text("Every figure is a mean over clips [95 % bootstrap interval] (clips x seeds).")]
     ablated = ablations or {}
-    headline = report_tables.without(summary, ablated)
-    blocks += _results(out, [report_tables.rows_without(one, ablated) for one in results], headline, segment)
+    headline = tables.without(summary, ablated)
+    blocks += _results(out, [tables.rows_without(one, ablated) for one in results], headline, segment)
     blocks += _ablations(summary, ablated)
     if efficiency is not None:
         blocks += _cost(out, headline, efficiency)
@@ -92,7 +95,7 @@ def headlines(summary: Summary) -> str:
         for method, row in summary.get(name, {}).items():
             metric = next((m for m in protocol.primary if m in row), None)
             if metric is not None:
-                lines.append(f"{name:15} {method:10} {metric} {report_tables.cell(row[metric])}")
+                lines.append(f"{name:15} {method:10} {metric} {tables.cell(row[metric])}")
     return "\n".join(lines)
 
 
@@ -108,12 +111,12 @@ def _results(out: Path, results, summary: Summary, segment: int | None) -> list[
         for key in classes:
             if key != name:
                 blocks.append(Heading(f"Moving pixels in %: {key.partition('[')[2].rstrip(']')}", 3))
-            blocks += [Table(*report_tables.flatter(summary[key], metrics)), *_paired(summary[key], metrics)]
+            blocks += [Table(*tables.flatter(summary[key], metrics)), *_paired(summary[key], metrics)]
         if name == "objects":
             for phase, when in PHASES.items():
                 shown = tuple(f"{phase}_{metric}" for metric in metrics)
                 if any(metric in row for row in table.values() for metric in shown):
-                    blocks += [Heading(f"{when}, all clips", 3), Table(*report_tables.flatter(table, shown))]
+                    blocks += [Heading(f"{when}, all clips", 3), Table(*tables.flatter(table, shown))]
             for metric in ("background_psnr", "object_psnr", "detected", "ghosting"):
                 if not any(metric in row for row in table.values()):
                     continue
@@ -150,7 +153,7 @@ def _paired(table: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> l
         return []
     return [
         Text("Latent memory minus each method, paired by clip:"),
-        Table(*report_tables.flatter(differences, metrics)),
+        Table(*tables.flatter(differences, metrics)),
     ]
 
 
@@ -168,11 +171,11 @@ def _ablations(summary: Summary, about: Mapping[str, str]) -> list[Block]:
     ]
     for name, protocol in PROTOCOLS.items():
         table = summary.get(name, {})
-        some = {m: row for m, row in table.items() if m in about or m == report_tables.PAIRED_AGAINST}
+        some = {m: row for m, row in table.items() if m in about or m == tables.PAIRED_AGAINST}
         if set(some) & set(about):
             blocks += [
                 Heading(f"{protocol.title}: ablations", 3),
-                Table(*report_tables.flatter(some, protocol.metrics)),
+                Table(*tables.flatter(some, protocol.metrics)),
                 *_paired(some, protocol.metrics),
             ]
     return blocks

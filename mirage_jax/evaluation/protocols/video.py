@@ -7,32 +7,20 @@ the result rather than guessed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
-
 import numpy as np
 
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.evaluation import camera_control as cameras_recovered
-from mirage_jax.evaluation import compare, metrics, objects, revisit
+from mirage_jax.evaluation import metrics
+from mirage_jax.evaluation.methods import camera_of
+from mirage_jax.evaluation.protocols import camera_control as cameras_recovered
+from mirage_jax.evaluation.protocols import objects, revisit
+from mirage_jax.evaluation.protocols.scores import Scores, flat
 from mirage_jax.geometry import Camera
 
 METRICS = {"psnr": (metrics.psnr, True), "ssim": (metrics.ssim, True), "lpips": (metrics.lpips, False)}
 """name -> metric, and whether higher is closer."""
 
 PROTOCOLS = ("reconstruction", "closed_loop", "revisit", "camera_control", "objects")
-
-
-class Scores(NamedTuple):
-    """What a protocol says of one video.
-
-    Attributes:
-      values: metric -> number.
-      curves: name -> `[T]` or `[n]`, for plots; NaN where there is nothing to compare.
-    """
-
-    values: dict[str, float]
-    curves: dict[str, np.ndarray]
 
 
 def reconstruction(frames: np.ndarray, truth: np.ndarray) -> Scores:
@@ -103,7 +91,7 @@ def revisit_memory(frames: np.ndarray, cam2world: np.ndarray, *, seed: int = 0) 
     Returns:
       For each metric the means `_revisit`, `_baseline`, `_short` over pairs, the memory gain `_gain` and the dynamic
       range `_range`; None if the path revisits nothing or has nothing to compare with. The normalised score NMR is a
-      ratio of means over videos, which `report_tables` takes.
+      ratio of means over videos, which `report.summary` takes.
     """
     try:
         pairs = revisit.select_pairs(cam2world, seed=seed)
@@ -152,7 +140,7 @@ def camera_control(
 
 
 def object_motion(frames: np.ndarray, clip: PosedClip) -> Scores:
-    """Protocol 5: background and moving objects apart, all together and by phase (see `mirage_jax.evaluation.objects`).
+    """Protocol 5: background and moving objects apart, all together and by phase (see `objects`).
 
     Args:
       frames: uint8 `[T, H, W, 3]`.
@@ -165,7 +153,7 @@ def object_motion(frames: np.ndarray, clip: PosedClip) -> Scores:
         clip.background,
         instances=clip.instances,
         depth=clip.depth,
-        cameras=compare.camera_of(clip),
+        cameras=camera_of(clip),
     )
     return Scores(flat(found), {})
 
@@ -181,7 +169,7 @@ def path_kind(clip: PosedClip) -> str:
     return parts[-1] if parts else "path"
 
 
-def score_video(frames: np.ndarray, clip: PosedClip) -> dict[str, Scores]:
+def score(frames: np.ndarray, clip: PosedClip) -> dict[str, Scores]:
     """Protocols 1 to 5 of one video.
 
     Args:
@@ -200,18 +188,7 @@ def score_video(frames: np.ndarray, clip: PosedClip) -> dict[str, Scores]:
         "reconstruction": reconstruction(frames, clip.frames),
         "closed_loop": closed_loop(frames, clip.cam2world),
         "revisit": revisit_memory(frames, clip.cam2world),
-        "camera_control": camera_control(frames, clip.frames, clip.depth, clip.dynamic, compare.camera_of(clip)),
+        "camera_control": camera_control(frames, clip.frames, clip.depth, clip.dynamic, camera_of(clip)),
         "objects": object_motion(frames, clip),
     }
     return {name: scores for name, scores in found.items() if scores is not None and scores.values}
-
-
-def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Numbers of a nested mapping under joined names; what is None or not finite is left out."""
-    values: dict[str, float] = {}
-    for name, value in nested.items():
-        if isinstance(value, Mapping):
-            values |= flat(value, f"{prefix}{name}_")
-        elif value is not None and np.isfinite(value):
-            values[f"{prefix}{name}"] = float(value)
-    return values

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mirage_jax import viz
-from mirage_jax.evaluation import report_tables, suite
-from mirage_jax.evaluation.report_page import Block, Heading, Link, Picture, Text
-from mirage_jax.evaluation.report_protocols import PROTOCOLS
-from mirage_jax.evaluation.report_tables import Summary
+from mirage_jax.evaluation import runner
+from mirage_jax.evaluation.report import summary as tables
+from mirage_jax.evaluation.report.about import PROTOCOLS
+from mirage_jax.evaluation.report.page import Block, Heading, Link, Picture, Text
+from mirage_jax.evaluation.report.summary import Summary
 
 _SHOWN = 5  # side-by-side videos
 _WORST = 10
@@ -35,7 +36,7 @@ class Films:
         found = {}
         for method in methods:
             folder = self._systems.get(method, self._out / "videos" / kind / method)
-            path = folder / f"{suite.clip_id(clip)}.mp4"
+            path = folder / f"{runner.clip_id(clip)}.mp4"
             if path.is_file():
                 found[method] = viz.read_video(path)
         length = min(map(len, found.values()), default=0)
@@ -55,7 +56,7 @@ class Films:
             shown = self.read("rollout", clip, methods)
             if len(shown) < 2:
                 continue
-            path = self._out / "side_by_side" / f"{suite.clip_id(clip)}.mp4"
+            path = self._out / "side_by_side" / f"{runner.clip_id(clip)}.mp4"
             self.write(path, shown)
             blocks.append(Link(path, f"{clip}: {', '.join(shown)}"))
         return [Heading("Side by side"), *blocks] if blocks else []
@@ -64,7 +65,7 @@ class Films:
 def _judged(table: Mapping[str, Any]) -> str | None:
     """The method whose failures are shown: the latent memory or, where there is none, the first that makes videos."""
     methods = [method for method in table if method not in ("truth", "vae")]
-    return report_tables.PAIRED_AGAINST if report_tables.PAIRED_AGAINST in methods else next(iter(methods), None)
+    return tables.PAIRED_AGAINST if tables.PAIRED_AGAINST in methods else next(iter(methods), None)
 
 
 def wrong(out: Path, rows, summary: Summary, films: Films) -> list[Block]:
@@ -75,14 +76,14 @@ def wrong(out: Path, rows, summary: Summary, films: Films) -> list[Block]:
     blocks: list[Block] = []
     clips: set[str] = set()
     for metric, about in _WRONG.items() if method else ():
-        for clip in report_tables.worst(mine, "objects", method, metric, len(mine)):
+        for clip in tables.worst(mine, "objects", method, metric, len(mine)):
             shown = {} if clip in clips else films.read("rollout", clip, ["truth", *table])
             if method not in shown or len(shown) < 2:
                 continue
             clips.add(clip)
-            path = out / "wrong" / f"{metric}-{suite.clip_id(clip)}.mp4"
+            path = out / "wrong" / f"{metric}-{runner.clip_id(clip)}.mp4"
             films.write(path, shown)
-            value = report_tables.by_clip(mine, metric)[clip]
+            value = tables.by_clip(mine, metric)[clip]
             blocks.append(Link(path, f"{method} {about}: {clip}, {metric} {value:.3f} ({', '.join(shown)})"))
             break
     about = "Films of the clips with moving objects that are the worst, each in another way; no clip is shown twice."
@@ -101,13 +102,13 @@ def failures(out: Path, rows, summary: Summary, films: Films) -> list[Block]:
         if metric is None:
             continue
         blocks.append(Heading(f"{protocol.title}: {method} by {metric}", 3))
-        for rank, clip in enumerate(report_tables.worst(rows, name, method, metric, _WORST)):
+        for rank, clip in enumerate(tables.worst(rows, name, method, metric, _WORST)):
             others = [m for m in ("rgb", "none") if m in table and m != method]
             shown = films.read(protocol.videos, clip, ["truth", method, *others[:1]])
             if not shown:
                 continue
-            path = out / "failures" / name / f"{rank:02d}-{suite.clip_id(clip)}.png"
+            path = out / "failures" / name / f"{rank:02d}-{runner.clip_id(clip)}.png"
             viz.contact_sheet(path, shown, cell_width=128)
-            mine = report_tables.by_clip([r for r in rows if r["protocol"] == name and r["method"] == method], metric)
+            mine = tables.by_clip([r for r in rows if r["protocol"] == name and r["method"] == method], metric)
             blocks.append(Picture(path, f"{rank + 1}. {clip}: {metric} {mine[clip]:.3f}", photo=True))
     return blocks

@@ -1,0 +1,1 @@
+"""The protocols: what is measured of a video, of a memory alone, and of the heads."""
