@@ -55,11 +55,15 @@ class LoRAConfig:
       rank: of every update.
       alpha: the update is `alpha / rank * A B`.
       cross_attention: adapt cross-attention too, as the public release does, not only self-attention and FFN.
+      targets: further kernels that are adapted, as paths in the DiT, `blocks` for all blocks: head/linear/kernel.
+      added: parameters that get a change of their own, as in community files: blocks/ffn/up/bias.
     """
 
     rank: int = 32
     alpha: float = 32.0
     cross_attention: bool = False
+    targets: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Low-rank adaptation (Hu et al. 2021) as functions on parameter trees.
 
 An adapter is a tree of its own: the adapted part of the parameter tree, with each kernel `W [in, out]`
-replaced by `{'A': [in, rank], 'B': [rank, out]}`. The adapted model is the same module with `merge`d
-parameters; gradients reach the adapter through the merge.
+replaced by `{'A': [in, rank], 'B': [rank, out]}`; it may also hold a change of the same shape for parameters of
+any kind. The adapted model is the same module with `merge`d parameters; gradients reach the adapter through the merge.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ ALL_ATTENTION_AND_FFN = r"((self|cross)_attention/[qkvo]|ffn/(up|down))/kernel"
 Params = dict[str, Any]
 
 
-def init(key: chex.PRNGKey, params: Params, rank: int, targets: str = SELF_ATTENTION_AND_FFN) -> Params:
+def init(
+    key: chex.PRNGKey, params: Params, rank: int, targets: str = SELF_ATTENTION_AND_FFN, added: str = ""
+) -> Params:
     """A fresh adapter, which changes nothing: `A` is uniform in `+-1/sqrt(in)`, `B` is zero.
 
     Args:
@@ -31,6 +33,7 @@ def init(key: chex.PRNGKey, params: Params, rank: int, targets: str = SELF_ATTEN
       params: the tree to adapt, the 'dit' part of a generator's parameters say.
       rank: of the update, at least 1.
       targets: regular expression; a kernel is adapted if its path, parts joined by '/', ends in a match.
+      added: regular expression of the whole paths of parameters that get a change of their own, zero at first.
 
     Raises:
       UserError: if the rank is below 1, no kernel matches, or what matches is not a matrix.
@@ -49,11 +52,13 @@ def init(key: chex.PRNGKey, params: Params, rank: int, targets: str = SELF_ATTEN
         bound = inputs**-0.5
         adapter[f"{path}/A"] = jax.random.uniform(subkey, (inputs, rank), jnp.float32, -bound, bound)
         adapter[f"{path}/B"] = jnp.zeros((rank, outputs), jnp.float32)
+    changed = [path for path in _flat(params) if added and re.fullmatch(added, path)]
+    adapter |= {path: jnp.zeros_like(_flat(params)[path]) for path in changed}
     return traverse_util.unflatten_dict(adapter, sep="/")
 
 
 def merge(params: Params, adapter: Params, alpha: float) -> Params:
-    """`W + (alpha / rank) A B` for every adapted kernel; everything else as it is.
+    """`W + (alpha / rank) A B` for every adapted kernel, `W + D` for what has a change `D`; everything else as it is.
 
     Args:
       params: the tree the adapter was made for.
@@ -64,6 +69,11 @@ def merge(params: Params, adapter: Params, alpha: float) -> Params:
       UserError: if the adapter has a kernel that `params` lacks, or of another shape.
     """
     merged, parts = _flat(params), _flat(adapter)
+    for path in [name for name in parts if name.rpartition("/")[2] not in ("A", "B")]:
+        change = parts.pop(path)
+        if path not in merged or merged[path].shape != change.shape:
+            raise UserError(f"LoRA changes {path} of shape {change.shape}, which the model does not have")
+        merged[path] = (merged[path] + change).astype(merged[path].dtype)
     for path in sorted({name.rpartition("/")[0] for name in parts}):
         a, b = parts[f"{path}/A"], parts[f"{path}/B"]
         found = merged[path].shape if path in merged else "no such kernel"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.models import lora, side_branch, vae
-from mirage_jax.models.config import ModelConfig
+from mirage_jax.models.config import LoRAConfig, ModelConfig
 from mirage_jax.models.depth_anything import DepthAnything
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.heads import LatentHeads
@@ -55,10 +56,7 @@ def init(key: chex.PRNGKey, model: ModelConfig, known: Mapping[str, Any] | None 
                 else side_branch.side_params_from_dit(parts["dit"], fresh["side"], model.side.every)
             )
         if model.lora is not None:
-            targets = lora.ALL_ATTENTION_AND_FFN if model.lora.cross_attention else lora.SELF_ATTENTION_AND_FFN
-            parts["lora"] = (
-                known["lora"] if "lora" in known else lora.init(keys[3], parts["dit"], model.lora.rank, targets)
-            )
+            parts["lora"] = known["lora"] if "lora" in known else _lora(keys[3], parts["dit"], model.lora)
     return parts
 
 
@@ -85,6 +83,15 @@ def first_misfit(model: ModelConfig, params: Mapping[str, Any]) -> str | None:
             want = "no such tensor" if name not in expected else f"shape {expected[name]}"
             return f"tensor {name} is {have}, the config asks for {want}"
     return None
+
+
+def _lora(key: chex.PRNGKey, dit: Any, config: LoRAConfig) -> Any:
+    def pattern(paths: tuple[str, ...]) -> str:
+        return "|".join(re.escape(path).replace("blocks/", r"blocks_\d+/", 1) for path in paths)
+
+    blocks = lora.ALL_ATTENTION_AND_FFN if config.cross_attention else lora.SELF_ATTENTION_AND_FFN
+    targets = "|".join(filter(None, (blocks, pattern(config.targets))))
+    return lora.init(key, dit, config.rank, targets, pattern(config.added))
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -26,7 +26,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import depth_anything
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.weights import formats, forward, model_files
+from mirage_jax.weights import formats, forward, lora_layouts, model_files
 from mirage_jax.weights.formats import FORMATS, Match
 from mirage_jax.weights.sources import Source, not_finite
 
@@ -44,6 +44,7 @@ def convert(
     dtype: str | None = None,
     alpha: float | None = None,
     depth: str | None = None,
+    mask: str | None = None,
     group_bytes: int = GROUP_BYTES,
 ) -> dict[str, Any]:
     """Adds a part to a model folder, which is made if there is none.
@@ -54,8 +55,10 @@ def convert(
       out: the model folder.
       preset: name of the model; None is that of the folder, or wan22_ti2v_5b for a new one.
       dtype: to store tensors in; None keeps those of the source.
-      alpha: of a LoRA, which its file does not tell; None is its rank.
+      alpha: of a LoRA whose file does not tell it; None is its rank.
       depth: for a depth network, which of `depth_anything.PRESETS` it is; None if the model says.
+      mask: of a side branch whose last control channel is one, 'hole' (1 where the memory shows nothing) or 'visible';
+        None is 'hole', as in the PyTorch release.
       group_bytes: what is converted and written at a time.
 
     Returns:
@@ -71,8 +74,17 @@ def convert(
     if form.part in (model_files.parts_of(out) if (out / "model.json").is_file() else ()):
         raise UserError(f"{out}: has a part {form.part!r} already; remove {final} to convert it again")
     opened = Source(source)
+    note = None
     if form.part == "lora":
-        model = formats.lora_config(opened, model, alpha)
+        model = lora_layouts.config(opened, form, model, alpha)
+    if form.part == "side":
+        before = model.segment.control if (out / "model.json").is_file() else None
+        model, note = formats.side_control(opened, form, model, mask)
+        if mask is None and before == ("readout", "visible") and model.segment.control != before:
+            raise UserError(
+                f"{out}/model.json: its mask is 1 where the memory shows something; say with --mask which "
+                f"{opened.path} has"
+            )
     if depth is not None:
         model = dataclasses.replace(model, depth=depth_anything.PRESETS[depth])
     matches, left = formats.match(opened, form, model)
@@ -83,6 +95,7 @@ def convert(
         tree = _write_groups(opened, matches, work, None if dtype is None else DTYPES[dtype], group_bytes)
         record = {
             "layout": layout,
+            "note": note,
             "tensors": len(matches),
             "left_alone": left,
             "dtypes": sorted(
@@ -123,7 +136,7 @@ def verify(source: str | pathlib.Path, layout: str, out: str | pathlib.Path) -> 
     if difference := sorted({*shapes} ^ {*matches}):
         raise UserError(f"{tree}: tensor {difference[0]} is only in one of the model and {opened.path}")
     total = 0
-    for paths in tqdm.tqdm(_by_bytes(opened, matches, GROUP_BYTES), desc="verifying", unit="group"):
+    for paths in tqdm.tqdm(_by_bytes(matches, GROUP_BYTES), desc="verifying", unit="group"):
         target = {path: shapes[path] for path in paths}
         stored = traverse_util.flatten_dict(
             model_files.restore(tree, traverse_util.unflatten_dict(target, sep="/")), sep="/"
@@ -132,7 +145,9 @@ def verify(source: str | pathlib.Path, layout: str, out: str | pathlib.Path) -> 
             expected = np.ascontiguousarray(formats.read(opened, matches[path]).astype(shapes[path].dtype, copy=False))
             sums = {checksum(np.asarray(stored[path])), checksum(expected), record["checksums"].get(path)}
             if expected.shape != shapes[path].shape or len(sums) > 1:
-                raise UserError(f"{tree}: tensor {path} is not that of {opened.path} ({matches[path].names[0]})")
+                raise UserError(
+                    f"{tree}: tensor {path} is not that of {opened.path} ({', '.join(matches[path].names)})"
+                )
             total += expected.size
     found = forward.statistics(model, form.part, _reader(tree, form.part))
     if difference := forward.first_difference(found, record["forward"]):
@@ -219,14 +234,14 @@ def _write_groups(
     if work.whole:
         return work.finalize()
     done = work.done()
-    sizes = {path: _bytes(source, match) for path, match in matches.items()}
+    sizes = {path: _bytes(match) for path, match in matches.items()}
     left = {path: match for path, match in matches.items() if path not in done}
     free, needed = shutil.disk_usage(work.path.parent).free, sum(sizes[path] for path in left)
     if free < needed:
         raise UserError(f"{work.path.parent}: {needed / 1e9:.1f} GB are to be written, the disk has {free / 1e9:.1f}")
     total = sum(sizes.values())
     with tqdm.tqdm(total=total, initial=total - needed, unit="B", unit_scale=True, desc="converting") as bar:
-        for paths in _by_bytes(source, left, group_bytes):
+        for paths in _by_bytes(left, group_bytes):
             arrays = {}
             for path in paths:
                 array = formats.read(source, matches[path])
@@ -234,18 +249,20 @@ def _write_groups(
                     with np.errstate(over="ignore"):
                         array = array.astype(dtype)
                     if not_finite(np.ascontiguousarray(array)):
-                        raise UserError(f"{source.path}: tensor {matches[path].names[0]} does not fit {dtype.name}")
+                        raise UserError(
+                            f"{source.path}: tensor {', '.join(matches[path].names)} does not fit {dtype.name}"
+                        )
                 arrays[path] = np.ascontiguousarray(array)
             work.add(arrays)
             bar.update(sum(sizes[path] for path in paths))
     return work.finalize()
 
 
-def _by_bytes(source: Source, matches: dict[str, Match], limit: int) -> Iterator[Sequence[str]]:
+def _by_bytes(matches: dict[str, Match], limit: int) -> Iterator[Sequence[str]]:
     """Paths in groups of about `limit` bytes; a tensor that is larger is alone."""
     group, held = [], 0
     for path, match in matches.items():
-        size = _bytes(source, match)
+        size = _bytes(match)
         if group and held + size > limit:
             yield group
             group, held = [], 0
@@ -255,9 +272,8 @@ def _by_bytes(source: Source, matches: dict[str, Match], limit: int) -> Iterator
         yield group
 
 
-def _bytes(source: Source, match: Match) -> int:
-    entry = source.entries[match.names[0]]
-    return int(np.prod(entry.shape, dtype=np.int64)) * entry.dtype.itemsize
+def _bytes(match: Match) -> int:
+    return int(np.prod(match.shape, dtype=np.int64)) * match.dtype.itemsize
 
 
 def _reader(tree: pathlib.Path, part: str) -> forward.Reader:

@@ -56,3 +56,42 @@ _REST = (
 # Both are read by either; the first names of a table are the ones it writes.
 TRANSFORMERS_DEPTH = (*_ATTENTION, *_RENAMED, *_REST)
 TRANSFORMERS_DEPTH_V5 = (*_RENAMED, *_ATTENTION, *_REST)
+
+_ORIGINAL_BLOCK, _SCRATCH = "pretrained.blocks.{i}", "depth_head.scratch"
+
+# depth_anything_v2_vit*.pth, with queries, keys and values apart (`sources` takes them apart). Its finest level is 1.
+ORIGINAL_DEPTH = (
+    Rule("pretrained.cls_token", "depth/backbone/class_token", "table"),
+    Rule("pretrained.mask_token", "depth/backbone/mask_token"),
+    Rule("pretrained.pos_embed", "depth/backbone/positions", "table"),
+    *_weights("pretrained.patch_embed.proj", "backbone/patch_embedding"),
+    *_weights(f"{_ORIGINAL_BLOCK}.norm1", f"{_BLOCK}/norm1", "same"),
+    *(rule for x in "qkv" for rule in _weights(f"{_ORIGINAL_BLOCK}.attn.{x}", f"{_BLOCK}/{x}", "linear")),
+    *_weights(f"{_ORIGINAL_BLOCK}.attn.proj", f"{_BLOCK}/o", "linear"),
+    Rule(f"{_ORIGINAL_BLOCK}.ls1.gamma", f"depth/{_BLOCK}/scale1"),
+    *_weights(f"{_ORIGINAL_BLOCK}.norm2", f"{_BLOCK}/norm2", "same"),
+    *_weights(f"{_ORIGINAL_BLOCK}.mlp.fc1", f"{_BLOCK}/up", "linear"),
+    *_weights(f"{_ORIGINAL_BLOCK}.mlp.fc2", f"{_BLOCK}/down", "linear"),
+    Rule(f"{_ORIGINAL_BLOCK}.ls2.gamma", f"depth/{_BLOCK}/scale2"),
+    *_weights("pretrained.norm", "backbone/norm", "same"),
+    *_weights("depth_head.projects.{i}", "neck/project_{i}"),
+    *(
+        rule
+        for level, storage in ((0, "conv_transpose"), (1, "conv_transpose"), (3, "conv"))
+        for rule in _weights(f"depth_head.resize_layers.{level}", f"neck/resize_{level}", storage)
+    ),
+    *(Rule(f"{_SCRATCH}.layer{i + 1}_rn.weight", f"depth/neck/level_{i}/kernel", "conv") for i in range(4)),
+    *(rule for i in range(4) for rule in _weights(f"{_SCRATCH}.refinenet{4 - i}.out_conv", f"neck/fuse_{i}_project")),
+    *(
+        rule
+        for i in range(4)
+        for unit, ours in ((1, "skip"), (2, "out"))
+        for step, name in ((1, "first"), (2, "second"))
+        for rule in _weights(
+            f"{_SCRATCH}.refinenet{4 - i}.resConfUnit{unit}.conv{step}", f"neck/fuse_{i}_{ours}/{name}"
+        )
+    ),
+    *_weights(f"{_SCRATCH}.output_conv1", "head_in"),
+    *_weights(f"{_SCRATCH}.output_conv2.0", "head_hidden"),
+    *_weights(f"{_SCRATCH}.output_conv2.2", "head_out"),
+)

@@ -34,6 +34,8 @@ def export(model_folder: str | pathlib.Path, layout: str, out: str | pathlib.Pat
       UserError: if the folder has no such part, or it does not fit the folder's config.
     """
     folder, form = pathlib.Path(model_folder).absolute(), FORMATS[layout]
+    if not form.written:
+        raise UserError(f"layout {layout} is read, not written")
     if pathlib.Path(out).suffix != ".safetensors":
         raise UserError(f"{out}: expected the name of a .safetensors file to write")
     model = model_files.read_config(folder)

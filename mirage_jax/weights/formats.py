@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,13 +11,24 @@ import numpy as np
 
 from mirage_jax.errors import UserError
 from mirage_jax.models import parameters
-from mirage_jax.models.config import LoRAConfig, ModelConfig
-from mirage_jax.weights import depth_layouts, umt5_layouts, vae_layouts, wan_layouts
+from mirage_jax.models.config import ModelConfig
+from mirage_jax.weights import depth_layouts, lora_layouts, umt5_layouts, vae_layouts, wan_layouts
 from mirage_jax.weights import layout as layouts
 from mirage_jax.weights.layout import Layout
 from mirage_jax.weights.sources import Source
 
-_WRAPPERS = ("module.", "model.")  # of distributed training and of pipelines, in front of any name
+# Of distributed training, adapters, pipelines and training checkpoints, in front of any name.
+_WRAPPERS = (
+    "module.",
+    "model.",
+    "base_model.",
+    "diffusion_model.",
+    "generator.",
+    "state_dict.",
+    "model_state.",
+    "pipe.",
+)
+_ANYWHERE = re.compile(r"(?<![^.])(_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module|base_layer)\.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,46 +38,66 @@ class Format:
     Attributes:
       part: of the model.
       layout: its table, for a model (a VAE's depends on its number of levels).
-      prefixes: what may stand before a name, any number of times, and is dropped.
-      root: what a name of the table begins with, added after the prefixes are dropped.
-      neighbours: tensors that may be in the same file and belong to another part of the model.
+      prefixes: what may stand before a name besides `_WRAPPERS`, any number of times, and is dropped.
+      name: brings what is left to the spelling of the table.
+      written: whether `export` writes it too.
     """
 
     part: str
     layout: Callable[[ModelConfig], Layout]
     prefixes: tuple[str, ...] = ()
-    root: str = ""
-    neighbours: Layout = ()
+    name: Callable[[str], str] = str
+    written: bool = True
 
     def canonical(self, name: str) -> str:
         """A name as the table has it."""
-        while prefix := next((p for p in self.prefixes if name.startswith(p)), None):
+        name = _ANYWHERE.sub("", name)
+        while prefix := next((p for p in (*_WRAPPERS, *self.prefixes) if name.startswith(p)), None):
             name = name.removeprefix(prefix)
-        return self.root + name.replace(".default.", ".") if self.root else name
+        return self.name(name)
+
+    def knows(self, name: str, model: ModelConfig) -> bool:
+        """Whether a tensor of that name is of this layout."""
+        known = lora_layouts.update_of(self.canonical(name))
+        return any(layouts.matches(known, rule) for rule in self.layout(model))
 
 
 def _fixed(layout: Layout) -> Callable[[ModelConfig], Layout]:
     return lambda model: layout
 
 
+def _side(layout: Layout) -> Format:
+    return Format("side", _fixed(layout), prefixes=("vace.",))
+
+
+def _lora(layout: Layout, name: Callable[[str], str]) -> Format:
+    return Format("lora", _fixed(layout), ("dit.", "transformer.", "lora."), name)
+
+
 FORMATS: Mapping[str, Format] = {
-    "wan_original": Format("dit", _fixed(wan_layouts.ORIGINAL_DIT), neighbours=wan_layouts.ORIGINAL_SIDE),
-    "wan_diffusers": Format("dit", _fixed(wan_layouts.DIFFUSERS_DIT), neighbours=wan_layouts.DIFFUSERS_SIDE),
-    "side_release": Format(
-        "side",
-        _fixed(wan_layouts.ORIGINAL_SIDE),
-        prefixes=(*_WRAPPERS, "pipe.vace.", "vace."),
-        neighbours=wan_layouts.ORIGINAL_DIT,
+    "wan_original": Format("dit", _fixed(wan_layouts.ORIGINAL_DIT), prefixes=("dit.",)),
+    "wan_diffusers": Format("dit", _fixed(wan_layouts.DIFFUSERS_DIT), prefixes=("transformer.",)),
+    "side_release": _side(wan_layouts.ORIGINAL_SIDE),
+    "side_diffusers": _side(wan_layouts.DIFFUSERS_SIDE),
+    "lora_release": _lora(lora_layouts.ORIGINAL_LORA, lora_layouts.canonical_release),
+    "lora_diffusers": _lora(lora_layouts.DIFFUSERS_LORA, lora_layouts.canonical),
+    "vae_original": Format(
+        "vae",
+        lambda model: vae_layouts.original_vae(len(model.vae.multipliers), model.vae.blocks),
+        prefixes=("vae.", "first_stage_model."),
     ),
-    "side_diffusers": Format("side", _fixed(wan_layouts.DIFFUSERS_SIDE), neighbours=wan_layouts.DIFFUSERS_DIT),
-    "lora_release": Format(
-        "lora", _fixed(wan_layouts.RELEASE_LORA), prefixes=(*_WRAPPERS, "pipe.dit.", "dit."), root="pipe.dit."
+    "vae_diffusers": Format(
+        "vae", lambda model: vae_layouts.diffusers_vae(len(model.vae.multipliers)), prefixes=("vae.",)
     ),
-    "vae_original": Format("vae", lambda model: vae_layouts.original_vae(len(model.vae.multipliers), model.vae.blocks)),
-    "vae_diffusers": Format("vae", lambda model: vae_layouts.diffusers_vae(len(model.vae.multipliers))),
-    "umt5_original": Format("text", _fixed(umt5_layouts.ORIGINAL_UMT5)),
-    "umt5_transformers": Format("text", _fixed(umt5_layouts.TRANSFORMERS_UMT5)),
+    "umt5_original": Format("text", _fixed(umt5_layouts.ORIGINAL_UMT5), prefixes=("text_encoder.",)),
+    "umt5_transformers": Format(
+        "text",
+        _fixed(umt5_layouts.TRANSFORMERS_UMT5),
+        prefixes=("text_encoder.", "text_encoders.umt5xxl.", "transformer."),
+    ),
+    "umt5_gguf": Format("text", _fixed(umt5_layouts.GGUF_UMT5)),
     "depth_anything": Format("depth", _fixed(depth_layouts.TRANSFORMERS_DEPTH)),
+    "depth_anything_original": Format("depth", _fixed(depth_layouts.ORIGINAL_DEPTH), written=False),
 }
 
 
@@ -78,27 +110,75 @@ class Match(NamedTuple):
     """Where a parameter comes from.
 
     Attributes:
-      names: public names of its tensor; more than one where a file stores a tied tensor twice.
+      names: public names of its tensor: more than one where a file stores a tied tensor twice, none where it is zero.
       storage: of its rule.
+      shape: ours.
+      dtype: that it is read in.
+      factor: that it is multiplied by.
     """
 
     names: tuple[str, ...]
     storage: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    factor: float = 1.0
 
 
-def lora_config(source: Source, model: ModelConfig, alpha: float | None) -> ModelConfig:
-    """`model` with the rank and targets of a LoRA file; neither is written in it, nor is alpha (default: the rank).
+def recognise(source: Source, model: ModelConfig) -> tuple[dict[str, str], list[str]]:
+    """The layouts in which a checkpoint holds parts of a model, told by the names of its tensors.
+
+    Args:
+      source: the checkpoint.
+      model: a config of the family, for the levels of its VAE.
+
+    Returns:
+      The layout by part, and the names that none of them knows.
+    """
+    known = {key: {name for name in source.entries if form.knows(name, model)} for key, form in FORMATS.items()}
+    found: dict[str, str] = {}
+    left = set(source.entries)
+    for key in sorted(known, key=lambda key: -len(known[key])):
+        if FORMATS[key].part not in found and known[key] & left:
+            found[FORMATS[key].part] = key
+            left -= known[key]
+    return found, [name for name in source.entries if name in left]
+
+
+def side_control(source: Source, form: Format, model: ModelConfig, mask: str | None) -> tuple[ModelConfig, str | None]:
+    """`model` with the control channels that a side branch's file is made for, and what is to be said about it.
+
+    Files of C + 1 channels end with a mask, and the PyTorch release's is 1 where the memory shows nothing ('hole').
+
+    Args:
+      source: the checkpoint.
+      form: of the side branch.
+      model: the model it is converted for.
+      mask: 'hole' or 'visible' if the caller knows better.
 
     Raises:
-      UserError: if the file holds no LoRA tensor.
+      UserError: if a mask is asked for and the file has none.
     """
-    form = FORMATS["lora_release"]
-    downs = {name: e for name, e in source.entries.items() if form.canonical(name).endswith(".lora_A.weight")}
-    if not downs:
-        raise UserError(f"{source.path}: found no tensor *.lora_A.weight, expected a LoRA of the PyTorch release")
-    rank = int(next(iter(downs.values())).shape[0])
-    crossing = any(".cross_attn." in name for name in downs)
-    return dataclasses.replace(model, lora=LoRAConfig(rank, float(rank if alpha is None else alpha), crossing))
+    name = next((name for name in source.entries if form.canonical(name) == "vace_patch_embedding.weight"), None)
+    shape = () if name is None else source.entries[name].shape
+    channels, latent = shape[1] if len(shape) == 5 else 0, model.vae.latent_channels
+    note = None
+    if channels == latent + 1:
+        control = ("readout", mask or "hole")
+        what = {
+            "hole": "1 where the memory shows nothing, as in the PyTorch release",
+            "visible": "1 where it shows something",
+        }
+        note = f"the last of its {channels} control channels is read as a mask that is {what[control[1]]} (--mask)"
+    elif mask is not None:
+        raise UserError(f"--mask: {source.path} has {channels} control channels, a mask comes with {latent + 1}")
+    elif channels == 2 * latent:
+        control = ("readout", "ones")
+    else:
+        return model, None
+    segment = dataclasses.replace(model.segment, control=control)
+    return dataclasses.replace(
+        model, segment=segment, side=dataclasses.replace(model.side, control_channels=channels)
+    ), note
 
 
 def match(source: Source, form: Format, model: ModelConfig) -> tuple[dict[str, Match], int]:
@@ -112,18 +192,21 @@ def match(source: Source, form: Format, model: ModelConfig) -> tuple[dict[str, M
     """
     if getattr(model, form.part, None) is None:
         raise UserError(f"model {model.name!r} has no part {form.part!r}, which this layout is of")
-    table = form.layout(model)
+    table, others = form.layout(model), [other for other in FORMATS.values() if other.part != form.part]
     wanted = {path: shape for path, shape in parameters.shapes(model).items() if path.split("/")[0] == form.part}
+    factors = lora_layouts.factors(source, form, model.lora) if form.part == "lora" else {}
     found: dict[str, Match] = {}
     seen: dict[str, str] = {}
-    left = 0
+    foreign: list[str] = []
     for name, entry in source.entries.items():
         known = form.canonical(name)
         try:
             path, storage = layouts.to_ours(known, table)
         except UserError as error:
-            if any(layouts.matches(known, rule) for rule in form.neighbours):
-                left += 1
+            if form.part == "lora" and form.knows(name, model):
+                continue  # an alpha
+            if any(other.knows(name, model) for other in others):
+                foreign.append(name)
                 continue
             raise UserError(f"{entry.file}: tensor {name} is not part of this layout") from error
         if known in seen:
@@ -132,15 +215,23 @@ def match(source: Source, form: Format, model: ModelConfig) -> tuple[dict[str, M
             raise UserError(f"{entry.file}: tensor {name} is one too many, model {model.name!r} has no {path}")
         seen[known] = name
         shape = layouts.public_shape(wanted[path], storage, patch_shape(model))
-        if entry.shape != shape:
+        if entry.shape != shape and not (form.part == "lora" and lora_layouts.fits(path, entry.shape, shape)):
             raise UserError(
                 f"{entry.file}: tensor {name} has shape {entry.shape}, model {model.name!r} expects {shape}"
             )
-        found[path] = Match((*found[path].names, name) if path in found else (name,), storage)
-    for path in wanted:
-        if path not in found:
+        factor = factors.get(path, 1.0)
+        dtype = entry.dtype if factor == 1 else np.dtype(np.float32)
+        names = (*found[path].names, name) if path in found else (name,)
+        found[path] = Match(names, storage, wanted[path], dtype, factor)
+    if foreign and not found:
+        raise UserError(f"{source.path}: tensor {foreign[0]} is not part of this layout, nor is any other of the file")
+    absent = [path for path in wanted if path not in found]
+    for path in absent:
+        if not (form.part == "lora" and lora_layouts.may_be_absent(path, found)):
             raise UserError(f"{source.path}: tensor {layouts.to_theirs(path, table)[0]} is missing (it is {path})")
-    return found, left
+    for path in absent:
+        found[path] = Match((), "same", wanted[path], next(iter(found.values())).dtype)
+    return found, len(foreign)
 
 
 def read(source: Source, match: Match) -> np.ndarray:
@@ -149,10 +240,17 @@ def read(source: Source, match: Match) -> np.ndarray:
     Raises:
       UserError: if it cannot be read, is not finite, or a tied tensor differs from its twin.
     """
+    if not match.names:
+        return np.zeros(match.shape, match.dtype)
     array: Any = None
     for name in match.names:
         other = source.read(name)
         if array is not None and array.tobytes() != other.tobytes():
             raise UserError(f"{source.path}: tensors {' and '.join(match.names)} should be equal and differ")
         array = other
-    return layouts.from_public(array, match.storage)
+    array = layouts.from_public(array, match.storage)
+    if match.factor != 1:
+        array = array.astype(np.float32) * np.float32(match.factor)
+    if array.shape != match.shape:  # a LoRA's update of a smaller rank than others
+        array = np.pad(array, [(0, wide - own) for own, wide in zip(array.shape, match.shape, strict=True)])
+    return array

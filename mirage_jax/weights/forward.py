@@ -104,10 +104,13 @@ def _side(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
 
 
 def _lora(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
-    for index in range(model.dit.layers):
-        tree = read(lambda path, name=f"blocks_{index}/": path.startswith(name))
-        pairs = jax.tree.leaves(tree, is_leaf=lambda node: "A" in node)
-        yield f"block {index}", jnp.concatenate([_fixed(2, len(p["A"])) @ p["A"] @ p["B"] for p in pairs], axis=1)
+    chosen = {f"block {i}": lambda path, name=f"blocks_{i}/": path.startswith(name) for i in range(model.dit.layers)}
+    if not all(path.startswith("blocks/") for path in (*model.lora.targets, *model.lora.added)):
+        chosen["rest"] = lambda path: not path.startswith("blocks_")
+    for name, wanted in chosen.items():
+        leaves = jax.tree.leaves(read(wanted), is_leaf=lambda node: isinstance(node, dict) and "A" in node)
+        changes = [_fixed(2, len(x["A"])) @ x["A"] @ x["B"] if isinstance(x, dict) else x for x in leaves]
+        yield name, jnp.concatenate([jnp.ravel(change) for change in changes])
 
 
 def _vae(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:

@@ -36,3 +36,17 @@ TRANSFORMERS_UMT5 = (
     Rule(f"{_FFN}.DenseReluDense.wo.weight", "text/blocks_{i}/ffn/down/kernel", "linear"),
     Rule("encoder.final_layer_norm.weight", "text/norm/weight"),
 )
+
+# As llama.cpp names an encoder of the family.
+GGUF_UMT5 = (
+    Rule("token_embd.weight", "text/token_embedding"),
+    Rule("enc.blk.{i}.attn_norm.weight", "text/blocks_{i}/attention_norm/weight"),
+    *(Rule(f"enc.blk.{{i}}.attn_{x}.weight", f"text/blocks_{{i}}/attention/{x}/kernel", "linear") for x in "qkvo"),
+    Rule("enc.blk.{i}.attn_rel_b.weight", "text/blocks_{i}/attention/relative_bias"),
+    Rule("enc.blk.{i}.ffn_norm.weight", "text/blocks_{i}/ffn_norm/weight"),
+    *(
+        Rule(f"enc.blk.{{i}}.ffn_{x}.weight", f"text/blocks_{{i}}/ffn/{x}/kernel", "linear")
+        for x in ("gate", "up", "down")
+    ),
+    Rule("enc.output_norm.weight", "text/norm/weight"),
+)

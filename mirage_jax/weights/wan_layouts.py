@@ -73,20 +73,3 @@ DIFFUSERS_SIDE = (
     *_diffusers_block("vace_blocks.{i}", "side/blocks_{i}/block"),
     *_linear("vace_blocks.{i}.proj_out", "side/blocks_{i}/hint"),
 )
-
-
-def _low_rank(theirs: str, ours: str) -> tuple[Rule, ...]:
-    return tuple(Rule(f"{theirs}.lora_{x}.weight", f"{ours}/kernel/{x}", "linear") for x in "AB")
-
-
-# As the PyTorch release writes it. Neither rank nor alpha is in the file: the rank is that of the arrays.
-RELEASE_LORA = (
-    *(
-        rule
-        for a, b in (("self_attn", "self_attention"), ("cross_attn", "cross_attention"))
-        for x in "qkvo"
-        for rule in _low_rank(f"pipe.dit.blocks.{{i}}.{a}.{x}", f"lora/blocks_{{i}}/{b}/{x}")
-    ),
-    *_low_rank("pipe.dit.blocks.{i}.ffn.0", "lora/blocks_{i}/ffn/up"),
-    *_low_rank("pipe.dit.blocks.{i}.ffn.2", "lora/blocks_{i}/ffn/down"),
-)

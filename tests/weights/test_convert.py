@@ -21,7 +21,7 @@ from mirage_jax.weights import convert, export, formats, model_files
 from tests.weights.tiny_wan import tensors_of, tiny_wan
 
 MODEL = tiny_wan()
-LAYOUTS = sorted(formats.FORMATS)
+LAYOUTS = sorted(name for name, form in formats.FORMATS.items() if form.written)
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
@@ -161,7 +161,7 @@ BAD = {
         rf"safetensors: tensor {Q} has shape \(2, 9\), .*expects \(2, 24\)",
     ),
     "rank": (replaced(np.ones((2, 24, 1), np.float32)), rf"tensor {Q} has shape \(2, 24, 1\)"),
-    "integers": (replaced(np.ones((2, 24), np.int32)), rf"safetensors: tensor {Q} is of type I32, expected float32"),
+    "integers": (replaced(np.ones((2, 24), np.int32)), rf"safetensors: tensor {Q} is of type int32, expected float32"),
     "NaN": (replaced(np.full((2, 24), np.nan, ml_dtypes.bfloat16)), rf"safetensors: tensor {Q} holds NaN or infinity"),
     "infinity": (replaced(np.full((2, 24), np.inf, np.float16)), rf"safetensors: tensor {Q} holds NaN or infinity"),
     "twice": (lambda t: t.update({"module." + Q: t[Q]}), rf"tensors module\.{Q} and {Q} are the same one"),
@@ -200,7 +200,7 @@ def test_bad_files_are_named(tmp_path):
         convert_it(tmp_path)
     index = tmp_path / "x.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {Q: "b.safetensors"}}))
-    with pytest.raises(UserError, match=r"names the shard b\.safetensors, which is not there"):
+    with pytest.raises(UserError, match=r"names the shard 'b\.safetensors', which is not there"):
         convert_it(index)
     index.write_text(json.dumps({"weight_map": {"ghost": "a.safetensors"}}))
     with pytest.raises(UserError, match=r"a\.safetensors: tensor ghost, which x\.\S+ names, is missing"):
