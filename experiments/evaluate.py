@@ -39,8 +39,7 @@ from experiments.bench import readout_cost
 from mirage_jax import io, viz, weights
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import ablations, other_videos, report, runner
-from mirage_jax.evaluation.methods import METHODS, MORE_METHODS
-from mirage_jax.evaluation.report import single, summary
+from mirage_jax.evaluation.methods import METHODS, MORE_METHODS, Models
 
 _DATA = flags.DEFINE_string("data", "data/doom", "Data set of posed clips (see build_dataset).")
 _SPLIT = flags.DEFINE_list("split", ["test"], "Split to score on, or several, joined.")
@@ -135,7 +134,7 @@ def _export(out: pathlib.Path) -> None:
     print(f"wrote {len(cases)} cases to {out}; put their videos into one folder as ID.mp4 for --videos")
 
 
-def _models(methods: list[str]) -> runner.Models:
+def _models(methods: list[str]) -> Models:
     """The model under test, and those of methods with weights of their own."""
     folder = _CHECKPOINT.value or weights.DEFAULT
     model, params = _load(folder)
@@ -154,7 +153,7 @@ def _models(methods: list[str]) -> runner.Models:
         runner.check_comparable(method, others[method][0], model)
     for method in methods:
         ablations.check(method, others.get(method, (model,))[0])
-    return runner.Models(model, params, others)
+    return Models(model, params, others)
 
 
 def _load(folder: str | pathlib.Path, memory: str = "latent") -> tuple[Any, Any]:
@@ -248,7 +247,7 @@ def _report(out, clips, *, fps, segment=None, cost=None, videos=None, ablated=No
         fps=fps,
         videos=videos,
         ablations=ablated,
-        page=None if _PAGE.value is None else pathlib.Path(_PAGE.value),
+        repository_page=None if _PAGE.value is None else pathlib.Path(_PAGE.value),
         page_failures=_PAGE_FAILURES.value,
     )
     print(report.headlines(found))
@@ -263,7 +262,6 @@ def _score_one(out: pathlib.Path, methods: list[str]) -> None:
         if not ablations.TABLE.get(method, ablations.NOTHING).applies(known):
             raise UserError(f"--methods: in protocol {name}, {method} is latent itself; expected one that differs")
     models = models.on(jax.devices()[0])
-    model, params = models.model, models.params
     clips = _clips()
     cli.write_run_config(out, cli.flag_values())
     rows: list[dict[str, Any]] = []
@@ -271,23 +269,13 @@ def _score_one(out: pathlib.Path, methods: list[str]) -> None:
     for index in tqdm.tqdm(range(len(clips)), unit="clip", mininterval=5):
         clip = clips.clip(index)
         for seed in range(_SEEDS.value):
-            if name in ("vae", "heads"):
-                found = (single.score_vae if name == "vae" else single.score_heads)(model, params, clip)
-            else:
-                found, shown = single.score_methods(
-                    model, params, clip, methods, known=known, seed=seed, steps=_STEPS.value, others=models.others
-                )
-                if shown and index < 10 and seed == 0:
-                    viz.contact_sheet(out / "clips" / f"{index:03d}.png", shown)
+            found, shown = runner.score_one(name, models, clip, methods, seed, _STEPS.value)
+            if shown and index < 10 and seed == 0:
+                viz.contact_sheet(out / "clips" / f"{index:03d}.png", shown)
             rows += [{"clip": clip.source, "seed": seed, **row} for row in found]
     if not rows:
         raise UserError(f"none of the {len(clips)} clips of {_DATA.value}/{split} has what {name} measures")
-    io.write_text(out / f"{name}.csv", summary.to_csv(rows))
-    table = single.summary(rows)
-    io.write_json(out / f"{name}.json", {"protocol": name, "split": split, "methods": table})
-    page = single.markdown(name, f"split {split} of {_DATA.value}", table, rows)
-    io.write_text(out / f"{name}.md", page)
-    print(page)
+    print(report.write_one(out, name, rows, split=split, data=_DATA.value))
 
 
 if __name__ == "__main__":

@@ -43,9 +43,27 @@ def camera_of(clip: PosedClip) -> Camera:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """What is compared.
+
+    Attributes:
+      model, params: of the model under test, with all parts.
+      others: method -> model and parameters, for methods that have weights of their own.
+    """
+
+    model: ModelConfig
+    params: Any
+    others: Mapping[str, tuple[ModelConfig, Any]] = dataclasses.field(default_factory=dict)
+
+    def on(self, device: Any) -> Models:
+        """The same with all parameters on one device."""
+        others = {name: (model, jax.device_put(params, device)) for name, (model, params) in self.others.items()}
+        return Models(self.model, jax.device_put(self.params, device), others)
+
+
 def generate(
-    model: ModelConfig,
-    params: Any,
+    models: Models,
     clip: PosedClip,
     *,
     observed: int,
@@ -53,19 +71,17 @@ def generate(
     true_depth: bool,
     seed: int,
     steps: int = 0,
-    others: Mapping[str, tuple[ModelConfig, Any]] | None = None,
 ) -> dict[str, np.ndarray]:
     """The frames of a clip after the first `observed`, by method.
 
     Args:
-      model, params: with all parts.
+      models: what is compared.
       clip: the truth; `observed` and what follows are `4k + 1` and whole segments.
       observed: frames given to the world, from the start; 1 gives the first frame only.
-      methods: of `METHODS`, `MORE_METHODS`, `ablations.TABLE` and `others`.
+      methods: of `METHODS`, `MORE_METHODS`, `ablations.TABLE` and `models.others`.
       true_depth: whether the observed frames come with their true depth and moving actors, or the heads guess.
       seed: of the noise.
-      steps: of the sampler, for all methods; 0 as `model` was made for.
-      others: method -> model and parameters, for methods that have weights of their own.
+      steps: of the sampler, for all methods; 0 as `models.model` was made for.
 
     Returns:
       method -> uint8 `[T - observed, H, W, 3]`, without ablations that would be `latent` itself here.
@@ -73,14 +89,13 @@ def generate(
     Raises:
       UserError: if the model lacks what an ablation changes.
     """
-    own = dict(others or {})
-    steps = steps or model.segment.steps
+    own, steps = models.others, steps or models.model.segment.steps
     methods = [m for m in methods if ablations.TABLE.get(m, ablations.NOTHING).applies(true_depth)]
     worlds = [("latent", "readout")] if {"latent", "readout"} <= set(methods) - set(own) else []
     worlds += [(method,) for method in methods if method != "flat" and not any(method in w for w in worlds)]
     made: dict[str, np.ndarray] = {}
     for group in worlds:
-        mine, weights = own.get(group[0], (model, params))
+        mine, weights = own.get(group[0], (models.model, models.params))
         made |= _generated(_Run(mine, weights, clip, observed, true_depth, seed, steps), group)
     if "flat" in methods:
         colour = clip.frames[0].mean((0, 1)).round().astype(np.uint8)

@@ -8,7 +8,6 @@ the last segment given; `memory`, readouts decoded). `report.write` makes the re
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import functools
 import json
 import queue
@@ -22,32 +21,14 @@ import numpy as np
 from mirage_jax import data, io, viz
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation.methods import generate, recoded
+from mirage_jax.evaluation import metrics
+from mirage_jax.evaluation.methods import Models, generate, recoded
 from mirage_jax.evaluation.protocols import heads, memory_alone, returns, video
 from mirage_jax.evaluation.protocols.scores import Scores, flat
 from mirage_jax.models.config import ModelConfig
 
 Row = dict[str, Any]
 """One line of results: `protocol`, `method`, `seed`, `values` and `curves` as in `Scores`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Models:
-    """What is compared.
-
-    Attributes:
-      model, params: of the model under test.
-      others: method -> model and parameters, for methods that have weights of their own.
-    """
-
-    model: ModelConfig
-    params: Any
-    others: Mapping[str, tuple[ModelConfig, Any]] = dataclasses.field(default_factory=dict)
-
-    def on(self, device: Any) -> Models:
-        """The same with all parameters on one device."""
-        others = {name: (model, jax.device_put(params, device)) for name, (model, params) in self.others.items()}
-        return Models(self.model, jax.device_put(self.params, device), others)
 
 
 class Clips:
@@ -146,26 +127,19 @@ def score_clip(
     rows += truth_rows(clip)
     for seed in range(seeds):
         wanted = [m for m in methods if seed == 0 or m != "flat"]
-        made = generate(
-            model,
-            params,
-            clip,
-            observed=1,
-            methods=wanted,
-            true_depth=False,
-            seed=seed,
-            steps=steps,
-            others=models.others,
-        )
+        made = generate(models, clip, observed=1, methods=wanted, true_depth=False, seed=seed, steps=steps)
         whole = {name: np.concatenate([clip.frames[:1], frames]) for name, frames in made.items()}
         for name, frames in whole.items():
             rows += video_rows(name, seed, video.score(frames, clip))
         if seed == 0:
             videos["rollout"] |= whole
-        given, ends = _returns(models, clip, wanted, seed, steps)
-        rows += given
-        if seed == 0 and ends:
-            videos["returns"] = {"truth": clip.frames[-model.segment_frames :], **ends}
+        if len(clip) > 2 * model.segment_frames:
+            found, ends = _returning(models, clip, wanted, known=True, seed=seed, steps=steps)
+            for method, values in found.items():
+                curve = {"psnr": np.asarray(values.pop("psnr_by_frame"))}
+                rows.append(_row("returns", method, seed, Scores(flat(values), curve)))
+            if seed == 0 and ends:
+                videos["returns"] = ends
     alone, shown = memory_alone.score(model, params, clip)
     rows += [_row("memory", name, 0, scores) for name, scores in alone.items()]
     videos["memory"] = {"truth": clip.frames[1:], **shown}
@@ -188,31 +162,41 @@ def truth_rows(clip: PosedClip) -> list[Row]:
     return video_rows("truth", 0, {name: scores for name, scores in found.items() if scores is not None})
 
 
-def _returns(
-    models: Models, clip: PosedClip, methods: Sequence[str], seed: int, steps: int
-) -> tuple[list[Row], dict[str, np.ndarray]]:
-    """All but the last segment given with true depth, the last one generated."""
-    model = models.model
-    observed = len(clip) - model.segment_frames
-    cells = returns.returned(clip, model, since=observed)
-    if observed < 1 + model.segment_frames or not (cells.mean((1, 2)) >= 0.5).any():
-        return [], {}
-    made = generate(
-        model,
-        models.params,
-        clip,
-        observed=observed,
-        methods=methods,
-        true_depth=True,
-        seed=seed,
-        steps=steps,
-        others=models.others,
-    )
-    rows = []
-    for method, values in returns.score(clip, made, cells).items():
-        curve = np.asarray(values.pop("psnr_by_frame"))
-        rows.append(_row("returns", method, seed, Scores(flat(values), {"psnr": curve})))
-    return rows, made
+def score_one(
+    protocol: str, models: Models, clip: PosedClip, methods: Sequence[str], seed: int, steps: int = 0
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """One protocol on one clip.
+
+    Args:
+      protocol: `vae` (frames through the VAE and back), `heads`, or methods on what comes back: `returns`, all but the
+        last segment given with true depth, or `rollout`, from the first frame alone.
+      models, clip, methods, seed, steps: as `score_clip` takes them; any clip of `1 + k F` frames.
+
+    Returns:
+      Rows of `method` and metrics, none if the path does not come back; the truth and the methods' frames by name.
+    """
+    if protocol == "vae":
+        curves = metrics.all_metrics(recoded(models.model, models.params, clip), clip.frames)
+        return [{"method": "vae", **{name: float(curve.mean()) for name, curve in curves.items()}}], {}
+    if protocol == "heads":
+        return [{"method": "heads", **heads.score(models.model, models.params, clip).values}], {}
+    found, shown = _returning(models, clip, methods, known=protocol == "returns", seed=seed, steps=steps)
+    rows = [
+        {"method": method, **{k: v for k, v in row.items() if k != "psnr_by_frame"}} for method, row in found.items()
+    ]
+    return rows, shown
+
+
+def _returning(
+    models: Models, clip: PosedClip, methods: Sequence[str], *, known: bool, seed: int, steps: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    """Scores by method, and frames with the truth, of what comes back after the frames that are known; else nothing."""
+    observed = len(clip) - models.model.segment_frames if known else 1
+    cells = returns.returned(clip, models.model, since=observed)
+    if not (cells.mean((1, 2)) >= 0.5).any():
+        return {}, {}
+    made = generate(models, clip, observed=observed, methods=methods, true_depth=known, seed=seed, steps=steps)
+    return returns.score(clip, made, cells), {"truth": clip.frames[observed:], **made}
 
 
 def _row(protocol: str, method: str, seed: int, scores: Scores) -> Row:

@@ -1,17 +1,17 @@
 """Means over clips with 95 % bootstrap intervals, and paired differences between methods.
 
 A clip is the unit that is drawn again: frames of one clip depend on each other, so they are averaged first, and so are
-several seeds of one clip.
+several seeds of one clip. `scipy.stats.bootstrap` draws.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
-
-_RESAMPLES = 10_000
-_CHUNK = 500  # resamples at once, which bounds memory to CHUNK x clips
+import scipy.stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +51,8 @@ def bootstrap_mean(values: np.ndarray, *, seed: int = 0) -> Interval:
     clips = values.reshape(len(values), -1).mean(axis=1)
     if len(clips) < 2:
         raise ValueError(f"an interval over clips needs at least 2 clips, got {len(clips)}")
-    random = np.random.default_rng(seed)
-    draws = (random.integers(len(clips), size=(_CHUNK, len(clips))) for _ in range(_RESAMPLES // _CHUNK))
-    low, high = np.percentile(np.concatenate([clips[draw].mean(axis=1) for draw in draws]), [2.5, 97.5])
-    return Interval(mean=float(clips.mean()), low=float(low), high=float(high), count=len(clips))
+    low, high = _percentiles(lambda drawn, axis: clips[drawn].mean(axis), [len(clips)], seed)
+    return Interval(mean=float(clips.mean()), low=low, high=high, count=len(clips))
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Interval:
@@ -71,3 +69,36 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Interva
     if a.shape != b.shape:
         raise ValueError(f"a paired difference needs the same clips and seeds, got shapes {a.shape} and {b.shape}")
     return bootstrap_mean(a - b, seed=seed)
+
+
+def ratio_of_means(groups: Sequence[np.ndarray], *, extra: float = 0.0, seed: int = 0) -> Interval:
+    """Mean over mean within each group of clips, averaged over groups; clips are drawn again within their group.
+
+    Args:
+      groups: `[clips, 2]` each, above and below; two clips or more in all.
+      extra: added to the mean below.
+      seed: of the draws.
+    """
+
+    def drawn_again(*drawn: np.ndarray, axis: int) -> np.ndarray:
+        ratios = []
+        for group, index in zip(groups, drawn, strict=True):
+            above, below = (group[index, column].mean(axis) for column in range(2))
+            ratios.append(above / np.where(below > 0, below + extra, np.nan))
+        return np.mean(ratios, axis=0)
+
+    mean = np.mean([group[:, 0].mean() / (group[:, 1].mean() + extra) for group in groups])
+    low, high = _percentiles(drawn_again, [len(group) for group in groups], seed)
+    return Interval(mean=float(mean), low=low, high=high, count=sum(map(len, groups)))
+
+
+def _percentiles(statistic: Callable[..., np.ndarray], sizes: Sequence[int], seed: int) -> tuple[float, float]:
+    """The 2.5th and 97.5th percentile of a statistic of places drawn again; of those draws that have one."""
+    # Of a single clip there is nothing to draw, which scipy refuses: twice the same is the same.
+    places = [np.arange(size) if size > 1 else np.zeros(2, int) for size in sizes]
+    options = {"n_resamples": 10_000, "batch": 500, "method": "percentile", "rng": np.random.default_rng(seed)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)  # of draws without a ratio, left out below
+        drawn = scipy.stats.bootstrap(places, statistic, vectorized=True, **options).bootstrap_distribution
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return float(low), float(high)

@@ -13,6 +13,7 @@ from sphere import SIZE, turning
 from mirage_jax import world
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import ablations, methods
+from mirage_jax.evaluation.methods import Models
 from mirage_jax.models import vae
 from mirage_jax.models.side_branch import SideBranch
 
@@ -61,7 +62,8 @@ def _radii(memory):
 def test_depth_is_written_as_the_variant_says(model, params, clip, memories):
     """On a sphere of 5 m, with heads that know nothing: they are 1000 m off."""
     names = ("noised_depth", "one_frame")
-    made = methods.generate(model, params, clip, observed=1, methods=names, true_depth=True, seed=0)
+    models = Models(model, params)
+    made = methods.generate(models, clip, observed=1, methods=names, true_depth=True, seed=0)
     assert tuple(made) == names and all(frames.shape == (4, SIZE, SIZE, 3) for frames in made.values())
     noised, one = memories
     assert int(noised.size) == 3 * CELLS and int(one.size) == CELLS
@@ -158,7 +160,7 @@ def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(mod
     assert [name for name in TABLE if not TABLE[name].applies(True)] == ["write_all", "no_bend", "true_depth"]
     assert {name for name in TABLE if not TABLE[name].applies(False)} == {"head_depth"}
     generate = lambda model, *names: methods.generate(  # noqa: E731
-        model, params, clip, observed=1, methods=names, true_depth=False, seed=0
+        Models(model, params), clip, observed=1, methods=names, true_depth=False, seed=0
     )
     assert generate(model, "head_depth") == {}
     layout = dataclasses.replace(model.segment, control=("readout", "visible"), overlap="reencode")
@@ -173,13 +175,11 @@ def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(mod
 def test_all_methods_take_the_steps_that_the_model_under_test_takes(model, params, clip):
     more = dataclasses.replace(model, segment=dataclasses.replace(model.segment, steps=3))
     made = methods.generate(
-        model,
-        params,
+        Models(model, params, {"again": (more, params)}),
         clip,
         observed=1,
         methods=("latent", "again"),
         true_depth=False,
         seed=0,
-        others={"again": (more, params)},
     )
     np.testing.assert_array_equal(made["again"], made["latent"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mirage_jax.evaluation.protocols import heads
-from mirage_jax.evaluation.report import single, summary
+from mirage_jax.evaluation.report import summary
 
 _DEPTH = np.array([[[np.inf, 0.0], [4.0, 4.0]], [[4.0, 4.0], [4.0, 4.0]]], np.float32)  # sky, unknown, walls
 _SAID = _DEPTH.clip(4.0, 5.0) * np.array([[[9, 9], [1.1, 0.7]], [[1.14, 0.87], [1.16, 1.0]]], np.float32)
@@ -30,7 +30,9 @@ def test_cells_are_summed_over_clips_and_medians_averaged(values):
     other = {**values, "depth_median_relative_error": 0.5, "depth_within_15_percent_count": 0, "depth_count": 2}
     about = {"kind": "walk", "motion": "none", "protocol": "heads", "method": "heads", "seed": 0}
     rows = [{"clip": "a", **about, **values}, {"clip": "b", **about, **other}]
-    alone = single.summary([{k: v for k, v in r.items() if k not in ("kind", "motion", "protocol")} for r in rows])
+    alone = summary.of_one_protocol(
+        [{k: v for k, v in r.items() if k not in ("kind", "motion", "protocol")} for r in rows]
+    )
     suite = summary.summarise(rows)["heads"]["heads"]
     assert alone["heads"]["depth_median_relative_error"]["mean"] == pytest.approx((0.135 + 0.5) / 2)
     for name, expected in (("depth_within_15_percent", 4 / 8), ("actor_iou", 2 / 3), ("sky_iou", 1.0)):

@@ -5,6 +5,7 @@ import pytest
 
 from mirage_jax.evaluation import metrics
 from mirage_jax.evaluation.protocols import revisit
+from mirage_jax.evaluation.report import summary
 
 
 def _poses(x, yaw_degrees):
@@ -117,25 +118,40 @@ def test_memory_is_told_from_forgetting_and_from_standing_still(name):
         return revisit.score(frames, pairs, metric, higher_is_closer=name != "lpips")
 
     remembers, forgets, still = score(_video(x)), score(_forgetful(x)), score(_video(np.zeros(len(x))))
-    assert remembers.memory_gain > 0 and remembers.memory_gain > 3 * abs(forgets.memory_gain)
-    assert still.memory_gain == 0 and still.dynamic_range == 0
-    ratio = revisit.normalised_memory({"line": [remembers]})
-    assert ratio == pytest.approx(remembers.memory_gain / remembers.dynamic_range, rel=1e-6)
-    assert revisit.normalised_memory({"line": [forgets]}) < 0.3 * ratio
+    assert remembers["gain"] > 0 and remembers["gain"] > 3 * abs(forgets["gain"])
+    assert still["gain"] == 0 and still["range"] == 0
+    ratio = _normalised({"line": [remembers]})
+    assert ratio == pytest.approx(remembers["gain"] / remembers["range"], rel=1e-6)
+    assert _normalised({"line": [forgets]}) < 0.3 * ratio
     # A still video is left out; so is a kind of path with nothing but still videos.
-    assert revisit.normalised_memory({"line": [remembers, still], "orbit": [still]}) == ratio
-    with pytest.raises(ValueError, match="nothing changes"):
-        revisit.normalised_memory({"line": [still]})
+    assert _normalised({"line": [remembers, still], "orbit": [still]}) == ratio
+    assert _normalised({"line": [still]}) is None, "nothing changes: nothing to score"
+
+
+def _normalised(by_kind):
+    """The report's NMR of videos by kind of path."""
+    about = {"motion": "none", "protocol": "revisit", "method": "latent", "seed": 0}
+    rows = [
+        {**about, "clip": f"{kind}/{i}", "kind": kind, "psnr_gain": one["gain"], "psnr_range": one["range"]}
+        for kind, scores in by_kind.items()
+        for i, one in enumerate(scores)
+    ]
+    entry = summary.summarise(rows)["revisit"]["latent"].get("nmr_psnr")
+    return None if entry is None else entry["mean"]
 
 
 def test_normalised_memory_averages_within_a_kind_first():
-    def score(gain, dynamic_range):
-        return revisit.RevisitScore(revisit=gain, baseline=0.0, short=dynamic_range, higher_is_closer=True)
+    kinds = {"line": [{"gain": 1, "range": 2}, {"gain": 3, "range": 6}], "orbit": [{"gain": 9, "range": 10}]}
+    assert _normalised(kinds) == pytest.approx((4 / 8 + 9 / 10) / 2)
 
-    kinds = {"line": [score(1, 2), score(3, 6)], "orbit": [score(9, 10)]}
-    assert revisit.normalised_memory(kinds) == pytest.approx((4 / 8 + 9 / 10) / 2)
-    distance = revisit.RevisitScore(revisit=0.2, baseline=0.6, short=0.1, higher_is_closer=False)
-    assert distance.memory_gain == pytest.approx(0.4) and distance.dynamic_range == pytest.approx(0.5)
+
+def test_a_distance_counts_the_other_way():
+    frames = np.array([0.0, 0.2, 0.6, 0.1])
+    pairs = revisit.RevisitPairs(*(np.array([[0, later]]) for later in (1, 2, 3)))
+    found = revisit.score(frames, pairs, np.subtract, higher_is_closer=False)
+    assert found["gain"] == pytest.approx(0.4) and found["range"] == pytest.approx(0.5)
+    other = revisit.score(frames, pairs, np.subtract, higher_is_closer=True)
+    assert other["gain"] == pytest.approx(-0.4) and other["range"] == pytest.approx(-0.5)
 
 
 def test_closed_loop_compares_every_frame_with_its_return():

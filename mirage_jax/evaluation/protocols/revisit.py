@@ -9,7 +9,7 @@ hoped for). Everything here is numpy on the host.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,7 +17,6 @@ Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]  # [n, H, W, 3], [n, H, 
 
 _MOST_PAIRS = 100
 _FEWEST_SHORT_PAIRS = 20
-_STILL = 1e-8  # a dynamic range up to this is a video in which nothing changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,31 +32,6 @@ class RevisitPairs:
     revisit: np.ndarray
     baseline: np.ndarray
     short: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class RevisitScore:
-    """Mean metric of one video over each kind of pair.
-
-    Attributes:
-      revisit, baseline, short: the means R, B, S.
-      higher_is_closer: True for similarities (PSNR, SSIM), False for distances (LPIPS).
-    """
-
-    revisit: float
-    baseline: float
-    short: float
-    higher_is_closer: bool
-
-    @property
-    def memory_gain(self) -> float:
-        """How much closer revisited views are than unrelated ones: R - B, or B - R of a distance."""
-        return self.revisit - self.baseline if self.higher_is_closer else self.baseline - self.revisit
-
-    @property
-    def dynamic_range(self) -> float:
-        """How much closer views a moment apart are than unrelated ones: S - B, or B - S of a distance."""
-        return self.short - self.baseline if self.higher_is_closer else self.baseline - self.short
 
 
 def closed_loop_pairs(cam2world: np.ndarray) -> np.ndarray:
@@ -129,44 +103,30 @@ def select_pairs(cam2world: np.ndarray, *, seed: int = 0) -> RevisitPairs:
     return RevisitPairs(revisit=revisit, baseline=baseline, short=short)
 
 
-def score(frames: np.ndarray, pairs: RevisitPairs, metric: Metric, *, higher_is_closer: bool) -> RevisitScore:
+def score(frames: np.ndarray, pairs: RevisitPairs, metric: Metric, *, higher_is_closer: bool) -> dict[str, float]:
     """Applies `metric` to the pairs of one video.
 
     Args:
       frames: `[N, H, W, 3]`.
       pairs: from `select_pairs` on the video's cameras.
       metric: compares frames one by one, as those of `mirage_jax.evaluation.metrics`.
-      higher_is_closer: True for similarities, False for distances.
+      higher_is_closer: True for similarities (PSNR, SSIM), False for distances (LPIPS).
+
+    Returns:
+      `revisit`, `baseline`, `short`, the means R, B, S over each kind of pair; `gain`, R - B, how much closer revisited
+      views are than unrelated ones, and `range`, S - B, how much closer views a moment apart are (both with the other
+      sign for distances).
     """
-    revisit, baseline, short = (
-        float(np.mean(compare_pairs(frames, kind, metric))) for kind in (pairs.revisit, pairs.baseline, pairs.short)
-    )
-    return RevisitScore(revisit=revisit, baseline=baseline, short=short, higher_is_closer=higher_is_closer)
+    kinds = ("revisit", "baseline", "short")
+    mean = {kind: float(np.mean(compare_pairs(frames, getattr(pairs, kind), metric))) for kind in kinds}
+    sign = 1 if higher_is_closer else -1
+    gain, reach = (sign * (mean[kind] - mean["baseline"]) for kind in ("revisit", "short"))
+    return {**mean, "gain": gain, "range": reach}
 
 
 def compare_pairs(frames: np.ndarray, pairs: np.ndarray, metric: Metric) -> np.ndarray:
     """`metric` between the later and the earlier frame of each pair: `[N, H, W, 3]`, `[n, 2]` -> `[n]`."""
     return np.asarray(metric(frames[pairs[:, 1]], frames[pairs[:, 0]]))
-
-
-def normalised_memory(scores_by_path_kind: Mapping[str, Sequence[RevisitScore]]) -> float:
-    """NMR: the part of a model's dynamic range that it keeps on return; 1 is perfect memory, 0 none.
-
-    Mean memory gain over mean dynamic range within each kind of path (there and back, orbit, ...), then the mean over
-    kinds. Videos in which nothing changes are left out.
-
-    Raises:
-      ValueError: if nothing changes in any video.
-    """
-    ratios = []
-    for scores in scores_by_path_kind.values():
-        moving = [one for one in scores if one.dynamic_range > _STILL]
-        if moving:
-            gain = np.mean([one.memory_gain for one in moving])
-            ratios.append(gain / (np.mean([one.dynamic_range for one in moving]) + _STILL))
-    if not ratios:
-        raise ValueError("nothing changes in any of these videos, so their memory cannot be scored")
-    return float(np.mean(ratios))
 
 
 def pose_differences(cam2world: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -99,14 +99,8 @@ def revisit_memory(frames: np.ndarray, cam2world: np.ndarray, *, seed: int = 0) 
         return None
     values: dict[str, float] = {}
     for name, (metric, higher) in METRICS.items():
-        score = revisit.score(frames, pairs, metric, higher_is_closer=higher)
-        values |= {
-            f"{name}_revisit": score.revisit,
-            f"{name}_baseline": score.baseline,
-            f"{name}_short": score.short,
-            f"{name}_gain": score.memory_gain,
-            f"{name}_range": score.dynamic_range,
-        }
+        found = revisit.score(frames, pairs, metric, higher_is_closer=higher)
+        values |= {f"{name}_{key}": value for key, value in found.items()}
     return Scores(values, {})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,82 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mirage_jax import io
+from mirage_jax.evaluation.report.page import Shown
 from mirage_jax.evaluation.report.summary import Summary
 
 COLOURS = {
-    "latent": "tab:blue",
-    "rgb": "tab:orange",
-    "none": "tab:red",
-    "readout": "tab:cyan",
-    "flat": "0.6",
-    "oracle": "tab:green",
-    "context": "tab:purple",
-    "vae": "0.25",
-    "truth": "0.0",
+    **{"latent": "tab:blue", "rgb": "tab:orange", "none": "tab:red", "readout": "tab:cyan", "flat": "0.6"},
+    **{"oracle": "tab:green", "context": "tab:purple", "vae": "0.25", "truth": "0.0"},
+}
+_CURVES = {"psnr": "PSNR, dB", "lpips": "LPIPS", "rotation": "rotation error, degrees"}
+_FRAMES = {"closed_loop": "frame i, against frame T-1-i", "returns": "frame of the segment"}
+_BARS = ("background_psnr", "object_psnr", "detected", "ghosting")
+_QUALITY = {
+    "closed_loop": ("psnr_c", "PSNR of the returned frame, dB"),
+    "returns": ("psnr_revisit", "PSNR of returning frames, dB"),
 }
 
 
-def mean_curves(results: Sequence[Mapping[str, Any]], protocol: str, name: str) -> dict[str, np.ndarray]:
+def of_protocol(
+    folder: Path,
+    name: str,
+    title: str,
+    results: Sequence[Mapping[str, Any]],
+    summary: Summary,
+    classes: Sequence[str],
+    segment: int | None,
+) -> list[Shown]:
+    """Draws metrics of moving objects by class of motion, and the mean curves over frames.
+
+    Args:
+      folder: for the pictures.
+      name, title: of the protocol.
+      results, summary: of all clips.
+      classes: of motion, names in the summary.
+      segment: frames of a segment, where thin lines show its beginning.
+    """
+    found = []
+    for metric in _BARS if name == "objects" else ():
+        if any(metric in row for row in summary[name].values()):
+            path = folder / f"objects_{metric}.png"
+            _bars(path, summary, classes, metric)
+            found.append(Shown(path, f"{metric} by share of moving pixels, with 95 % intervals."))
+    for curve, ylabel in _CURVES.items():
+        by_method = _mean_curves(results, name, curve)
+        if by_method:
+            path = folder / f"{name}_{curve}.png"
+            first, lines = int(name == "memory"), None if name in _FRAMES else segment
+            _curves(path, by_method, _FRAMES.get(name, "frame"), ylabel, first, lines)
+            found.append(Shown(path, f"{title}: mean {ylabel} by frame."))
+    return found
+
+
+def of_cost(folder: Path, summary: Summary, methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Shown]:
+    """Draws what a readout costs by segment, and quality against it at the last one.
+
+    Args:
+      folder: for the pictures.
+      summary: of all clips.
+      methods: of `efficiency.json`.
+    """
+    path = folder / "readout_cost.png"
+    _cost(path, methods)
+    found = [Shown(path, "Readout time (10th to 90th percentile) and size of the cache by segment.")]
+    for protocol, (metric, label) in _QUALITY.items():
+        entries = {method: summary.get(protocol, {}).get(method, {}).get(metric) for method in methods}
+        if any(entries.values()):
+            path = folder / f"pareto_{protocol}.png"
+            figure, axes = _figure(width=5.5)
+            for method, entry in entries.items():
+                if entry is not None:
+                    _point(axes, 1e3 * methods[method][-1]["seconds_per_frame"], entry, method, ms=7, capsize=4)
+            axes.set_xscale("log")
+            _finish(path, figure, axes, "readout, ms per frame", label)
+            found.append(Shown(path, f"{label}, against the time of a readout at the last segment."))
+    return found
+
+
+def _mean_curves(results: Iterable[Mapping[str, Any]], protocol: str, name: str) -> dict[str, np.ndarray]:
     """method -> mean of a curve over clips and seeds, of those curves that have the most common length."""
     found: dict[str, list[list[float]]] = {}
     for result in results:
@@ -49,14 +109,8 @@ def _mean(curves: np.ndarray) -> np.ndarray:
     return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
 
 
-def curves(
-    path: Path,
-    by_method: Mapping[str, np.ndarray],
-    *,
-    xlabel: str,
-    ylabel: str,
-    first: int = 0,
-    segment: int | None = None,
+def _curves(
+    path: Path, by_method: Mapping[str, np.ndarray], xlabel: str, ylabel: str, first: int, segment: int | None
 ) -> None:
     """Curves over frames, the first value at frame `first`; thin lines where a segment begins (frame 1 and so on)."""
     figure, axes = _figure()
@@ -68,55 +122,49 @@ def curves(
     _finish(path, figure, axes, xlabel, ylabel)
 
 
-def cost(path: Path, efficiency: Mapping[str, Any]) -> None:
+def _cost(path: Path, methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Readout seconds per frame, with the spread of the runs, and bytes of the cache, by segment."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    for method, rows in efficiency["methods"].items():
+    for method, rows in methods.items():
         number = 1 + np.arange(len(rows))
-        middle, low, high = (
-            1e3 * np.array([row[name] for row in rows]) for name in ("seconds_per_frame", "low", "high")
-        )
+        columns = ("seconds_per_frame", "low", "high")
+        middle, low, high = (1e3 * np.array([row[name] for row in rows]) for name in columns)
         spread = np.maximum([middle - low, high - middle], 0)
         left.errorbar(number, middle, spread, color=COLOURS.get(method), marker="o", ms=4, capsize=3, label=method)
         size = [row["bytes"] / 2**20 for row in rows]
         right.plot(number, size, color=COLOURS.get(method), marker="o", ms=4, label=method)
+        left.set_xticks(number)
+        right.set_xticks(number)
     for axes, label in ((left, "readout, ms per frame"), (right, "cache, MiB")):
         axes.set_yscale("log")
-        axes.set_xticks(number)
         _dress(axes, "segment", label)
     left.legend(frameon=False)
     _save(path, figure)
 
 
-def pareto(path: Path, points: Mapping[str, tuple[float, float, float, float]], ylabel: str) -> None:
-    """Quality with its interval (`mean, low, high`) against the cost of a readout (seconds per frame, the first)."""
-    figure, axes = _figure(width=5.5)
-    for method, (seconds, mean, low, high) in points.items():
-        spread = [[max(mean - low, 0)], [max(high - mean, 0)]]
-        axes.errorbar(1e3 * seconds, mean, spread, color=COLOURS.get(method), marker="o", ms=7, capsize=4, label=method)
-    axes.set_xscale("log")
-    _finish(path, figure, axes, "readout, ms per frame", ylabel)
-
-
-def bars(path: Path, summary: Summary, protocols: Sequence[str], metric: str, methods: Sequence[str]) -> None:
-    """A metric by protocol (classes of motion) and method, with intervals."""
+def _bars(path: Path, summary: Summary, classes: Sequence[str], metric: str) -> None:
+    """A metric by class of motion and method, with intervals."""
     figure, axes = _figure()
-    width = 0.8 / max(len(methods), 1)
+    methods = list(summary["objects"])
     for number, method in enumerate(methods):
-        for place, protocol in enumerate(protocols):
-            entry = summary.get(protocol, {}).get(method, {}).get(metric)
-            if entry is None:
-                continue
-            low, high = (entry[k] if entry[k] is not None else entry["mean"] for k in ("low", "high"))
-            at = place + (number - (len(methods) - 1) / 2) * width
-            spread = [[max(entry["mean"] - low, 0)], [max(high - entry["mean"], 0)]]
-            axes.errorbar(at, entry["mean"], spread, color=COLOURS.get(method), marker="o", ms=5, capsize=3)
-    for method in methods:
+        for place, one in enumerate(classes):
+            entry = summary.get(one, {}).get(method, {}).get(metric)
+            if entry is not None:
+                at = place + (number - (len(methods) - 1) / 2) * 0.8 / len(methods)
+                _point(axes, at, entry, method, label=None, ms=5, capsize=3)
         axes.plot([], [], "o", color=COLOURS.get(method), label=method)
-    axes.set_xticks(range(len(protocols)), [name.partition("[")[2].rstrip("]") for name in protocols])
+    axes.set_xticks(range(len(classes)), [name.partition("[")[2].rstrip("]") for name in classes])
     _finish(path, figure, axes, "moving pixels, %", metric.replace("_", " "))
+
+
+def _point(axes: Any, x: float, entry: Mapping[str, Any], method: str, **style: Any) -> None:
+    """A mean with its interval."""
+    mean = entry["mean"]
+    low, high = (mean if entry[end] is None else entry[end] for end in ("low", "high"))
+    spread = [[max(mean - low, 0)], [max(high - mean, 0)]]
+    axes.errorbar(x, mean, spread, **{"color": COLOURS.get(method), "marker": "o", "label": method} | style)
 
 
 def _figure(width: float = 8) -> tuple[Figure, Any]:

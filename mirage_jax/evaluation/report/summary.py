@@ -22,27 +22,19 @@ RATIOS = {
 }
 """protocol -> metric that is a ratio of means over clips -> its numerator and denominator.
 
-NMR is taken within each kind of path and averaged over kinds (`revisit.normalised_memory`), the others over all clips.
+NMR (R2M-Bench) is the mean memory gain over the mean dynamic range within each kind of path, then the mean over kinds;
+videos in which nothing changes are left out. The others are over all clips.
 """
 
 SUMMED = ("_intersection", "_union", "_count")
 """Metrics whose names end so are numbers of cells, to be summed over clips for a ratio, not averaged."""
 
 LOWER_IS_BETTER = (
-    "lpips",
-    "rotation",
-    "translation",
-    "relative_translation",
-    "ghosting",
-    "look",
-    "centroid_error",
-    "holes",
-    "feature_error",
-    "relative_error",
+    *("lpips", "rotation", "translation", "relative_translation", "ghosting", "look"),
+    *("centroid_error", "holes", "feature_error", "relative_error"),
 )
 """Metrics with one of these words in the name are errors."""
 
-_RESAMPLES = 10_000
 _STILL = 1e-8  # a dynamic range up to this is a video in which nothing changes
 
 Summary = dict[str, dict[str, dict[str, dict[str, Any]]]]
@@ -65,8 +57,8 @@ def rows_of(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def summarise(rows: Sequence[Mapping[str, Any]]) -> Summary:
     """Means of every protocol; that of moving objects also for each class of motion, as `objects[1-5]`.
 
-    A mean is over clips, whose seeds are averaged first; the interval is that of `statistics.bootstrap_mean`, None with
-    fewer than two clips.
+    A mean is over clips, whose seeds are averaged first; the interval is that of `statistics`, None with fewer than two
+    clips.
     """
     by_protocol: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -75,6 +67,35 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> Summary:
     for name in sorted({row["motion"] for row in moving}, key=_least_motion):
         by_protocol[f"objects[{name}]"] = [row for row in moving if row["motion"] == name]
     return {protocol: _by_method(protocol, some) for protocol, some in by_protocol.items()}
+
+
+def of_one_protocol(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The means of rows that are all of one protocol.
+
+    Returns:
+      method -> metric -> `mean`, `low`, `high`, `count` (clips; two or more), maybe `latent_minus_this`, or for numbers
+      of cells and their ratios a number.
+    """
+
+    def plain(entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: entry[name] for name in ("mean", "low", "high")} | {"count": entry["clips"]}
+
+    table: dict[str, dict[str, Any]] = {}
+    for method, entries in _by_method("", rows).items():
+        mine = [row for row in rows if row["method"] == method]
+        found: dict[str, Any] = {}
+        for name, entry in entries.items():
+            if entry["clips"] > 1:
+                found[name] = plain(entry)
+                if entry.get("latent_minus_this", {}).get("clips", 0) > 1:
+                    found[name]["latent_minus_this"] = plain(entry["latent_minus_this"])
+        counts = dict.fromkeys(name for row in mine for name in row if name.endswith(SUMMED))
+        found |= {name: int(sum(row[name] for row in mine if name in row)) for name in counts}
+        for name, (above, below) in RATIOS["heads"].items():
+            if below in found:
+                found[name] = found[above] / max(found[below], 1)
+        table[method] = found
+    return table
 
 
 def without(summary: Summary, methods: Collection[str]) -> Summary:
@@ -86,11 +107,6 @@ def without(summary: Summary, methods: Collection[str]) -> Summary:
     return {protocol: table for protocol, table in left.items() if table}
 
 
-def rows_without(result: Mapping[str, Any], methods: Collection[str]) -> dict[str, Any]:
-    """The results of a clip without those of some methods."""
-    return {**result, "rows": [row for row in result["rows"] if row["method"] not in methods]}
-
-
 def _least_motion(name: str) -> float:
     """The lower end of a class of motion, to sort by."""
     return -1.0 if name == "none" else float(name.partition("-")[0].rstrip("+"))
@@ -98,16 +114,13 @@ def _least_motion(name: str) -> float:
 
 def _by_method(protocol: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     known = {"clip", "kind", "motion", "protocol", "method", "seed"}
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    metrics = list(dict.fromkeys(name for row in rows for name in row if name not in known))
+    metrics = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known]
     table: dict[str, dict[str, dict[str, Any]]] = {}
-    for method in methods:
+    for method in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == method]
         table[method] = {}
         for metric in metrics:
-            if metric.endswith(SUMMED):
-                continue
-            values = by_clip(mine, metric)
+            values = {} if metric.endswith(SUMMED) else by_clip(mine, metric)
             if not values:
                 continue
             entry = _interval(values) | {"seeds": len({row["seed"] for row in mine if metric in row})}
@@ -141,7 +154,7 @@ def _interval(values: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _ratio(rows: Sequence[Mapping[str, Any]], above: str, below: str, *, by_kind: bool) -> dict[str, Any] | None:
-    """Mean over mean, with the percentile bootstrap over clips; None where the denominator has no sign or no clips."""
+    """Mean over mean; None where the denominator has no sign or there are no clips."""
     top, bottom = by_clip(rows, above), by_clip(rows, below)
     kinds = {row["clip"]: row["kind"] if by_kind else "" for row in rows}
     pairs: dict[str, list[tuple[float, float]]] = {}
@@ -151,19 +164,9 @@ def _ratio(rows: Sequence[Mapping[str, Any]], above: str, below: str, *, by_kind
     groups = [np.array(some) for some in pairs.values()]
     if not groups or any(group[:, 1].mean() <= _STILL for group in groups):
         return None
-    extra = _STILL if by_kind else 0.0
-    random = np.random.default_rng(0)
-    mean = np.mean([group[:, 0].mean() / (group[:, 1].mean() + extra) for group in groups])
-    count = sum(len(group) for group in groups)
-    entry = {"mean": float(mean), "low": None, "high": None, "clips": count, "seeds": len({r["seed"] for r in rows})}
-    if count < 2:
-        return entry
-    drawn = []
-    for group in groups:
-        means = group[random.integers(len(group), size=(_RESAMPLES, len(group)))].mean(1)
-        drawn.append(means[:, 0] / np.where(means[:, 1] > 0, means[:, 1] + extra, np.nan))
-    low, high = np.nanpercentile(np.mean(drawn, axis=0), [2.5, 97.5])
-    return entry | {"low": float(low), "high": float(high)}
+    found = statistics.ratio_of_means(groups, extra=_STILL if by_kind else 0.0)
+    ends = {"low": found.low, "high": found.high} if found.count > 1 else {"low": None, "high": None}
+    return {"mean": found.mean, **ends, "clips": found.count, "seeds": len({row["seed"] for row in rows})}
 
 
 def is_error(metric: str) -> bool:
@@ -188,17 +191,30 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def flatter(table: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def columns(table: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Header and lines of a table of methods, for the metrics that some method has."""
     some = [name for name in metrics if any(name in row for row in table.values())]
     lines = [[method, *(cell(row.get(name)) for name in some)] for method, row in table.items()]
     return ["method", *some], lines
 
 
-def cell(entry: Mapping[str, Any] | None) -> str:
-    """`mean [low, high] (clips x seeds)`."""
-    if entry is None:
-        return "-"
+def differences(table: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """method -> metric -> its paired difference to the latent memory, of methods that have one in these metrics."""
+    found = {
+        method: {
+            name: entry["latent_minus_this"]
+            for name, entry in row.items()
+            if isinstance(entry, Mapping) and "latent_minus_this" in entry
+        }
+        for method, row in table.items()
+    }
+    return {method: row for method, row in found.items() if any(name in row for name in metrics)}
+
+
+def cell(entry: Mapping[str, Any] | float | None) -> str:
+    """`mean [low, high] (clips x seeds)`, or a number as it is."""
+    if not isinstance(entry, Mapping):
+        return "-" if entry is None else f"{entry:.3f}" if isinstance(entry, float) else str(entry)
     interval = "" if entry["low"] is None else f" [{entry['low']:.3f}, {entry['high']:.3f}]"
     seeds = f" x {entry['seeds']}" if "seeds" in entry else ""
-    return f"{entry['mean']:.3f}{interval} ({entry['clips']}{seeds})"
+    return f"{entry['mean']:.3f}{interval} ({entry['clips' if 'clips' in entry else 'count']}{seeds})"
