@@ -23,10 +23,10 @@ import tqdm
 from absl import flags
 
 from experiments import cli
-from experiments.worlds import heldout_set
-from experiments.worlds.doom import build as doom_build
-from experiments.worlds.doom import paths, splits
-from experiments.worlds.miniworld import build as room_build
+from experiments.worlds import heldout_set, part, paths
+from experiments.worlds.doom import jobs as doom
+from experiments.worlds.doom import splits
+from experiments.worlds.miniworld import jobs as rooms
 from experiments.worlds.miniworld import scenes
 from mirage_jax import data, weights
 from mirage_jax.data import latents, posed_folder, verify
@@ -191,26 +191,22 @@ def _render() -> pathlib.Path:
             f"{done}/{_CLIPS.value} {outcome}, {(_CLIPS.value - done) / rate:.0f} s left", file=sys.stderr, flush=True
         )
 
-    common = {
-        "clips": _CLIPS.value,
-        "seed": _SEED.value,
-        "frames": _FRAMES.value,
-        "size": _SIZE.value,
-        "workers": _WORKERS.value,
-        "progress": progress,
-    }
     if _DATASET.value == "miniworld":
-        kinds = scenes.KINDS if _KINDS.value is None else _KINDS.value
-        return room_build.build_miniworld(_OUT.value, _SPLIT.value, kinds=kinds, motions=_MOTIONS.value, **common)
-    kinds = paths.KINDS if _KINDS.value is None else _KINDS.value
-    return doom_build.build_doom(
+        world, settings = rooms.WORLD, {"motions": _MOTIONS.value}
+    else:
+        changes = {"restyled": _RESTYLED.value, "stretched": _STRETCHED.value}
+        world, settings = doom.WORLD, {"game": _GAME.value, **changes}
+    return part.build(
+        world,
         _OUT.value,
         _SPLIT.value,
-        kinds=kinds,
-        game=_GAME.value,
-        restyled=_RESTYLED.value,
-        stretched=_STRETCHED.value,
-        **common,
+        clips=_CLIPS.value,
+        seed=_SEED.value,
+        frames=_FRAMES.value,
+        size=_SIZE.value,
+        workers=_WORKERS.value,
+        progress=progress,
+        **settings | ({} if _KINDS.value is None else {"kinds": _KINDS.value}),
     )
 
 

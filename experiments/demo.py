@@ -14,7 +14,7 @@ from absl import flags
 
 from experiments import cli, outputs
 from mirage_jax import io, viz, weights, world
-from mirage_jax.data import clip_files
+from mirage_jax.data import clip as clips
 from mirage_jax.evaluation.methods import camera_of
 from mirage_jax.evaluation.protocols import returns
 from mirage_jax.memory import latent
@@ -37,7 +37,7 @@ def main(_) -> None:
     sides = [part for part in parts if part in ("side", "lora")]
     rgb_model, rgb_sides = weights.load(folder, sides, memory="rgb")
     params, rgb_sides = jax.device_put((params, rgb_sides), jax.devices()[0])
-    clip = clip_files.load_demo()
+    clip = clips.load(clips.DEMO)
     cameras = camera_of(clip)
     frames = len(clip) - 1
     path = jax.tree.map(lambda x: x[1:].reshape(-1, model.segment_frames, *x.shape[1:]), cameras)

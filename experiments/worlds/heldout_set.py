@@ -26,14 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.worlds.doom import batch as doom
-from experiments.worlds.doom import build as doom_build
-from experiments.worlds.doom import render as doom_render
+from experiments.worlds import batch
+from experiments.worlds.doom import jobs as doom
 from experiments.worlds.doom import splits
-from experiments.worlds.miniworld import batch as rooms
-from experiments.worlds.miniworld import build as room_build
-from experiments.worlds.miniworld.scenes import MOVERS
-from experiments.worlds.rendering import RejectedError
+from experiments.worlds.miniworld import jobs as rooms
 from mirage_jax import data, io
 from mirage_jax.data import builder
 from mirage_jax.data.clip import PosedClip
@@ -42,8 +38,6 @@ from mirage_jax.errors import UserError
 VERSION = 1
 RECIPE = pathlib.Path(__file__).parent / "evaluation_set.json"
 SIZE = 128
-GROUPS = ("closed_loop", "there_and_back", "look_away", "long", "motion")
-LONG = ("closed_loop", "there_and_back")  # kinds of path of the long rollouts
 _SEED = 20_260  # of what is drawn when the set is chosen; no other data set has it
 _BUILT = "checksums.json"  # beside the groups, of what was built
 _DRAWS = 6  # times that a job is given to the renderer, which tries many places each time
@@ -73,7 +67,7 @@ PLANS = {
     "closed_loop": Plan(32, {"none": 16, "1-5": 16}, ("closed_loop",)),
     "there_and_back": Plan(32, {"none": 16, "1-5": 16}, ("there_and_back",)),
     "look_away": Plan(32, {"none": 32}, ("look_away",)),
-    "long": Plan(30, {"none": 30}, LONG, 257),
+    "long": Plan(30, {"none": 30}, ("closed_loop", "there_and_back"), 257),
     "motion": Plan(0, {"none": 60, "1-5": 60, "5-15": 60, "15+": 60}, ("look_away",)),
 }
 """Group -> its clips. `motion`: objects that are in view at the start and the end and out of view between."""
@@ -148,30 +142,26 @@ def choose(
     groups: dict[str, dict[str, Any]] = {}
     for number, (group, plan) in enumerate(plans.items()):
         common = {"seed": _SEED + number, "frames": plan.frames, "size": size}
-        found = (
-            [_filled(doom.render_all, doom.jobs("test", plan.doom, kinds=plan.kinds, **common), group, workers)]
-            if plan.doom
-            else []
-        )
+        maps = doom.jobs("test", plan.doom, kinds=plan.kinds, **common) if plan.doom else []
         listed = [
             dataclasses.replace(job, index=1000 * place + job.index)
             for place, (motion, count) in enumerate(plan.rooms.items())
             for job in rooms.jobs("test", count, kinds=plan.kinds, motions=(motion,), **common)
         ]
         chosen: dict[str, Any] = {}
-        for clip in itertools.chain(*found, _filled(rooms.render_all, listed, group, workers)):
+        for clip in itertools.chain(_filled(maps, group, workers), _filled(listed, group, workers)):
             progress(clip.source)
             chosen[clip.source] = entry(clip)
         # The game that found a clip was running before: what is recorded is what building will render.
         found_by_game = [item for source in chosen if (item := Item(group, source, plan.frames, size)).of_doom]
-        rendered = doom.in_processes(render_item, found_by_game, workers) if found_by_game else ()
+        rendered = batch.in_processes(render_item, found_by_game, workers) if found_by_game else ()
         groups[group] = chosen | {clip.source: entry(clip) for clip in rendered}
     recipe = {"version": VERSION, "groups": groups}
     io.write_text(path, _as_text(recipe))
     return recipe
 
 
-def _filled(render_all: Callable[..., Any], listed: Sequence[Any], group: str, workers: int) -> Iterator[PosedClip]:
+def _filled(listed: Sequence[batch.Job], group: str, workers: int) -> Iterator[PosedClip]:
     """A clip for every job; a job for which none came out usable draws anew, a few times.
 
     Raises:
@@ -180,7 +170,7 @@ def _filled(render_all: Callable[..., Any], listed: Sequence[Any], group: str, w
     rejected: collections.Counter[str] = collections.Counter()
     for _ in range(_DRAWS):
         again = []
-        for rendered in render_all(listed, workers=workers) if listed else ():
+        for rendered in batch.render_all(listed, workers=workers) if listed else ():
             if rendered.clip is not None:
                 yield rendered.clip
             else:
@@ -234,10 +224,10 @@ def _write(
 ) -> dict[str, Any]:
     """Renders one part; gives the checksums of its clips."""
     first, found = part[0], {}
-    in_processes = doom.in_processes if first.of_doom else rooms.in_processes
+    world = doom.WORLD if first.of_doom else rooms.WORLD
 
     def clips(_scratch: pathlib.Path) -> Iterator[tuple[str, PosedClip]]:
-        for index, (item, clip) in enumerate(zip(part, in_processes(render_item, part, workers), strict=True)):
+        for index, (item, clip) in enumerate(zip(part, batch.in_processes(render_item, part, workers), strict=True)):
             found[item.source] = entry(clip)
             progress(item.source)
             yield f"{index:06d}", clip
@@ -246,13 +236,13 @@ def _write(
         out,
         first.group,
         number,
-        "doom" if first.of_doom else "miniworld",
+        world.name,
         (first.frames, first.size, first.size),
         clips,
         lambda seconds: {"version": VERSION, "clips": len(part), "seconds": round(seconds, 1)},
-        doom_build.LICENCE if first.of_doom else room_build.LICENCE,
+        world.licence,
         "Held-out clips for evaluation.",
-        objects=0 if first.of_doom else MOVERS,
+        world.objects,
     )
     return found
 
@@ -263,25 +253,20 @@ def render_item(item: Item) -> PosedClip:
     Raises:
       UserError: if it does not come out usable here, or its map is not one of the test split.
     """
-    words = item.source.split("/")
+    _, place, seed, *words = item.source.split("/")
+    common = {"index": 0, "seed": 0, "frames": item.frames, "size": item.size}
+    if item.of_doom:
+        kind, *monsters = words
+        if place not in splits.maps("test"):
+            raise UserError(f"{item.source}: its map is not one of the test split")
+        doom.close()  # a game that goes on shows some animations of monsters at another tic, as the clips before were
+        job, venue = doom.Job(split="test", map_name=place, kind=kind, moving=bool(monsters), **common), place
+    else:
+        motion, venue = words
+        job = rooms.Job(split=place, kinds=(venue,), motion=motion.removeprefix("motion-"), **common)
     try:
-        if item.of_doom:
-            _, map_name, seed, kind, *monsters = words
-            if map_name not in splits.maps("test"):
-                raise UserError(f"{item.source}: its map is not one of the test split")
-            # A game that goes on shows some animations of monsters at another tic, depending on the clips before.
-            game = doom.just_begun(map_name, bool(monsters))
-            return doom_render.render(
-                game, kind, frames=item.frames, seed=int(seed[4:]), moving=bool(monsters), size=item.size
-            )[0]
-        from experiments.worlds.miniworld import render as room_render
-
-        _, split, seed, motion, kind = words
-        canvases = rooms.canvases(item.size)
-        return room_render.render(
-            *canvases, split, kind, motion.removeprefix("motion-"), frames=item.frames, seed=int(seed[4:])
-        )[0]
-    except RejectedError as error:
+        return job.render(venue, int(seed.removeprefix("seed")))[0]
+    except batch.RejectedError as error:
         raise UserError(f"{item.source} does not come out usable on this machine: {error}") from error
 
 

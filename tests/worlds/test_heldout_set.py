@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.worlds import heldout_set, rendering
+from experiments.worlds import batch, heldout_set
 from experiments.worlds.doom import splits
-from experiments.worlds.miniworld import batch as rooms
+from experiments.worlds.miniworld import jobs as rooms
 from mirage_jax import data
 from mirage_jax.data import builder
 from mirage_jax.errors import UserError
@@ -141,24 +141,28 @@ class _Job:
     index: int
 
 
-def _renderer(usable):
-    """A renderer for whose jobs a clip comes out where `usable` says so of the index."""
+@pytest.fixture
+def renderer(monkeypatch):
+    """Sets a renderer for whose jobs a clip comes out where a function says so of the index."""
 
-    def render_all(listed, *, workers):
-        del workers
-        for job in listed:
-            clip = f"clip {job.index}" if usable(job.index) else None
-            yield rendering.Rendered(job, clip, {}, {} if clip else {"too dark": 1})
+    def use(usable):
+        def render_all(listed, *, workers):
+            del workers
+            for job in listed:
+                clip = f"clip {job.index}" if usable(job.index) else None
+                yield batch.Rendered(job, clip, {}, {} if clip else {"too dark": 1})
 
-    return render_all
+        monkeypatch.setattr(batch, "render_all", render_all)
 
-
-def test_a_job_without_a_usable_clip_draws_anew():
-    jobs = [_Job(0), _Job(1)]
-    clips = list(heldout_set._filled(_renderer(lambda index: index in (0, 2_000_001)), jobs, "long", 1))
-    assert clips == ["clip 0", "clip 2000001"]
+    return use
 
 
-def test_a_place_that_nothing_fills_is_named():
+def test_a_job_without_a_usable_clip_draws_anew(renderer):
+    renderer(lambda index: index in (0, 2_000_001))
+    assert list(heldout_set._filled([_Job(0), _Job(1)], "long", 1)) == ["clip 0", "clip 2000001"]
+
+
+def test_a_place_that_nothing_fills_is_named(renderer):
+    renderer(lambda index: index == 0)
     with pytest.raises(UserError, match=r"^long: no clip for _Job\(index=6000001\) and 0 others: {'too dark': 6}$"):
-        list(heldout_set._filled(_renderer(lambda index: index == 0), [_Job(0), _Job(1)], "long", 1))
+        list(heldout_set._filled([_Job(0), _Job(1)], "long", 1))

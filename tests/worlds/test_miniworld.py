@@ -8,7 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.worlds.miniworld import batch, build, scenes
+from experiments.worlds import batch
+from experiments.worlds.clips import FOCAL
+from experiments.worlds.miniworld import jobs, scenes
+from experiments.worlds.part import build
 from mirage_jax import data
 from mirage_jax.data import verify
 from mirage_jax.data.clip import OBJECT_FIELDS, check
@@ -20,7 +23,7 @@ SIZE, FRAMES = 48, 33
 @pytest.fixture(scope="module")
 def canvases():
     try:
-        return batch.canvases(SIZE)
+        return jobs.canvases(SIZE)
     except UserError as error:
         pytest.skip(str(error))
 
@@ -37,7 +40,7 @@ def orbit(canvases):
 
 
 def _rendered(kind, motion, seed=3):
-    (job,) = batch.jobs("test", 1, seed=seed, frames=FRAMES, size=SIZE, kinds=(kind,), motions=(motion,))
+    (job,) = jobs.jobs("test", 1, seed=seed, frames=FRAMES, size=SIZE, kinds=(kind,), motions=(motion,))
     rendered = batch.render_one(job)
     check(rendered.clip)
     return rendered.clip
@@ -81,7 +84,7 @@ def test_objects_are_where_their_tracks_say(away):
         world2cam = np.linalg.inv(away.cam2world[t])
         for number in np.unique(away.instances[t][away.instances[t] > 0]):
             x, y, z = world2cam[:3, :3] @ away.tracks[t, number - 1] + world2cam[:3, 3]
-            focal = scenes.FOCAL * SIZE
+            focal = FOCAL * SIZE
             column, row = int(focal * x / z + SIZE / 2), int(focal * y / z + SIZE / 2)
             inside = 4 <= column < SIZE - 4 and 4 <= row < SIZE - 4 and z > 0
             if inside and (away.instances[t] == number).sum() > 40:
@@ -118,7 +121,7 @@ def test_returning_paths_end_where_they_began(canvases, kind):
 def test_a_part_comes_back_as_rendered(canvases, tmp_path):
     seen = []
     sizes = {"clips": 2, "seed": 1, "frames": 9, "size": 32, "kinds": ("orbit",), "motions": ("none", "1-5")}
-    part = build.build_miniworld(tmp_path, "validation", **sizes, progress=seen.append)
+    part = build(jobs.WORLD, tmp_path, "validation", **sizes, progress=seen.append)
     source = data.load_source(tmp_path, "validation")
     again = {job.index: batch.render_one(job).clip for job in (r.job for r in seen)}
     clips = {clip.source: clip for clip in map(source.clip, range(2))}
@@ -151,4 +154,4 @@ def test_a_machine_without_opengl_is_told_what_to_install():
 )
 def test_wrong_input_is_named(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
-        build.build_miniworld(tmp_path, "test", **({"clips": 1, "seed": 0} | change))
+        build(jobs.WORLD, tmp_path, "test", **({"clips": 1, "seed": 0} | change))

@@ -15,12 +15,12 @@ import numpy as np
 import vizdoom
 from PIL import Image
 
+from experiments.worlds.clips import FOCAL
 from experiments.worlds.doom import raycast
 from experiments.worlds.doom.wad import DoomMap
+from experiments.worlds.paths import UNITS_PER_METRE
 
-UNITS_PER_METRE = 32.0
-FOCAL = 0.8  # focal length / side of the frame: 160 of 200 columns, 192 of 240 rows
-_CROP = slice(60, 260)
+_CROP = slice(60, 260)  # so that the focal length is `FOCAL` both ways: 160 of 200 columns, 192 of 240 rows
 _FIRST_LABEL = 2  # smaller labels are surfaces of the world
 _NEAREST_SPRITE = 1.0  # map units; an actor beside the eye can have its position behind it
 _DEPTH_STEP, _DEPTH_OFFSET = 7.138, 5.4  # the game's 8-bit depth v means v * step + offset, up to two steps more
@@ -61,7 +61,7 @@ def observe(doom_map: DoomMap, capture: Capture, size: int) -> Observation:
     state = capture.state
     floor, ceiling = live_heights(state)
     view = raycast.View(*capture.position, capture.angle, FOCAL * size, size, size)
-    depth = raycast.depth_map(doom_map, view, floor=floor, ceiling=ceiling)
+    depth = raycast.depth_map(doom_map, view, floor, ceiling)
     labels = state.labels_buffer[:, _CROP]
     depth = _add_sprites(depth, labels, state.labels, view)
     depth[_refuted(depth, state.depth_buffer[:, _CROP])] = raycast.UNKNOWN
@@ -87,17 +87,8 @@ def _cam2world(capture: Capture) -> np.ndarray:
 
 
 def _add_sprites(depth: np.ndarray, labels: np.ndarray, objects: list, view: raycast.View) -> np.ndarray:
-    """Puts actors, which are billboards, at the z-depth of their position.
-
-    Args:
-      depth: `[size, size]` depth of the map, map units.
-      labels: uint8 `[rows, columns]` label of every rendered pixel.
-      objects: what the labels mean.
-      view: where `depth` was taken.
-    """
-    size = view.height
-    rows = ((np.arange(size) + 0.5) * labels.shape[0] / size).astype(int)
-    columns = ((np.arange(size) + 0.5) * labels.shape[1] / size).astype(int)
+    """Puts actors, which are billboards, at the z-depth of their position; map units."""
+    rows, columns = _centres(labels, view.height)
     sampled = labels[rows[:, None], columns]
     forward = np.array([np.cos(np.deg2rad(view.angle)), np.sin(np.deg2rad(view.angle))])
     result = depth.copy()
@@ -114,9 +105,7 @@ def _refuted(depth: np.ndarray, buffer: np.ndarray) -> np.ndarray:
     The engine keeps depth in steps of 22 cm, which is too coarse to use but enough to catch a wrong surface. Sky
     cannot be compared: the engine leaves it as whatever lies behind.
     """
-    size = depth.shape[0]
-    rows = ((np.arange(size) + 0.5) * buffer.shape[0] / size).astype(int)
-    columns = ((np.arange(size) + 0.5) * buffer.shape[1] / size).astype(int)
+    rows, columns = _centres(buffer, depth.shape[0])
     padded = np.pad(buffer, 1, mode="edge")
     around = np.stack([padded[1 + i + rows[:, None], 1 + j + columns] for i in (-1, 0, 1) for j in (-1, 0, 1)])
     slack = _DEPTH_SLACK + _DEPTH_SHARE * np.where(np.isfinite(depth), depth, 0.0)
@@ -125,6 +114,11 @@ def _refuted(depth: np.ndarray, buffer: np.ndarray) -> np.ndarray:
     high[around.max(axis=0) > _DEPTH_LAST] = np.inf
     low[around.min(axis=0) == 0] = 0.0
     return np.isfinite(depth) & (depth > _DEPTH_NEAREST) & ((depth < low) | (depth > high))
+
+
+def _centres(rendered: np.ndarray, size: int) -> list[np.ndarray]:
+    """`[size]` rows and `[size]` columns of rendered pixels at the centres of output pixels."""
+    return [((np.arange(size) + 0.5) * length / size).astype(int) for length in rendered.shape]
 
 
 def _any_pixel(mask: np.ndarray, size: int) -> np.ndarray:

@@ -31,26 +31,18 @@ class View:
     width: int
 
 
-def depth_map(
-    doom_map: DoomMap,
-    view: View,
-    *,
-    floor: np.ndarray | None = None,
-    ceiling: np.ndarray | None = None,
-) -> np.ndarray:
+def depth_map(doom_map: DoomMap, view: View, floor: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
     """Z-depth of the map's surfaces at the pixel centres of a view.
 
     Args:
       doom_map: the map.
       view: where to look from.
-      floor, ceiling: `[S]` live sector heights; those of the file if not given.
+      floor, ceiling: `[S]` live sector heights.
 
     Returns:
       `[height, width]` float64 in map units; inf where the sky shows, 0 where the surface is
       not known: on a wall without a texture, or outside the map.
     """
-    floor = doom_map.floor if floor is None else floor
-    ceiling = doom_map.ceiling if ceiling is None else ceiling
     line, z, along = _hits(doom_map, view)
     columns, steps = z.shape
     slope = (np.arange(view.height) + 0.5 - view.height / 2) / view.focal  # downwards per unit of depth

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.worlds.doom import paths, raycast
+from experiments.worlds import clips, paths
+from experiments.worlds.batch import RejectedError
+from experiments.worlds.doom import raycast
 from experiments.worlds.doom.engine import Engine
-from experiments.worlds.doom.observe import FOCAL, UNITS_PER_METRE, Capture, Observation, observe
-from experiments.worlds.rendering import RejectedError
-from mirage_jax.data import verify
-from mirage_jax.data.clip import PosedClip, check
+from experiments.worlds.doom.free_space import FreeSpace
+from experiments.worlds.doom.observe import Capture, Observation, observe
+from mirage_jax.data.clip import PosedClip
 
 _MONSTERS = ("ZombieMan", "ShotgunGuy", "DoomImp", "Demon", "Cacodemon", "LostSoul", "HellKnight", "Revenant")
 _OFF_PATH = 6.0  # map units; who strays farther was pushed or stopped
@@ -51,7 +52,7 @@ def render(
     """
     rng = np.random.default_rng(seed)
     engine.restart(seed)
-    space = paths.FreeSpace(engine.map, *engine.heights())
+    space = FreeSpace(engine.map, *engine.heights())
     path = paths.plan(kind, space, frames, rng)
     if path is None:
         raise RejectedError("no free path")
@@ -69,14 +70,10 @@ def render(
     name = "/".join(part for part in parts if part)
     clip = _clip(observations, kind, moving, name)
     _check_surfaces(clip, moving)
-    check(clip)
-    reason, residuals = verify.verify(clip)
-    if reason:
-        raise RejectedError(reason)
-    return clip, residuals
+    return clip, clips.verified(clip)
 
 
-def _summon(engine: Engine, space: paths.FreeSpace, path: paths.Path, rng: np.random.Generator) -> None:
+def _summon(engine: Engine, space: FreeSpace, path: paths.Path, rng: np.random.Generator) -> None:
     """Adds one to three monsters where the path looks, facing its start."""
     start = path.positions[0]
     for _ in range(int(rng.integers(1, 4))):
@@ -94,12 +91,11 @@ def _summon(engine: Engine, space: paths.FreeSpace, path: paths.Path, rng: np.ra
 
 def _check_open(engine: Engine, path: paths.Path) -> None:
     """Rejects, before anything is rendered, paths that stare at a wall."""
-    floor, ceiling = engine.heights()
-    height = engine.state()[0][2]
+    heights, height = engine.heights(), engine.state()[0][2]
     for frame in np.linspace(0, len(path.angles) - 1, 5).astype(int):
         view = raycast.View(*path.positions[frame], height, path.angles[frame], 12.8, 16, 16)
-        depth = raycast.depth_map(engine.map, view, floor=floor, ceiling=ceiling)
-        if np.median(depth) < _MIN_DEPTH * UNITS_PER_METRE:
+        depth = raycast.depth_map(engine.map, view, *heights)
+        if np.median(depth) < _MIN_DEPTH * paths.UNITS_PER_METRE:
             raise RejectedError("too close to a wall")
 
 
@@ -120,13 +116,10 @@ def _drive(engine: Engine, path: paths.Path) -> list[Capture]:
 
 
 def _clip(observations: list[Observation], kind: str, moving: bool, source: str) -> PosedClip:
-    size = observations[0].frame.shape[0]
-    focal = FOCAL * size
-    intrinsics = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], np.float32)
     return PosedClip(
         frames=np.stack([o.frame for o in observations]),
-        depth=np.stack([o.depth for o in observations]).astype(np.float16).astype(np.float32),
-        intrinsics=np.repeat(intrinsics[None], len(observations), axis=0),
+        depth=clips.as_stored([o.depth for o in observations]),
+        intrinsics=clips.intrinsics(len(observations[0].frame), len(observations)),
         cam2world=np.stack([o.cam2world for o in observations]).astype(np.float32),
         dynamic=np.stack([o.dynamic for o in observations]),
         caption=f"{_CAPTION[kind]} in a retro first-person game" + (", with moving monsters" if moving else ""),

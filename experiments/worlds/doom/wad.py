@@ -17,24 +17,12 @@ from experiments.worlds.doom import textures
 from mirage_jax.errors import UserError
 
 LINE_BLOCKING = 0x0001
-LINE_TWO_SIDED = 0x0004
 LINE_LOWER_UNPEGGED = 0x0010
 
 LINE = np.dtype([("vertices", "<u2", 2), ("flags", "<u2"), ("special", "<u2"), ("tag", "<u2"), ("sides", "<u2", 2)])
-SIDE = np.dtype(
-    [("offset", "<i2", 2), ("upper", "S8"), ("lower", "S8"), ("middle", "S8"), ("sector", "<u2")],
-)
-SECTOR = np.dtype(
-    [
-        ("floor", "<i2"),
-        ("ceiling", "<i2"),
-        ("floor_flat", "S8"),
-        ("ceiling_flat", "S8"),
-        ("light", "<i2"),
-        ("special", "<u2"),
-        ("tag", "<u2"),
-    ]
-)
+SIDE = np.dtype([("offset", "<i2", 2), ("upper", "S8"), ("lower", "S8"), ("middle", "S8"), ("sector", "<u2")])
+_FLATS = [("floor_flat", "S8"), ("ceiling_flat", "S8")]
+SECTOR = np.dtype([("floor", "<i2"), ("ceiling", "<i2"), *_FLATS, ("light", "<i2"), ("special", "<u2"), ("tag", "<u2")])
 THING = np.dtype([("x", "<i2"), ("y", "<i2"), ("angle", "<i2"), ("type", "<u2"), ("flags", "<u2")])
 _ENTRY = np.dtype([("offset", "<i4"), ("size", "<i4"), ("name", "S8")])
 NO_SIDE = 0xFFFF
@@ -65,7 +53,6 @@ class DoomMap:
     ceiling: np.ndarray  # [S] float64
     sky_floor: np.ndarray  # [S] bool
     sky_ceiling: np.ndarray  # [S] bool
-    light: np.ndarray  # [S] int16, 0..255
     sector_special: np.ndarray  # [S] uint16, damage, flicker and the like; 0 = nothing
     things: np.ndarray  # [N] structured: x, y, angle, type, flags
 
@@ -174,7 +161,6 @@ class Wad:
             ceiling=sectors["ceiling"].astype(np.float64),
             sky_floor=sectors["floor_flat"] == SKY,
             sky_ceiling=sectors["ceiling_flat"] == SKY,
-            light=sectors["light"],
             sector_special=sectors["special"],
             things=np.frombuffer(lumps["THINGS"], THING),
         )

@@ -12,8 +12,11 @@ import os
 
 import numpy as np
 
-from experiments.worlds.miniworld.scenes import FOCAL, Mover, Prop, RoomPlan, Scene
+from experiments.worlds.clips import FOCAL
+from experiments.worlds.miniworld.scenes import Mover, Prop, RoomPlan, Scene
 from mirage_jax.errors import UserError
+
+_INSTALL = "on Debian and Ubuntu run: sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libglu1-mesa"
 
 os.environ["PYGLET_HEADLESS"] = "1"  # read once, when the packages are imported
 os.environ["PYOPENGL_PLATFORM"] = "egl"
@@ -29,10 +32,7 @@ except ModuleNotFoundError as error:
         f"MiniWorld is not installed ({error}); install the extra with: pip install 'mirage-jax[data]'"
     ) from error
 except (ImportError, OSError) as error:  # of a system library
-    raise UserError(
-        f"MiniWorld cannot draw here ({error}); on Debian and Ubuntu run: sudo apt-get install libegl1 libegl-mesa0 "
-        "libgl1-mesa-dri libglu1-mesa"
-    ) from error
+    raise UserError(f"MiniWorld cannot draw here ({error}); {_INSTALL}") from error
 
 NEAR, FAR = 0.1, 100.0  # metres
 _OVER = 3  # drawn pixels along a side of an output pixel; odd, so that one lies in the middle
@@ -51,11 +51,7 @@ class Canvas:
         try:
             self._window = pyglet.window.Window(width=1, height=1, visible=False)
         except Exception as error:  # pyglet raises what it finds: no EGL device, no configuration, no such function
-            raise UserError(
-                f"MiniWorld cannot draw here ({type(error).__name__}: {error}); on Debian and Ubuntu run: "
-                "sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libglu1-mesa"
-            ) from error
-        self.renderer = gl.gl_info.get_renderer()
+            raise UserError(f"MiniWorld cannot draw here ({type(error).__name__}: {error}); {_INSTALL}") from error
         self._buffer = _frame_buffer(size * _OVER)
         self._still, self._movers = gl.glGenLists(1), []
 

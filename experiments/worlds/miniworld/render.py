@@ -6,13 +6,12 @@ import dataclasses
 
 import numpy as np
 
-from experiments.worlds.doom import paths
+from experiments.worlds import clips, paths
+from experiments.worlds.batch import RejectedError
 from experiments.worlds.miniworld import scenes
 from experiments.worlds.miniworld.canvas import Canvas, any_of
-from experiments.worlds.miniworld.scenes import FOCAL, MOTION, MOVERS, SPLITS, UNITS, Mover
-from experiments.worlds.rendering import RejectedError
-from mirage_jax.data import verify
-from mirage_jax.data.clip import PosedClip, check
+from experiments.worlds.miniworld.scenes import MOTION, MOVERS, SPLITS, Mover
+from mirage_jax.data.clip import PosedClip
 
 _PROBES = 9  # frames that are looked at before a clip is rendered
 _MIN_DEPTH = 1.2  # metres, median of a frame
@@ -54,7 +53,7 @@ def render(
     path = paths.plan(kind, scenes.FreeSpace(room), frames, rng)
     if path is None:
         raise RejectedError("no free path")
-    positions, headings = path.positions / UNITS * [1, -1], np.deg2rad(path.angles)
+    positions, headings = path.positions / paths.UNITS_PER_METRE * [1, -1], np.deg2rad(path.angles)
     low, high = MOTION[motion]
     if motion != "none":
         share = rng.uniform(low, high) * (2.5 if kind == "look_away" else 1.5)  # they are in view part of the time only
@@ -73,18 +72,28 @@ def render(
     canvas.load(room)
     drawn = [canvas.draw(*view, pitch, list(room.movers), t) for t, view in enumerate(views)]
     without = drawn if motion == "none" else [canvas.draw(*view, pitch, [], t) for t, view in enumerate(views)]
-    clip = _clip(canvas.size, drawn, [picture for picture, _, _ in without], room, _poses(eyes, headings, pitch), kind)
-    clip = dataclasses.replace(clip, source=f"miniworld/{split}/seed{seed}/motion-{motion}/{kind}")
+    instances = np.stack([any_of(numbers) for _, _, numbers in drawn])
+    tracks = np.full((frames, MOVERS, 3), np.nan, np.float32)
+    for number, mover in enumerate(room.movers):
+        tracks[:, number] = mover.centres
+    clip = PosedClip(
+        frames=np.stack([picture for picture, _, _ in drawn]),
+        depth=clips.as_stored([depth for _, depth, _ in drawn]),
+        intrinsics=clips.intrinsics(canvas.size, frames),
+        cam2world=_poses(eyes, headings, pitch),
+        dynamic=instances > 0,
+        caption=_CAPTION[kind] + (", in which things move" if room.movers else ""),
+        source=f"miniworld/{split}/seed{seed}/motion-{motion}/{kind}",
+        background=np.stack([picture for picture, _, _ in without]),
+        instances=instances,
+        tracks=tracks,
+    )
     share = float(clip.dynamic.mean())
     if not low <= share <= high:
         raise RejectedError("another share of moving pixels")
     if clip.frames.std() / 255 < _MIN_CONTRAST:
         raise RejectedError("nothing to see")
-    check(clip)
-    reason, residuals = verify.verify(clip)
-    if reason:
-        raise RejectedError(reason)
-    return clip, residuals | {"moving": share}
+    return clip, clips.verified(clip) | {"moving": share}
 
 
 def _meets(mover: Mover, positions: np.ndarray) -> bool:
@@ -124,26 +133,3 @@ def _poses(eyes: np.ndarray, headings: np.ndarray, pitch: float) -> np.ndarray:
     poses[:, :3, :3] = np.stack([right, np.cross(forward, right), forward], axis=2)
     poses[:, :3, 3] = eyes
     return poses.astype(np.float32)
-
-
-def _clip(
-    size: int, drawn: list, background: list[np.ndarray], room: scenes.Scene, cam2world: np.ndarray, kind: str
-) -> PosedClip:
-    intrinsics = np.array([[FOCAL * size, 0, size / 2], [0, FOCAL * size, size / 2], [0, 0, 1]], np.float32)
-    instances = np.stack([any_of(numbers) for _, _, numbers in drawn])
-    tracks = np.full((len(drawn), MOVERS, 3), np.nan, np.float32)
-    for number, mover in enumerate(room.movers):
-        tracks[:, number] = mover.centres
-    caption = _CAPTION[kind] + (", in which things move" if room.movers else "")
-    return PosedClip(
-        frames=np.stack([picture for picture, _, _ in drawn]),
-        depth=np.stack([depth for _, depth, _ in drawn]).astype(np.float16).astype(np.float32),
-        intrinsics=np.repeat(intrinsics[None], len(drawn), axis=0),
-        cam2world=cam2world,
-        dynamic=instances > 0,
-        caption=caption,
-        source="",
-        background=np.stack(background),
-        instances=instances,
-        tracks=tracks,
-    )

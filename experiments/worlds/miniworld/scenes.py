@@ -9,11 +9,11 @@ import dataclasses
 
 import numpy as np
 
-from experiments.worlds.doom import paths
+from experiments.worlds import paths
+from experiments.worlds.clips import FOCAL
+from experiments.worlds.paths import UNITS_PER_METRE
 
-FOCAL = 0.8  # focal length / side of the frame, as of the clips from Doom
 MOVERS = 3  # most moving objects of a clip
-UNITS = 32.0  # of the path planner to a metre
 KINDS = ("walk", "look_away", "there_and_back", "closed_loop", "orbit")
 MOTION = {"none": (0.0, 0.0), "1-5": (0.01, 0.05), "5-15": (0.05, 0.15), "15+": (0.15, 0.45)}
 """Classes of motion, and the least and largest share of moving pixels of a clip."""
@@ -25,27 +25,15 @@ _WALLS = ("brick_wall", "cardboard", "cinder_blocks", "concrete", "drywall", "ma
 _WALLS += ("wood", "wood_planks", "airduct_grate")
 _FLOORS = ("asphalt", "concrete", "concrete_tiles", "floor_tiles_bw", "grass", "marble", "rock", "wood", "wood_planks")
 _CEILINGS = ("ceiling_tiles", "concrete", "concrete_tiles", "wood", "stucco", "ceiling_tile_noborder")
-_PROPS = (
-    "barrel",
-    "cone",
-    "office_chair",
-    "office_desk",
-    "tree",
-    "tree_pine",
-    "medkit",
-    "potion",
-    "building",
-    "duckie",
-)
-_PROP_HEIGHT = {
-    "tree": 2.4,
-    "tree_pine": 2.4,
-    "building": 1.6,
-    "medkit": 0.6,
-    "potion": 0.6,
-    "duckie": 0.7,
-    "cone": 0.8,
-}
+_PROPS = ("barrel", "cone", "office_chair", "office_desk", "tree", "tree_pine", "medkit", "potion", "building")
+_PROPS += ("duckie",)
+_PROP_HEIGHT = {"tree": 2.4, "tree_pine": 2.4, "building": 1.6, "medkit": 0.6, "potion": 0.6, "duckie": 0.7}
+_PROP_HEIGHT |= {"cone": 0.8}
+"""Metres; others are 1 high."""
+
+_PROP_WIDTH = {"building": 1.4, "office_desk": 2.2, "medkit": 1.5, "barrel": 0.8, "potion": 0.6, "cone": 0.9}
+"""Width / height of meshes, about; others are 1."""
+
 _MOVING = ("ball_red", "ball_blue", "ball_green", "ball_purple", "ball_yellow", "duckie", "barrel", "office_chair", "")
 _CLEARANCE = 0.7  # metres between the camera's path and walls or things
 _APART = 0.25  # metres between the way of a moving object and what stands
@@ -155,39 +143,31 @@ def scene(rng: np.random.Generator) -> Scene:
 
 
 class FreeSpace(paths.FreeSpace):
-    """Where a camera may go in the first room of a scene, for `doom.paths.plan`, whose unit is 1/32 m.
+    """Where a camera may go in the first room of a scene, for `paths.plan`, whose unit is 1/32 m.
 
     Args:
       scene: with things that stand.
-      avoid: movers that it must not meet either, wherever they come in a clip.
     """
 
-    def __init__(self, scene: Scene, avoid: tuple[Mover, ...] = ()):
+    MARGIN = _CLEARANCE * UNITS_PER_METRE
+
+    def __init__(self, scene: Scene):
         outline = scene.rooms[0].outline * [1, -1]
         self._low, self._high = outline.min(axis=0), outline.max(axis=0)
         discs = [(*prop.position[[0, 2]], prop.radius) for prop in scene.props]
-        discs += [(*spot, mover.shape.radius) for mover in avoid for spot in mover.positions[::4, [0, 2]]]
         table = np.array(discs).reshape(-1, 3)
         self._discs, self._radii = table[:, :2] * [1, -1], table[:, 2]
 
     def clearance(self, points: np.ndarray) -> np.ndarray:
         """`[N]` distance of points `[N, 2]` to the nearest wall or thing."""
-        points = points / UNITS
+        points = points / UNITS_PER_METRE
         walls = np.minimum(points - self._low, self._high - points).min(axis=1)
         away = np.linalg.norm(points[:, None] - self._discs, axis=-1) - self._radii
-        return np.minimum(walls, away.min(axis=1, initial=np.inf)) * UNITS
+        return np.minimum(walls, away.min(axis=1, initial=np.inf)) * UNITS_PER_METRE
 
-    def is_clear(self, points: np.ndarray) -> bool:
-        """Whether a camera can go along points `[N, 2]`."""
-        return bool((self.clearance(points) > _CLEARANCE * UNITS).all())
-
-    def start(self, rng: np.random.Generator) -> np.ndarray | None:
-        """A random point `[2]` with room around it; None if unlucky."""
-        for _ in range(40):
-            point = rng.uniform(self._low, self._high) * UNITS
-            if self.is_clear(point[None]):
-                return point
-        return None
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """A random point `[2]` of the room."""
+        return rng.uniform(self._low, self._high) * UNITS_PER_METRE
 
 
 def movers(
@@ -256,15 +236,12 @@ def _prop(rng: np.random.Generator, mesh: str, sizes: tuple[float, float]) -> Pr
     colour = tuple(float(c) for c in rng.uniform(0.1, 1.0, 3))
     if mesh:
         tall = _PROP_HEIGHT.get(mesh, 1.0) if sizes[1] < 1.31 else float(rng.uniform(*sizes))
-        size = (tall * _MESH_WIDTH.get(mesh, 1.0), tall, tall * _MESH_WIDTH.get(mesh, 1.0))
+        wide = tall * _PROP_WIDTH.get(mesh, 1.0)
+        size = (wide, tall, wide)
     else:
         size = tuple(float(side) for side in rng.uniform(*sizes, 3))
     radius = float(np.hypot(size[0], size[2]) / 2)
     return Prop(mesh, np.zeros(3), float(rng.uniform(0, 2 * np.pi)), size, colour, radius)
-
-
-_MESH_WIDTH = {"building": 1.4, "office_desk": 2.2, "medkit": 1.5, "barrel": 0.8, "potion": 0.6, "cone": 0.9}
-"""Width / height of meshes, about; others are 1."""
 
 
 def _free_spot(rng: np.random.Generator, room: RoomPlan, props: list[Prop], radius: float) -> np.ndarray | None:

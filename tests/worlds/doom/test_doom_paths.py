@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 
-from experiments.worlds.doom import paths
+from experiments.worlds import paths
+from experiments.worlds.doom.free_space import FreeSpace
 
 FRAMES = 65
 
 
 @pytest.fixture(scope="module")
 def space(tiny_map):
-    return paths.FreeSpace(tiny_map, tiny_map.floor, tiny_map.ceiling)
+    return FreeSpace(tiny_map, tiny_map.floor, tiny_map.ceiling)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_candidates_are_of_their_kind(kind):
     for seed in range(40):
         positions, angles = paths._CANDIDATE[kind](FRAMES, np.random.default_rng(seed))
         assert positions.shape == (FRAMES, 2) and angles.shape == (FRAMES,)
-        calm += paths._is_calm(paths.Path(kind, positions, angles))
+        calm += paths._is_calm(paths.Path(positions, angles))
         np.testing.assert_allclose(positions[0], 0)
         away = np.abs(angles - angles[0]).max()
         home = np.linalg.norm(positions[-1] - positions[0]) / 32
@@ -43,14 +44,14 @@ def test_candidates_are_of_their_kind(kind):
             assert home <= 0.41
     assert calm > 20
     short = [paths._CANDIDATE[kind](9, np.random.default_rng(seed)) for seed in range(20)]
-    assert any(paths._is_calm(paths.Path(kind, *candidate)) for candidate in short)
+    assert any(paths._is_calm(paths.Path(*candidate)) for candidate in short)
 
 
 def test_calm_paths_turn_and_move_slowly():
     straight = np.zeros((4, 2))
-    assert paths._is_calm(paths.Path("turn", straight, np.array([0, 4, 0, -4.0])))
-    assert not paths._is_calm(paths.Path("turn", straight, np.array([0, 4.1, 4, 4])))
-    assert not paths._is_calm(paths.Path("walk", np.array([[0, 0], [8.0, 8], [9, 9], [9, 9]]), np.zeros(4)))
+    assert paths._is_calm(paths.Path(straight, np.array([0, 4, 0, -4.0])))
+    assert not paths._is_calm(paths.Path(straight, np.array([0, 4.1, 4, 4])))
+    assert not paths._is_calm(paths.Path(np.array([[0, 0], [8.0, 8], [9, 9], [9, 9]]), np.zeros(4)))
 
 
 def test_plans_keep_clear_and_repeat(space):

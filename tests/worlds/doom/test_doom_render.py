@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.worlds.doom import batch, engine, wad
+from experiments.worlds import batch
+from experiments.worlds.doom import engine, jobs, wad
 from experiments.worlds.doom.variant import Variant
 from mirage_jax.data import verify
 
@@ -15,11 +16,13 @@ FRAMES = 17
 @pytest.fixture(scope="module")
 def outcomes():
     yield [batch.render_one(job(moving)) for moving in (False, True)]
-    batch._close_engine()
+    jobs.close()
 
 
 def job(moving):
-    return batch.Job(0, 3, "train", "MAP08", "walk", moving, frames=FRAMES, size=64)
+    return jobs.Job(
+        index=0, seed=3, split="train", map_name="MAP08", kind="walk", moving=moving, frames=FRAMES, size=64
+    )
 
 
 def test_clip_passes_its_own_checks(outcomes):
@@ -58,13 +61,13 @@ def test_a_map_of_freedm_is_played_from_its_own_file(monkeypatch):
     """Here another game's file stands in for FreeDM's, which need not be installed."""
     monkeypatch.setattr(engine, "_FREEDM", engine.iwad("MAP08")[0])
     try:
-        game = batch.running("DM08", False)
+        game = jobs.running("DM08", False)
         assert game.map.name == "DM08"
         np.testing.assert_array_equal(game.map.start, wad.Wad(engine.iwad("MAP08")[0]).map("MAP08").start)
-        rendered = batch.render_one(batch.Job(0, 3, "train", "DM08", "walk", False, FRAMES, 64))
+        rendered = batch.render_one(dataclasses.replace(job(False), map_name="DM08"))
         assert rendered.clip is not None and rendered.clip.source.startswith("doom/DM")
     finally:
-        batch._close_engine()
+        jobs.close()
 
 
 def test_a_restyled_map_looks_otherwise_and_is_as_exact(outcomes):
@@ -80,7 +83,7 @@ def test_a_restyled_map_looks_otherwise_and_is_as_exact(outcomes):
 def test_a_stretched_map_is_played_in_its_new_shape(style):
     """Depth, which comes from our reading of the map, fits the frames, which come from the game's."""
     try:
-        game = batch.running("MAP08", False, Variant(style=style, shape=4))
+        game = jobs.running("MAP08", False, Variant(style=style, shape=4))
         plain = wad.Wad(engine.iwad("MAP08")[0]).map("MAP08")
         assert np.abs(game.map.start - plain.start).max() > 100
         game.restart(0)
@@ -91,4 +94,4 @@ def test_a_stretched_map_is_played_in_its_new_shape(style):
         assert rendered.clip is not None and verify.verify(rendered.clip)[0] is None
         assert f"/{game.variant}/walk" in rendered.clip.source
     finally:
-        batch._close_engine()
+        jobs.close()

@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 
+from experiments.worlds.clips import FOCAL
 from experiments.worlds.doom import observe, raycast
 
 SIZE = 20  # ten columns and twelve rows of the game under each pixel
@@ -11,8 +12,8 @@ SIZE = 20  # ten columns and twelve rows of the game under each pixel
 
 def drawn(tiny_map, position, angle):
     """What the game would draw of the tiny map, and a barrel and an imp before it."""
-    view = raycast.View(*position, angle, observe.FOCAL * 200, 200, 200)
-    depth = raycast.depth_map(tiny_map, view)[(np.arange(240) / 1.2).astype(int)]
+    view = raycast.View(*position, angle, FOCAL * 200, 200, 200)
+    depth = raycast.depth_map(tiny_map, view, tiny_map.floor, tiny_map.ceiling)[(np.arange(240) / 1.2).astype(int)]
     labels = np.zeros((240, 320), np.uint8)
     labels[100:140, 70:110], labels[100:140, 200:230] = 2, 3
     coarse = np.clip((np.where(np.isfinite(depth), depth, 900) - 5.4) / 7.138, 0, 127)

@@ -13,6 +13,11 @@ STEP = 0.05  # map units of depth
 SIZE = 12
 
 
+def depth_map(doom_map, view):
+    """With sector heights as in the file."""
+    return raycast.depth_map(doom_map, view, doom_map.floor, doom_map.ceiling)
+
+
 def march(view, rooms, pillar, grate):
     """`[height, width]` depth by stepping; accurate to a step."""
     radians = np.deg2rad(view.angle)
@@ -60,7 +65,7 @@ def march(view, rooms, pillar, grate):
 )
 def test_depth_equals_marching(tiny_map, geometry, spot, angle):
     view = raycast.View(*spot, angle, 0.8 * SIZE, SIZE, SIZE)
-    depth = raycast.depth_map(tiny_map, view)
+    depth = depth_map(tiny_map, view)
     twin = march(view, *geometry)
     # A ray within a step of an edge may fall to either side of it.
     agree = np.isclose(depth, twin, atol=2 * STEP, rtol=1e-3) | (np.isinf(depth) & np.isinf(twin))
@@ -73,7 +78,7 @@ def test_rays_stop_at_the_opaque_texels_of_a_grate(tiny_map, geometry, x, angle)
     grate = geometry[2]
     size, focal = 32, 24.0
     y, z = 127.3, 88.2
-    depth = raycast.depth_map(tiny_map, raycast.View(x, y, z, angle, focal, size, size))
+    depth = depth_map(tiny_map, raycast.View(x, y, z, angle, focal, size, size))
     offset = (np.arange(size) + 0.5 - size / 2) / focal * 10
     height = z - offset
     from_left = 224 - (y - offset) if angle == 0 else (y + offset) - 32
@@ -88,7 +93,7 @@ def test_rays_stop_at_the_opaque_texels_of_a_grate(tiny_map, geometry, x, angle)
 def test_sky_hides_what_is_behind_its_upper_walls(tiny_map):
     """Between two rooms under the sky the wall above the lower one is sky too."""
     view = raycast.View(640, 128, 60, 0, 0.8 * 32, 32, 32)
-    column = raycast.depth_map(tiny_map, view)[:, 16]
+    column = depth_map(tiny_map, view)[:, 16]
     assert np.isinf(column[0]) and (np.isfinite(column) & (column > 0)).any()
     top_of_back_wall = 60 + 260 * (16 - 0.5 - np.flatnonzero(np.isinf(column)).max()) / (0.8 * 32)
     assert 100 - 15 < top_of_back_wall < 100 + 15
@@ -98,13 +103,13 @@ def test_live_heights_replace_those_of_the_file(tiny_map):
     view = raycast.View(200, 60, 41, 0, 25.6, 32, 32)
     floor, ceiling = tiny_map.floor.copy(), tiny_map.ceiling.copy()
     ceiling[1] = floor[1]  # a closed door
-    shut = raycast.depth_map(tiny_map, view, floor=floor, ceiling=ceiling)
+    shut = raycast.depth_map(tiny_map, view, floor, ceiling)
     assert shut[16, 16] == 56
-    assert raycast.depth_map(tiny_map, view)[16, 16] > 200
+    assert depth_map(tiny_map, view)[16, 16] > 200
 
 
 def test_walls_without_texture_are_unknown(tiny_map):
     bare = dataclasses.replace(tiny_map, has_middle=np.zeros_like(tiny_map.has_middle))
     view = raycast.View(60, 60, 41, 180, 25.6, 32, 32)
-    assert raycast.depth_map(tiny_map, view)[16, 16] == 60
-    assert raycast.depth_map(bare, view)[16, 16] == raycast.UNKNOWN
+    assert depth_map(tiny_map, view)[16, 16] == 60
+    assert depth_map(bare, view)[16, 16] == raycast.UNKNOWN

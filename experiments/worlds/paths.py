@@ -1,30 +1,25 @@
-"""Camera paths through the free space of a Doom map.
+"""Camera paths through free space.
 
-A path is planned as candidate curves of one kind, drawn at random; the first that keeps
-clear of walls, things and triggers is taken. Lengths are map units, angles degrees.
+A path is planned as candidate curves of one kind, drawn at random; the first that keeps clear of what is in the way is
+taken. Lengths are units of 1/32 m, those of Doom's maps; angles are degrees.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 
 import numpy as np
-
-from experiments.worlds.doom.wad import LINE_BLOCKING, DoomMap
 
 KINDS = ("walk", "turn", "look_away", "loop", "orbit")
 RETURNING = ("there_and_back", "closed_loop")
 """Kinds that end exactly where they began; rendered only when asked for."""
 
+UNITS_PER_METRE = 32.0
 MAX_TURN = 4.0  # degrees a frame
-MAX_STEP = 10.5  # map units a frame: a third of a metre
-SPEEDS = (1.6, 9.6)  # map units a frame, mean of a path: 0.05 to 0.3 m
-_HEADROOM = 56.0  # a player's height
-_STEP = 24.0  # the highest step a player climbs
-_DAMAGE = (4, 5, 7, 11, 16)  # sector specials that hurt
-_CLEARANCE = 40.0
-_PLAYER_STARTS = (1, 2, 3, 4, 11, 14)
-_CANDIDATES = 24
+MAX_STEP = 10.5  # a frame: a third of a metre
+SPEEDS = (1.6, 9.6)  # a frame, mean of a path: 0.05 to 0.3 m
+_STARTS, _CANDIDATES = 40, 24  # that are tried
 _BOTH_WAYS = 0.5
 _LONG = 65  # frames of a walk that turns as far as walks do
 
@@ -33,71 +28,40 @@ _LONG = 65  # frames of a walk that turns as far as walks do
 class Path:
     """Where the eye should be, frame by frame."""
 
-    kind: str
     positions: np.ndarray  # [T, 2]
     angles: np.ndarray  # [T], not wrapped
 
 
-class FreeSpace:
-    """Where a player of a map may go without touching or triggering anything.
+class FreeSpace(abc.ABC):
+    """Where a camera may go.
 
-    Args:
-      doom_map: the map.
-      floor, ceiling: `[S]` live sector heights.
+    Attributes:
+      MARGIN: what it keeps from everything.
     """
 
-    def __init__(self, doom_map: DoomMap, floor: np.ndarray, ceiling: np.ndarray):
-        front, back = doom_map.sectors.T
-        low, high = floor[doom_map.sectors], ceiling[doom_map.sectors]
-        hurts = np.isin(doom_map.sector_special, _DAMAGE)[doom_map.sectors]
-        blocking = (front < 0) | (back < 0)
-        blocking |= (doom_map.flags & LINE_BLOCKING) != 0
-        blocking |= doom_map.special != 0
-        blocking |= high.min(axis=1) - low.max(axis=1) < _HEADROOM
-        blocking |= np.abs(low[:, 0] - low[:, 1]) > _STEP
-        blocking |= hurts.any(axis=1)
-        self._map, self._blocking = doom_map, blocking
-        self._floor, self._ceiling = floor, ceiling
-        things = doom_map.things[~np.isin(doom_map.things["type"], _PLAYER_STARTS)]
-        self._things = np.stack([things["x"], things["y"]], axis=1).astype(np.float64)
+    MARGIN: float
 
-    def sector_at(self, point: np.ndarray) -> int:
-        """Number of the sector around a point `[2]`, -1 outside the map."""
-        start, end = self._map.start - point, self._map.end - point
-        crosses = np.flatnonzero((start[:, 1] > 0) != (end[:, 1] > 0))
-        start, end = start[crosses], end[crosses]
-        x = start[:, 0] - start[:, 1] * (end[:, 0] - start[:, 0]) / (end[:, 1] - start[:, 1])
-        if not (x > 0).any():
-            return -1
-        nearest = np.where(x > 0, x, np.inf).argmin()
-        side = 1 if end[nearest, 1] > start[nearest, 1] else 0  # the point lies to the left of the line
-        return int(self._map.sectors[crosses[nearest], side])
+    @abc.abstractmethod
+    def clearance(self, points: np.ndarray) -> np.ndarray:
+        """`[N]` distance of points `[N, 2]` to the nearest thing that is in the way."""
+
+    @abc.abstractmethod
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """A random point `[2]`, which may be anywhere."""
 
     def standable(self, point: np.ndarray) -> bool:
-        """Whether a player can stand at a point `[2]` unharmed."""
-        sector = self.sector_at(point)
-        if sector < 0 or self._map.sector_special[sector] in _DAMAGE:
-            return False
-        return self._ceiling[sector] - self._floor[sector] >= _HEADROOM
-
-    def clearance(self, points: np.ndarray) -> np.ndarray:
-        """`[N]` distance of points `[N, 2]` to the nearest wall, trigger or thing."""
-        centre = points.mean(axis=0)
-        reach = np.linalg.norm(points - centre, axis=1).max() + 2 * _CLEARANCE
-        distance = _segment_distance(centre[None], self._map.start, self._map.end)[0]
-        near = self._blocking & (distance < reach)
-        walls = _segment_distance(points, self._map.start[near], self._map.end[near]).min(axis=1, initial=np.inf)
-        things = np.linalg.norm(points[:, None] - self._things, axis=-1).min(axis=1, initial=np.inf)
-        return np.minimum(walls, things)
+        """Whether a path may start at a point `[2]` that is clear."""
+        del point
+        return True
 
     def is_clear(self, points: np.ndarray) -> bool:
-        """Whether a player can go along points `[N, 2]`, which are closer to each other than a wall is thick."""
-        return bool((self.clearance(points) > _CLEARANCE).all())
+        """Whether a camera can go along points `[N, 2]`, which are closer to each other than a wall is thick."""
+        return bool((self.clearance(points) > self.MARGIN).all())
 
     def start(self, rng: np.random.Generator) -> np.ndarray | None:
-        """A random point `[2]` with room around it, near something a map maker put there; None if unlucky."""
-        for _ in range(40):
-            point = np.round(self._things[rng.integers(len(self._things))] + rng.uniform(-192, 192, 2))
+        """A random point `[2]` with room around it; None if unlucky."""
+        for _ in range(_STARTS):
+            point = self.draw(rng)
             if self.is_clear(point[None]) and self.standable(point):
                 return point
         return None
@@ -113,7 +77,7 @@ def plan(kind: str, space: FreeSpace, frames: int, rng: np.random.Generator) -> 
         heading = rng.uniform(0, 360)
         radians = np.deg2rad(heading)
         rotation = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])
-        path = Path(kind, start + positions @ rotation.T, angles + heading)
+        path = Path(start + positions @ rotation.T, angles + heading)
         if _is_calm(path) and space.is_clear(path.positions):
             return path
     return None
@@ -123,15 +87,6 @@ def _is_calm(path: Path) -> bool:
     """Whether no frame turns or moves by more than a person would."""
     steps = np.linalg.norm(np.diff(path.positions, axis=0), axis=1)
     return bool((np.abs(np.diff(path.angles)) <= MAX_TURN).all() and (steps <= MAX_STEP).all())
-
-
-def _segment_distance(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """`[N, L]` distances from points `[N, 2]` to segments `[L, 2]`."""
-    direction = end - start
-    length = np.maximum((direction**2).sum(axis=1), 1e-9)
-    offset = points[:, None] - start
-    along = np.clip((offset * direction).sum(axis=-1) / length, 0, 1)
-    return np.linalg.norm(offset - along[..., None] * direction, axis=-1)
 
 
 def _ramp(frames: int, ease: int) -> np.ndarray:
