@@ -21,101 +21,70 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mirage_jax.data.clip import OBJECT_FIELDS, PosedClip
+from mirage_jax.data.clip import PosedClip, packed
 from mirage_jax.errors import UserError
 from mirage_jax.io import write_json
 
 _VERSIONS = ("vizdoom", "tensorflow-datasets", "array-record", "av", "miniworld", "numpy", "pillow", "pyglet")
 
 
-def features(frames: int, height: int, width: int, objects: int = 0) -> tfds.features.FeaturesDict:
-    """How a `PosedClip` is stored. Depth keeps 11 bits (float16), the mask one bit a pixel.
-
-    Args:
-      frames, height, width: of all clips.
-      objects: how many `tracks` all clips have; 0 for clips without `clip.OBJECT_FIELDS`.
-    """
-
-    def packed(shape: tuple[int, ...], dtype: Any) -> tfds.features.Tensor:
-        return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
-
-    return tfds.features.FeaturesDict(
-        {
-            "frames": packed((frames, height, width, 3), np.uint8),
-            "depth": packed((frames, height, width), np.float16),
-            "dynamic": packed((frames, height, (width + 7) // 8), np.uint8),
-            "intrinsics": tfds.features.Tensor(shape=(frames, 3, 3), dtype=np.float32),
-            "cam2world": tfds.features.Tensor(shape=(frames, 4, 4), dtype=np.float32),
-            "caption": tfds.features.Text(),
-            "source": tfds.features.Text(),
-        }
-        | (
-            {
-                "background": packed((frames, height, width, 3), np.uint8),
-                "instances": packed((frames, height, width), np.uint8),
-                "tracks": tfds.features.Tensor(shape=(frames, objects, 3), dtype=np.float32),
-            }
-            if objects
-            else {}
-        )
-    )
+def _features(frames: int, height: int, width: int, objects: int) -> tfds.features.FeaturesDict:
+    """How clips of a size, and with so many `tracks`, are stored."""
+    size = (frames, height, width)
+    arrays = {
+        "frames": ((*size, 3), np.uint8),
+        "depth": (size, np.float16),
+        "dynamic": ((frames, height, (width + 7) // 8), np.uint8),
+    }
+    if objects:
+        arrays |= {"background": ((*size, 3), np.uint8), "instances": (size, np.uint8)}
+    fields = {name: tfds.features.Tensor(shape=x, dtype=dtype, encoding="zlib") for name, (x, dtype) in arrays.items()}
+    small = {"intrinsics": (frames, 3, 3), "cam2world": (frames, 4, 4)}
+    small |= {"tracks": (frames, objects, 3)} if objects else {}
+    fields |= {name: tfds.features.Tensor(shape=shape, dtype=np.float32) for name, shape in small.items()}
+    return tfds.features.FeaturesDict(fields | {name: tfds.features.Text() for name in ("caption", "source")})
 
 
-def encode(clip: PosedClip) -> dict[str, Any]:
-    """A clip as the values that `features` stores."""
-    with np.errstate(over="ignore"):  # what float16 cannot hold is as far as the sky
-        depth = clip.depth.astype(np.float16)
-    return {
-        "frames": clip.frames,
-        "depth": depth,
-        "dynamic": np.packbits(clip.dynamic, axis=-1),
-        "intrinsics": clip.intrinsics,
-        "cam2world": clip.cam2world,
-        "caption": clip.caption,
-        "source": clip.source,
-    } | {name: array for name in OBJECT_FIELDS if (array := getattr(clip, name)) is not None}
+class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Whatever examples it is given, as one split."""
 
-
-class Clips(tfds.core.GeneratorBasedBuilder):
-    """Whatever posed clips it is given, as one split."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    name = "clips"
     url_infos: ClassVar[dict] = {}  # nothing is downloaded; TFDS would look for a checksum file with a package we lack
 
     def __init__(
         self,
         *,
         data_dir: str,
-        dataset: str,
         split: str,
-        shape: tuple[int, int, int],
-        clips: Iterable[tuple[str, PosedClip]],
+        features: tfds.features.FeaturesDict,
+        examples: Iterable[tuple[str, Mapping[str, Any]]],
         description: str,
-        licence: str,
-        objects: int = 0,
+        licence: str | None = None,
+        dataset: str | None = None,
     ):
-        """Args: where to write, names of data set and split, `(T, H, W)`, keyed clips, what to say, `tracks`."""
-        self._split, self._shape, self._clips, self._objects = split, shape, clips, objects
+        """Args: where to write, the split's name, what is stored, keyed examples, what to say, the data set's name."""
+        self._split, self._features, self._examples = split, features, examples
         self._description, self._licence = description, licence
-        config = tfds.core.BuilderConfig(name=dataset, description=description)
+        config = tfds.core.BuilderConfig(name=dataset, description=description) if dataset else None
         super().__init__(config=config, data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
-            builder=self,
-            description=self._description,
-            features=features(*self._shape, objects=self._objects),
-            license=self._licence,
+            builder=self, description=self._description, features=self._features, license=self._licence
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterable]:
         del dl_manager
         return {self._split: self._generate_examples()}
 
-    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for key, clip in self._clips:
-            yield key, encode(clip)
+    def _generate_examples(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        yield from self._examples
+
+
+class Clips(Records):
+    """Whatever posed clips it is given, as one split."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    name = "clips"
 
 
 def write_part(
@@ -162,11 +131,10 @@ def write_part(
             data_dir=str(unfinished),
             dataset=dataset,
             split=split,
-            shape=shape,
-            clips=clips(scratch),
+            features=_features(*shape, objects=objects),
+            examples=((key, packed(clip)) for key, clip in clips(scratch)),
             description=description,
             licence=licence,
-            objects=objects,
         ).download_and_prepare()
         shutil.rmtree(scratch)
         write_json(unfinished / "report.json", report(time.time() - begin) | {"versions": _versions()})
@@ -176,22 +144,6 @@ def write_part(
         with contextlib.suppress(OSError):  # other parts are there
             part.parent.rmdir()
     return part
-
-
-def set_aside(path: pathlib.Path, clip: PosedClip) -> None:
-    """Keeps a clip in a file until it is known whether it will be used, in the precision in which it is stored."""
-    np.savez(path, **encode(clip))
-
-
-def taken_back(path: pathlib.Path) -> PosedClip:
-    """The clip that was set aside there; the file goes."""
-    with np.load(path, allow_pickle=False) as stored:
-        values = {name: stored[name] for name in stored.files}
-    path.unlink()
-    width = values["frames"].shape[2]
-    values["depth"] = values["depth"].astype(np.float32)
-    values["dynamic"] = np.unpackbits(values["dynamic"], axis=-1, count=width).astype(bool)
-    return PosedClip(**(values | {name: str(values[name]) for name in ("caption", "source")}))
 
 
 def percentiles(residuals: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:

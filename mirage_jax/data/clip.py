@@ -1,10 +1,20 @@
-"""One posed video clip: what every data source yields."""
+"""One posed video clip: what every data source yields, and how it is stored."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+
+from mirage_jax import io
+from mirage_jax.errors import UserError
+
+DEMO = pathlib.Path(__file__).parent.parent / "assets" / "demo_clip.npz"
+"""The held-out clip that ships with the project."""
 
 OBJECT_FIELDS = ("background", "instances", "tracks")
 """Fields of a `PosedClip` that only some sources know."""
@@ -89,6 +99,58 @@ def check(clip: PosedClip) -> None:
     error = np.abs(rotation @ rotation.swapaxes(1, 2) - np.eye(3)).max()
     if error > _ROTATION_TOLERANCE or (np.linalg.det(rotation) < 0).any():
         raise ValueError(f"cam2world is not rigid: |R R^T - I| reaches {error:.2g}, or a determinant is negative")
+
+
+def packed(clip: PosedClip) -> dict[str, Any]:
+    """The values in which a clip is stored: depth keeps 11 bits (float16), the mask one bit a pixel."""
+    with np.errstate(over="ignore"):  # what float16 cannot hold is as far as the sky
+        depth = clip.depth.astype(np.float16)
+    return {
+        "frames": clip.frames,
+        "depth": depth,
+        "dynamic": np.packbits(clip.dynamic, axis=-1),
+        "intrinsics": clip.intrinsics,
+        "cam2world": clip.cam2world,
+        "caption": clip.caption,
+        "source": clip.source,
+    } | {name: array for name in OBJECT_FIELDS if (array := getattr(clip, name)) is not None}
+
+
+def unpacked(name: str, values: Mapping[str, Any], width: int) -> Any:
+    """One field of a clip (or its `valid`) from the values in which it is stored."""
+    value = values["depth" if name == "valid" else name]
+    if name == "depth":
+        return value.astype(np.float32)
+    if name == "valid":
+        return np.isfinite(value) & (value > 0)
+    if name == "dynamic":
+        return np.unpackbits(value, axis=-1, count=width).astype(bool)
+    return value
+
+
+def save(path: str | os.PathLike[str], clip: PosedClip) -> None:
+    """Writes a clip into one `.npz` file, atomically."""
+    with io.atomic_path(path) as temporary:
+        np.savez(temporary, **packed(clip))
+
+
+def load(path: str | os.PathLike[str]) -> PosedClip:
+    """Reads a clip from one `.npz` file.
+
+    Raises:
+      UserError: if the file is missing or is not such a clip.
+    """
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"no clip file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            values = {name: stored[name] for name in stored.files}
+        fields = {name: unpacked(name, values, values["frames"].shape[2]) for name in values}
+        clip = PosedClip(**fields | {name: str(fields[name]) for name in ("caption", "source")})
+        check(clip)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged or not a clip file ({error})") from error
+    return clip
 
 
 def spread(length: int, most: int | None) -> list[int]:

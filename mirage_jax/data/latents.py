@@ -16,87 +16,50 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, SupportsIndex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, SupportsIndex
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mirage_jax.data import tolerance
+from mirage_jax.data import pipeline, tolerance
+from mirage_jax.data.builder import Records
 from mirage_jax.data.joined import Joined
-from mirage_jax.data.sharing import Parts
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.errors import UserError
 
-_VERSION = tfds.core.Version("2.0.0")
 CELLS = ("latents", "stills", "depth", "dynamic", "intrinsics", "cam2world", "text")
 """What a sample has on the latent grid."""
 _TEXTS = ("source", "caption", tolerance.SKIPPED)
 
 
-class Latents(tfds.core.GeneratorBasedBuilder):
+class Latents(Records):
     """Whatever coded clips it is given, as one split."""
 
-    VERSION = _VERSION
+    VERSION = tfds.core.Version("2.0.0")
     name = "latents"
-    url_infos: ClassVar[dict] = {}  # nothing is downloaded; TFDS would look for a checksum file with a package we lack
 
-    def __init__(
-        self,
-        *,
-        data_dir: str,
-        split: str,
-        shape: tuple[int, int, int, int],
-        samples: Iterable,
-        pixels: tuple[int, int] | None = None,
-        stills: bool = False,
-    ):
-        """Args: of `write`, but for `data_dir`, the folder."""
-        self._split, self._shape, self._samples, self._pixels = split, shape, samples, pixels
-        self._stills = stills
-        super().__init__(data_dir=data_dir, file_format="array_record")
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        frames, height, width, _ = self._shape
-
-        def packed(shape: tuple[int, ...], dtype: Any) -> tfds.features.Tensor:
-            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
-
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Video clips coded by a VAE, with geometry on the latent grid.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "latents": packed(self._shape, np.float16),
-                    "depth": packed((frames, height, width), np.float16),
-                    "dynamic": packed((frames, height, width), np.uint8),
-                    "intrinsics": tfds.features.Tensor(shape=(None, 3, 3), dtype=np.float32),
-                    "cam2world": tfds.features.Tensor(shape=(None, 4, 4), dtype=np.float32),
-                    "caption": tfds.features.Text(),
-                    "source": tfds.features.Text(),
-                    **({"stills": packed(self._shape, np.float16)} if self._stills else {}),
-                    **(self._pixel_features(packed) if self._pixels else {}),
-                }
-            ),
-        )
-
-    def _pixel_features(self, packed: Callable[[tuple[int, ...], Any], Any]) -> dict[str, Any]:
-        assert self._pixels is not None
-        size = (self._shape[0], *self._pixels)
-        return {
-            "frames": packed((*size, 3), np.uint8),
-            "pixel_depth": packed(size, np.float16),
-            "pixel_dynamic": packed(size, np.uint8),
+def _features(
+    shape: tuple[int, int, int, int], pixels: tuple[int, int] | None, stills: bool
+) -> tfds.features.FeaturesDict:
+    cells = {"latents": (shape, np.float16), "depth": (shape[:3], np.float16), "dynamic": (shape[:3], np.uint8)}
+    if stills:
+        cells |= {"stills": (shape, np.float16)}
+    if pixels:
+        size = (shape[0], *pixels)
+        cells |= {"frames": ((*size, 3), np.uint8), "pixel_depth": (size, np.float16)}
+        cells |= {"pixel_dynamic": (size, np.uint8)}
+    return tfds.features.FeaturesDict(
+        {name: tfds.features.Tensor(shape=size, dtype=dtype, encoding="zlib") for name, (size, dtype) in cells.items()}
+        | {
+            "intrinsics": tfds.features.Tensor(shape=(None, 3, 3), dtype=np.float32),
+            "cam2world": tfds.features.Tensor(shape=(None, 4, 4), dtype=np.float32),
+            "caption": tfds.features.Text(),
+            "source": tfds.features.Text(),
         }
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterable]:
-        del dl_manager
-        return {self._split: self._generate_examples()}
-
-    def _generate_examples(self) -> Iterable:
-        for index, sample in enumerate(self._samples):
-            yield f"{index:07d}", sample
+    )
 
 
 def shard_folder(out: str | os.PathLike[str], split: str, shard: int, shards: int) -> pathlib.Path:
@@ -137,10 +100,13 @@ def write(
         raise UserError(f"{others[0]} belongs to another number of shards than {shards}; remove it or give that number")
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        builder = Latents(
-            data_dir=str(unfinished), split=split, shape=shape, samples=samples, pixels=pixels, stills=stills
-        )
-        builder.download_and_prepare()
+        Latents(
+            data_dir=str(unfinished),
+            split=split,
+            features=_features(shape, pixels, stills),
+            examples=((f"{index:07d}", sample) for index, sample in enumerate(samples)),
+            description="Video clips coded by a VAE, with geometry on the latent grid.",
+        ).download_and_prepare()
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -230,15 +196,8 @@ def clips(
     shuffled = shuffled.seed(seed).shuffle().repeat()
     if texts is not None:
         shuffled = shuffled.random_map(_WithText(texts, text_dropout))
-    shared = Parts(shuffled, batch_size, parts, count)
-    dataset = (
-        shared.map(functools.partial(_arrays, fields=fields))
-        .batch(shared.local, drop_remainder=True)
-        .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
-    )
-    if workers:
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return dataset if skipped is None else dataset.map(skipped.take_out)
+    chosen = shuffled.map(functools.partial(_arrays, fields=fields))
+    return pipeline.batches(chosen, batch_size, parts, count, threads=1, workers=workers, skipped=skipped)
 
 
 class _WithText:

@@ -1,4 +1,4 @@
-"""From a source of clips to batches of random windows, with a position that can be saved."""
+"""From a source of samples to batches, with a position that can be saved; of clips, batches of random windows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from mirage_jax.data import tolerance
 from mirage_jax.data.joined import Joined
-from mirage_jax.data.sharing import Parts
 from mirage_jax.errors import UserError
 
 _PER_CLIP = ("caption", "source", tolerance.SKIPPED)
@@ -78,13 +77,8 @@ def clips(
         return _windows(clip, frames, windows_per_clip, fields, rng)
 
     dataset = grain.MapDataset.source(readable).seed(seed).shuffle().repeat().random_map(cut)
-    shared = Parts(dataset, batch_size // windows_per_clip, parts, count)
-    dataset = shared.batch(shared.local, drop_remainder=True).map(_merge)
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    iterable = dataset.to_iter_dataset(options)
-    if workers:
-        iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
-    return iter(iterable if skipped is None else iterable.map(skipped.take_out))
+    each = batch_size // windows_per_clip
+    return iter(batches(dataset, each, parts, count, threads=2, workers=workers, skipped=skipped).map(_merge))
 
 
 def _windows(
@@ -107,3 +101,60 @@ def _windows(
 def _merge(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Joins the axes of clips and of windows."""
     return {name: value.reshape(-1, *value.shape[2:]) for name, value in batch.items()}
+
+
+def batches(
+    dataset: grain.MapDataset,
+    batch_size: int,
+    parts: Sequence[int],
+    count: int,
+    *,
+    threads: int,
+    workers: int,
+    skipped: tolerance.Skipped | None,
+) -> grain.IterDataset:
+    """The batches of a data set of samples.
+
+    Args:
+      dataset: the samples, in order.
+      batch_size: samples of a whole batch.
+      parts, count: which equal parts of every batch to give, out of how many.
+      threads, workers: that read, in each process, and processes; without workers the calling one reads.
+      skipped: takes out of the batches, and counts, what could not be read.
+
+    Raises:
+      UserError: if the batch does not divide into the parts, or there is no such part.
+    """
+    shared = _Parts(dataset, batch_size, parts, count)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
+    found = shared.batch(shared.local, drop_remainder=True).to_iter_dataset(options)
+    if workers:
+        found = found.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    return found if skipped is None else found.map(skipped.take_out)
+
+
+class _Parts(grain.MapDataset):
+    """Of every batch of a data set, cut into equal parts, some: one after the other.
+
+    All parts together, in their order, are the batches that a single process would read.
+    """
+
+    def __init__(self, parent: grain.MapDataset, batch_size: int, parts: Sequence[int], count: int):
+        """Args: the whole data set, elements of a batch, which of its parts, out of how many.
+
+        Raises:
+          UserError: if the batch does not divide into the parts, or there is no such part.
+        """
+        super().__init__(parent)
+        if not parts or min(parts) < 0 or max(parts) >= count or batch_size % count:
+            raise UserError(f"a batch of {batch_size} has no parts {list(parts)} of {count} equal ones")
+        self._batch, self._size, self._parts, self._count = batch_size, batch_size // count, tuple(parts), count
+        self.local = self._size * len(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._count * len(self._parts)
+
+    def __getitem__(self, index: Any) -> Any:
+        batch, place = divmod(index, self.local)
+        part, place = divmod(place, self._size)
+        return self._parent[batch * self._batch + self._parts[part] * self._size + place]

@@ -20,7 +20,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from mirage_jax.data import builder, scenes, verify
-from mirage_jax.data.clip import PosedClip, check
+from mirage_jax.data.clip import PosedClip, check, load, save
 from mirage_jax.data.scenes import PosedVideo, Scene
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, crop
@@ -129,7 +129,7 @@ def build_posed(
                     reason = _fault(clip, bounds, tally)
                     if reason is None:
                         kept.append(scratch / f"{len(kept):06d}.npz")
-                        builder.set_aside(kept[-1], clip)
+                        save(kept[-1], clip)
                 if not kept:
                     raise UserError(f"none of its clips is usable, the last for: {reason}")
             except ValueError as error:  # UserError among them
@@ -141,7 +141,8 @@ def build_posed(
                 tally.formats[video.format] += 1
                 tally.scenes[scene.name] = len(kept)
             for path in kept:
-                clip = builder.taken_back(path)
+                clip = load(path)
+                path.unlink()
                 tally.written += 1
                 tally.with_depth += bool(clip.valid.any())
                 yield clip.source, clip

@@ -6,10 +6,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from mirage_jax.data.clip import OBJECT_FIELDS, PosedClip
+from mirage_jax.data.clip import OBJECT_FIELDS, PosedClip, unpacked
 from mirage_jax.data.joined import Joined
 from mirage_jax.errors import UserError
 
@@ -17,6 +16,7 @@ FIELDS = ("frames", "depth", "intrinsics", "cam2world", "dynamic", "valid", "cap
 """What every data set has; some have `clip.OBJECT_FIELDS` too."""
 
 _STORED = {"valid": "depth"}  # fields that are computed from a stored one
+_TEXTS = ("caption", "source")
 
 
 class Source:
@@ -50,7 +50,10 @@ class Source:
         part, _ = self._records.locate(index)
         stored = self._features[part].deserialize_example_np(self._records[index])
         held = [name for name in self.fields if _STORED.get(name, name) in stored]
-        return {name: _decode(name, stored, self._widths[part]) for name in held}
+        return {
+            name: stored[name].decode() if name in _TEXTS else unpacked(name, stored, self._widths[part])
+            for name in held
+        }
 
     def clip(self, index: int) -> PosedClip:
         """One clip as a `PosedClip`; needs a source of all fields."""
@@ -87,16 +90,3 @@ def load_source(path: str | pathlib.Path, split: str, fields: Sequence[str] | No
             f"--dataset doom --out {path} --split {split} (or --dataset posed for videos of your own)"
         )
     return Source(parts, split, fields)
-
-
-def _decode(name: str, stored: dict[str, Any], width: int) -> Any:
-    value = stored[_STORED.get(name, name)]
-    if name == "depth":
-        return value.astype(np.float32)
-    if name == "valid":
-        return np.isfinite(value) & (value > 0)
-    if name == "dynamic":
-        return np.unpackbits(value, axis=-1, count=width).astype(bool)
-    if name in ("caption", "source"):
-        return value.decode()
-    return value

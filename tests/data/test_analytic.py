@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from mirage_jax.data import analytic, verify
+from mirage_jax.data import verify
 from mirage_jax.data.clip import check
 from mirage_jax.errors import UserError
+from tests import analytic
 
 
 def distance(points, world):

@@ -12,7 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from test_scenes import archive, exr
 
 from mirage_jax import data
-from mirage_jax.data import builder, posed_folder
+from mirage_jax.data import posed_folder
 from mirage_jax.data.clip import check
 from mirage_jax.errors import UserError
 from mirage_jax.viz import video
@@ -199,23 +199,3 @@ def test_splits_share_no_scene_and_depend_on_names_alone(tmp_path):
 def test_bad_requests(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         build(tmp_path, tmp_path / "out", **change)
-
-
-def test_what_was_set_aside_is_as_it_will_be_stored(tmp_path):
-    rng = np.random.default_rng(0)
-    clip = data.PosedClip(
-        frames=rng.integers(0, 256, (5, 6, 13, 3), np.uint8),
-        depth=rng.choice(np.array([0, 2.5, np.inf], np.float32), (5, 6, 13)),
-        intrinsics=rng.normal(size=(5, 3, 3)).astype(np.float32),
-        cam2world=rng.normal(size=(5, 4, 4)).astype(np.float32),
-        dynamic=rng.random((5, 6, 13)) < 0.5,
-        caption="näher",
-        source="posed/a/frame000000",
-    )
-    builder.set_aside(tmp_path / "clip.npz", clip)
-    back = builder.taken_back(tmp_path / "clip.npz")
-    for name, value in clip.arrays().items():
-        np.testing.assert_array_equal(getattr(back, name), value, err_msg=name)
-        assert getattr(back, name).dtype == value.dtype
-    assert (back.caption, back.source) == (clip.caption, clip.source)
-    assert not list(tmp_path.iterdir())

@@ -4,7 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from mirage_jax.data import analytic, verify
+from mirage_jax.data import verify
+from tests import analytic
 
 
 @pytest.fixture(scope="module")

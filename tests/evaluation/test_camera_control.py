@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.data import analytic
 from mirage_jax.evaluation.protocols import camera_control
 from mirage_jax.geometry import Camera, se3
+from tests import analytic
 
 SIZE, SEED = 96, 3
 # Metres right, down, forward, then degrees about the same axes; the scene is 5 m deep in the median.

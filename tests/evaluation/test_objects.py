@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.data import analytic
 from mirage_jax.evaluation.methods import camera_of
 from mirage_jax.evaluation.protocols import objects
 from mirage_jax.geometry import Camera
+from tests import analytic
 
 SIZE, COUNT, SIDE = 64, 24, 12
 AWAY = range(8, 16)  # frames in which the object is out of view

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mirage_jax.data import analytic
 from mirage_jax.evaluation import metrics
 from mirage_jax.evaluation.protocols import scores, video
 from mirage_jax.evaluation.report import summary
+from tests import analytic
 
 
 def there_and_back(seed=1, moving=False):

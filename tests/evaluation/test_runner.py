@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from mirage_jax import viz
-from mirage_jax.data import analytic
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import other_videos, runner
 from mirage_jax.evaluation.protocols import video
 from mirage_jax.evaluation.protocols.scores import Scores
 from mirage_jax.geometry import pose_files
 from mirage_jax.models import config as model_config
+from tests import analytic
 
 
 class _Clips:

@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import numpy as np
 
-from mirage_jax.data import analytic
 from mirage_jax.models import config as model_config
 from mirage_jax.models import vae
 from mirage_jax.training import encode
+from tests import analytic
 
 
 def test_a_mirrored_clip_keeps_its_geometry():

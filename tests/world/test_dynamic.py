@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.data import analytic
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 from mirage_jax.world import dynamic
+from tests import analytic
 
 SIZE, FRAMES = 24, 9
 
