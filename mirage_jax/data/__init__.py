@@ -3,9 +3,12 @@
 What needs Grain or TFDS (extra `data`) is loaded when first used, so that clips can be read without them.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirage_jax.data.clip import PosedClip, spread
+
+if TYPE_CHECKING:
+    from mirage_jax.data.source import FIELDS, Source, load_source
 
 __all__ = ["FIELDS", "PosedClip", "Source", "load_source", "spread"]
 

@@ -22,15 +22,16 @@ PLANS = {
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def tiny(rendering_here, tmp_path_factory):
     try:
         rooms.canvases(32)
     except UserError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("heldout")
-    recipe = heldout_set.choose(folder / "recipe.json", PLANS, size=32, workers=1)
-    assert heldout_set.load_recipe(folder / "recipe.json") == recipe
-    return recipe, folder / "set", heldout_set.build(folder / "set", recipe, workers=1)
+    with rendering_here():
+        recipe = heldout_set.choose(folder / "recipe.json", PLANS, size=32, workers=1)
+        assert heldout_set.load_recipe(folder / "recipe.json") == recipe
+        return recipe, folder / "set", heldout_set.build(folder / "set", recipe, workers=1)
 
 
 def test_building_gives_the_recorded_clips_to_the_bit(tiny):

@@ -118,10 +118,11 @@ def test_returning_paths_end_where_they_began(canvases, kind):
     assert np.abs(clip.cam2world - clip.cam2world[0]).max() > 0.1
 
 
-def test_a_part_comes_back_as_rendered(canvases, tmp_path):
+def test_a_part_comes_back_as_rendered(canvases, rendering_here, tmp_path):
     seen = []
     sizes = {"clips": 2, "seed": 1, "frames": 9, "size": 32, "kinds": ("orbit",), "motions": ("none", "1-5")}
-    part = build(jobs.WORLD, tmp_path, "validation", **sizes, progress=seen.append)
+    with rendering_here():
+        part = build(jobs.WORLD, tmp_path, "validation", **sizes, progress=seen.append)
     source = data.load_source(tmp_path, "validation")
     again = {job.index: batch.render_one(job).clip for job in (r.job for r in seen)}
     clips = {clip.source: clip for clip in map(source.clip, range(2))}
