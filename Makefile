@@ -63,7 +63,7 @@ evaluation: data/doom/test/part-0000 data/doom/test/part-0001
 
 # docs/evidence/loops.md (closed loops) and motion.md there (those, and clips with moving objects). Stopped at any time,
 # it goes on; EVIDENCE_FLAGS adds flags, such as --part=0/4 for a quarter of the clips on each of four machines that share
-# out/evidence, or --checkpoints=rgb=FOLDER. The second page from the whole frozen set instead:
+# out/evidence, or --checkpoints=rgb=FOLDER. The second page from the whole held-out set instead:
 #   make evidence EVIDENCE_SPLITS=closed_loop,there_and_back,look_away,long,motion EVIDENCE_CLIPS=240
 EVIDENCE_METHODS ?= latent,rgb,none,readout,flat,oracle
 EVIDENCE_SPLITS ?= closed_loop,motion

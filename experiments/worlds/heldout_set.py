@@ -14,19 +14,15 @@ What was built is also written to `checksums.json` in the folder, against which 
 
 from __future__ import annotations
 
-import base64
 import collections
 import dataclasses
-import hashlib
 import itertools
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
-from experiments.worlds import batch
+from experiments.worlds import batch, fingerprint
 from experiments.worlds.doom import jobs as doom
 from experiments.worlds.doom import splits
 from experiments.worlds.miniworld import jobs as rooms
@@ -41,9 +37,6 @@ SIZE = 128
 _SEED = 20_260  # of what is drawn when the set is chosen; no other data set has it
 _BUILT = "checksums.json"  # beside the groups, of what was built
 _DRAWS = 6  # times that a job is given to the renderer, which tries many places each time
-_MARKS = 3  # frames of a sketch
-_CELLS = 4  # blocks along a side of its pictures
-_COLOUR, _DEPTH, _POSE, _SHARE = 4.0, 0.03, 1e-4, 0.005  # tolerances: levels, relative, metres, share of pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,11 +144,11 @@ def choose(
         chosen: dict[str, Any] = {}
         for clip in itertools.chain(_filled(maps, group, workers), _filled(listed, group, workers)):
             progress(clip.source)
-            chosen[clip.source] = entry(clip)
+            chosen[clip.source] = fingerprint.of(clip)
         # The game that found a clip was running before: what is recorded is what building will render.
         found_by_game = [item for source in chosen if (item := Item(group, source, plan.frames, size)).of_doom]
         rendered = batch.in_processes(render_item, found_by_game, workers) if found_by_game else ()
-        groups[group] = chosen | {clip.source: entry(clip) for clip in rendered}
+        groups[group] = chosen | {clip.source: fingerprint.of(clip) for clip in rendered}
     recipe = {"version": VERSION, "groups": groups}
     io.write_text(path, _as_text(recipe))
     return recipe
@@ -228,7 +221,7 @@ def _write(
 
     def clips(_scratch: pathlib.Path) -> Iterator[tuple[str, PosedClip]]:
         for index, (item, clip) in enumerate(zip(part, batch.in_processes(render_item, part, workers), strict=True)):
-            found[item.source] = entry(clip)
+            found[item.source] = fingerprint.of(clip)
             progress(item.source)
             yield f"{index:06d}", clip
 
@@ -270,54 +263,6 @@ def render_item(item: Item) -> PosedClip:
         raise UserError(f"{item.source} does not come out usable on this machine: {error}") from error
 
 
-def entry(clip: PosedClip) -> dict[str, Any]:
-    """What a recipe says of a clip: its sizes, SHA-256 of its integers and of its other numbers, and a sketch."""
-    pixels = [clip.frames, np.packbits(clip.dynamic)]
-    pixels += [array for array in (clip.background, clip.instances) if array is not None]
-    geometry = [clip.depth.astype(np.float16), clip.intrinsics, clip.cam2world]
-    geometry += [] if clip.tracks is None else [clip.tracks]
-    sizes = {"frames": len(clip), "size": clip.frames.shape[1]}
-    return sizes | {"pixels": _sha(pixels), "geometry": _sha(geometry), "sketch": _sketch(clip)}
-
-
-def _sha(arrays: Sequence[np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _sketch(clip: PosedClip) -> str:
-    marks = np.linspace(0, len(clip) - 1, _MARKS).astype(int)
-    size = clip.frames.shape[1]
-    edges = np.arange(_CELLS) * size // _CELLS
-
-    def blocks(values: np.ndarray) -> np.ndarray:
-        total = np.add.reduceat(np.add.reduceat(values.astype(np.float64), edges, axis=1), edges, axis=2)
-        return total / (size // _CELLS) ** 2
-
-    near = np.where(np.isfinite(clip.depth[marks]), np.minimum(clip.depth[marks], 100.0), 100.0)
-    values = (
-        blocks(clip.frames[marks]).ravel(),
-        blocks(near).ravel(),
-        clip.cam2world[marks].ravel(),
-        [clip.dynamic.mean()],
-    )
-    return base64.b64encode(np.concatenate(values).astype(np.float32).tobytes()).decode()
-
-
-def _close(found: str, wanted: str) -> bool:
-    """Whether two sketches are of the same clip."""
-    count = _MARKS * _CELLS**2
-    ends = np.cumsum([3 * count, count, 16 * _MARKS])
-    first, second = (np.frombuffer(base64.b64decode(text), np.float32) for text in (found, wanted))
-    if first.shape != second.shape:
-        return False
-    allowed = zip(np.split(first, ends), np.split(second, ends), (_COLOUR, None, _POSE, _SHARE), strict=True)
-    return all(np.all(np.abs(a - b) <= (_DEPTH * b if most is None else most)) for a, b, most in allowed)
-
-
 def _found(folder: pathlib.Path, recipe: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Checksums of the clips in a folder, by group and name.
 
@@ -327,7 +272,7 @@ def _found(folder: pathlib.Path, recipe: dict[str, Any]) -> dict[str, dict[str, 
     groups: dict[str, dict[str, Any]] = {}
     for group in recipe["groups"]:
         source = data.load_source(folder, group)
-        groups[group] = {clip.source: entry(clip) for clip in map(source.clip, range(len(source)))}
+        groups[group] = {clip.source: fingerprint.of(clip) for clip in map(source.clip, range(len(source)))}
     return groups
 
 
@@ -363,25 +308,15 @@ def verify(
             raise UserError(
                 f"{folder / group}: clip {source} was changed since it was built; remove {folder} and build anew"
             )
-        counts[_agreement(folder / group, source, clip, wanted)] += 1
+        agreement, differs = fingerprint.compare(clip, wanted, exact_pixels=source.startswith("doom/"))
+        if agreement is None:
+            raise UserError(
+                f"{folder / group}: clip {source} differs in its {differs} from version {VERSION} of the evaluation set"
+            )
+        counts[agreement] += 1
     extra = next(
         (source for group, clips in found.items() for source in clips if source not in recipe["groups"][group]), None
     )
     if extra is not None:
         raise UserError(f"{folder}: clip {extra} does not belong to version {VERSION} of the evaluation set")
     return Agreement(counts["exact"], counts["close"])
-
-
-def _agreement(folder: pathlib.Path, source: str, clip: dict[str, Any], wanted: dict[str, Any]) -> str:
-    if clip == wanted:
-        return "exact"
-    exact_pixels = source.startswith("doom/")
-    same_kind = (clip["frames"], clip["size"]) == (wanted["frames"], wanted["size"])
-    if (
-        same_kind
-        and _close(clip["sketch"], wanted["sketch"])
-        and (clip["pixels"] == wanted["pixels"] or not exact_pixels)
-    ):
-        return "close"
-    what = "pixels" if clip["pixels"] != wanted["pixels"] else "depth or poses"
-    raise UserError(f"{folder}: clip {source} differs in its {what} from version {VERSION} of the evaluation set")

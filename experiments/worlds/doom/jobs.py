@@ -108,10 +108,11 @@ def running(map_name: str, monsters: bool, variant: Variant = AS_IT_IS) -> engin
     if key not in _running:
         close()
         _running[key] = engine.Engine(map_name, monsters=monsters, variant=variant)
+        atexit.unregister(close)
+        atexit.register(close)  # last, so that it comes before the end of what the game still uses
     return _running[key]
 
 
-@atexit.register
 def close() -> None:
     """Ends the game of this process, if one is running."""
     while _running:
