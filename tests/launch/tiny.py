@@ -3,13 +3,15 @@
 import pathlib
 import sys
 
-import jax
 import numpy as np
 
 from mirage_jax import weights
 from mirage_jax.data import latents
 from mirage_jax.models import config as model_config
 from mirage_jax.models import vae
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "world"))
+import tiny_world
 
 CHANNELS = 24
 
@@ -40,17 +42,22 @@ def make(folder):
         time_kernels=(1, 1, 1),
     )
     model = model_config.ModelConfig(name="tiny", height=32, width=32, fps=15, vae=coder)
-    weights.save(folder / "model", model, {"vae": vae.init(coder, jax.random.key(0))})
+    weights.save(folder / "model", model, tiny_world.parameters(model))
+
+
+def settings(folder, steps):
+    """What of the heads' config a run on them has otherwise, one log line a step."""
+    return {
+        **{"data": f"{folder}/data", "init_from": f"{folder}/model", "warmup_steps": 5, "steps": steps},
+        **{"batch_size": 2, "log_every": 1, "checkpoint_every": 5, "preview_every": 0},
+    }
 
 
 def flags(folder, steps):
-    """Flags of `experiments.train` for the heads' stage on them, one log line a step."""
+    """Flags of `experiments.train` for the heads' stage on them."""
     root = pathlib.Path(__file__).resolve().parent.parent.parent
-    return [
-        *(f"--config={root}/experiments/configs/default_heads.py", f"--config.data={folder}/data"),
-        *(f"--config.init_from={folder}/model", "--config.warmup_steps=5", f"--config.steps={steps}"),
-        *("--config.batch_size=2", "--config.log_every=1", "--config.checkpoint_every=5", "--config.preview_every=0"),
-    ]
+    changes = (f"--config.{name}={value}" for name, value in settings(folder, steps).items())
+    return [f"--config={root}/experiments/configs/default_heads.py", *changes]
 
 
 if __name__ == "__main__":

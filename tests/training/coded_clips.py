@@ -4,11 +4,14 @@ import json
 import pathlib
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.configs import default_memory
 from mirage_jax import weights
 from mirage_jax.data import latents
+from mirage_jax.training import perceptual
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
 import tiny_world
@@ -40,15 +43,26 @@ def sample(model, frames, seed=0, pixels=False):
     }
 
 
+def write(model, folder, *, frames=6, clips=4, pixels=False):
+    """A data set of such clips, split `train`."""
+    samples = [sample(model, frames, seed, pixels) for seed in range(clips)]
+    size = (model.height, model.width) if pixels else None
+    latents.write(pathlib.Path(folder), "train", samples[0]["latents"].shape, samples, stills=True, pixels=size)
+
+
 def config(model, folder, *, frames=6, clips=4, pixels=False, **changes):
     """The config of a memory stage, with random weights and clips in `folder`; and the folder of the model."""
     path = folder / "whole"
     weights.save(path, model, tiny_world.random_parameters(model))
-    samples = [sample(model, frames, seed, pixels) for seed in range(clips)]
-    size = (model.height, model.width) if pixels else None
-    latents.write(folder / "data", "train", samples[0]["latents"].shape, samples, stills=True, pixels=size)
+    write(model, folder / "data", frames=frames, clips=clips, pixels=pixels)
     made = default_memory.get_config()
     made.init_from, made.data = str(path), str(folder / "data")
     made.model.update(json.loads(model.to_json()))
     made.update({"channel_weights": "uniform"} | changes)
     return made, path
+
+
+def cheap_distance(key, parameters, shown, truth, count):
+    """Stands for `perceptual.distance`: mean absolute difference, in units of the first of LPIPS's parameters."""
+    parts = (perceptual.drawn_part(key, video, count) for video in (shown, truth))
+    return jnp.abs(jnp.subtract(*parts)).mean() * jnp.abs(jax.tree.leaves(parameters)[0]).mean()

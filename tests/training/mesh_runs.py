@@ -8,20 +8,26 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import sys
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-STEPS, CHANNELS, CLIPS, FRAMES, SIZE = 50, 4, 24, 6, 4
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "world"))
+
+STEPS, CHANNELS, CLIPS, FRAMES, SIZE = 20, 4, 24, 6, 4
 
 
 def prepare(folder):
     """Random coded clips in `folder/data`, and in `folder/model` a Wan in miniature: text, side branch, LoRA."""
+    import tiny_world
+
     from mirage_jax import weights
     from mirage_jax.data import latents, text_embeddings
     from mirage_jax.models import config as model_config
-    from mirage_jax.models import parameters, vae
+    from mirage_jax.models import vae
     from mirage_jax.models.dit import DiTConfig
     from mirage_jax.models.side_branch import SideBranchConfig
 
@@ -66,11 +72,8 @@ def prepare(folder):
         lora=model_config.LoRAConfig(rank=4, alpha=4.0),
         segment=segment,
     )
-    params = jax.jit(lambda key: parameters.init(key, model))(jax.random.key(1))
     # As if trained: with zero outputs the first steps would say nothing about what comes before them.
-    head = params["dit"]["head"]["linear"]
-    head["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), head["kernel"].shape)
-    weights.save(folder / "model", model, params)
+    weights.save(folder / "model", model, tiny_world.parameters(model))
 
 
 def config(folder, mesh, **changes):
@@ -112,6 +115,8 @@ def main():
     if process:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(process[0], process_id=int(process[1]), num_processes=int(process[2]))
+        # As in the loop: collectives wait 30 seconds for a peer to connect, on a busy machine one compiles for longer.
+        multihost_utils.sync_global_devices("start")
     results = {}
     for name, mesh in json.loads(meshes).items():
         changes = mesh.pop("changes", {})

@@ -7,11 +7,11 @@ import socket
 import subprocess
 import sys
 
+import mesh_runs
 import numpy as np
 import pytest
-from mesh_runs import STEPS, prepare
 
-PROGRAM = pathlib.Path(__file__).with_name("mesh_runs.py")
+PROGRAM = pathlib.Path(mesh_runs.__file__)
 MESHES = {
     "data": {"data": 8},
     "fsdp": {"fsdp": 8},
@@ -35,7 +35,7 @@ def _start(folder, meshes, devices, *process):
 
 
 def _results(run):
-    out, error = run.communicate(timeout=1200)
+    out, error = run.communicate()
     assert run.returncode == 0, error
     return json.loads(out.split("RESULT ")[1].splitlines()[0])
 
@@ -43,14 +43,15 @@ def _results(run):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("mesh")
-    prepare(path)
+    mesh_runs.prepare(path)
     return path
 
 
 @pytest.fixture(scope="module")
 def alone(folder):
-    losses, split = _results(_start(folder, {"alone": {"data": 1}}, 1))["alone"]
-    assert len(losses) == STEPS and not split
+    """In this process, which has one device."""
+    losses, split = mesh_runs.losses(mesh_runs.config(folder, {"data": 1}))
+    assert len(losses) == mesh_runs.STEPS and not split
     assert losses[-1] < 0.9 * losses[0]
     return losses
 
