@@ -12,7 +12,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.models.config import ModelConfig
 
 
-def load(path: str, model: ModelConfig, frames: int, segments: int) -> tuple[np.ndarray, world.Given]:
+def load(path: str, model: ModelConfig, frames: int, segments: int) -> tuple[np.ndarray, world.KnownGeometry]:
     """Reads `--depths`.
 
     Args:
@@ -48,4 +48,4 @@ def load(path: str, model: ModelConfig, frames: int, segments: int) -> tuple[np.
         raise UserError(f"--depths {path}: depth holds NaN, or the first view has no positive depth")
     index = np.minimum(1 + np.arange(segments * model.segment_frames), frames - 1).reshape(segments, -1)
     keep = arrays["keep"][index] if "keep" in arrays else None
-    return depth[0], world.Given(depth=depth[index], keep=keep)
+    return depth[0], world.KnownGeometry(depth=depth[index], keep=keep)

@@ -21,7 +21,7 @@ from experiments import cli, depths, inputs, loading, outputs, prompts
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import trajectory
-from mirage_jax.memory import latent
+from mirage_jax.memory import kinds, latent
 from mirage_jax.weights import world_files
 
 _IMAGE = flags.DEFINE_string("image", None, "Picture to start from.")
@@ -35,13 +35,14 @@ _DEPTHS = flags.DEFINE_string("depths", None, ".npz with depth [T, H, W] of the 
 _DEPTH_SOURCE = flags.DEFINE_enum(
     "depth_source", None, world.DEPTH_SOURCES, "Where depth comes from; default: given with --depths, else the model."
 )
-_DYNAMIC_FILTER = flags.DEFINE_bool("dynamic_filter", False, "Leave out, and forget, what disagrees with the memory.")
-_BEND = flags.DEFINE_bool("bend", True, "Guessed depth follows the memory's surfaces, not only its scale.")
-_WRITE = flags.DEFINE_enum(
-    "write", None, world.WRITES, "What a segment adds to the memory, all or what is new; default: the model's."
+_RECIPE = flags.DEFINE_enum(
+    "recipe",
+    None,
+    tuple(world.RECIPES),
+    "How the method is run (mirage_jax/world/recipe.py); default: the model's own.",
 )
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
-_MEMORY = flags.DEFINE_enum("memory", "latent", world.MEMORIES, "What is remembered.")
+_MEMORY = flags.DEFINE_enum("memory", "latent", kinds.names(), "What is remembered.")
 _CAPACITY = flags.DEFINE_integer("capacity", None, "Points the memory can hold; default: all that the path can write.")
 _PROMPT = flags.DEFINE_string("prompt", None, "Text, for a model trained with text (the one that ships was not).")
 _PROMPT_FILE = flags.DEFINE_string("prompt_file", None, "File with one prompt a line, for one segment each.")
@@ -58,7 +59,7 @@ _VAE_TILE = flags.DEFINE_integer(
     None,
     "Latent cells of a side of the VAE's tiles; 0: whole clips. Default: frame by frame above 256x256.",
 )
-_STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: as the model was made for.")
+_STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: those of the recipe.")
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
 _SAVE_WORLD = flags.DEFINE_string("save_world", None, "File to save the world in at the end.")
 _LOAD_WORLD = flags.DEFINE_string("load_world", None, "World file to go on from, in place of --image.")
@@ -184,20 +185,17 @@ def world_config(model, segments: int) -> world.WorldConfig:
     source = _DEPTH_SOURCE.value or ("given" if _DEPTHS.value is not None else "")
     seen = {
         "depth_source": source,
-        "dynamic_filter": _DYNAMIC_FILTER.value,
-        "write": _WRITE.value or "",
-        "bend": _BEND.value,
+        "recipe": loading.recipe(model, _RECIPE.value, _STEPS.value),
         "vae_tile": loading.vae_tile(model, _VAE_TILE.value),
     }
     if _LOAD_WORLD.value is not None:
         sizes = world_files.memory_size(_LOAD_WORLD.value)
         if flags.FLAGS["memory"].present and sizes["memory"] != _MEMORY.value:
             raise UserError(f"--memory={_MEMORY.value}: the world in {_LOAD_WORLD.value} has memory {sizes['memory']}")
-        return world.WorldConfig(model=model, steps=_STEPS.value, **sizes, **seen)  # pyright: ignore
+        return world.WorldConfig(model=model, **sizes, **seen)  # pyright: ignore
     needed = world.full_capacity(model, _MEMORY.value, segments)
     config = world.WorldConfig(
         model=model,
-        steps=_STEPS.value,
         memory=_MEMORY.value,
         capacity=_CAPACITY.value or needed,
         bank=max(32, 1 + segments * model.segment.latents),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +14,15 @@ from mirage_jax import weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition, quantize
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.world import recipe as recipes
 
 WEIGHTS = ("float32", "bfloat16", "int8")
+
+
+def recipe(model: ModelConfig, name: str | None, steps: int) -> world.Recipe:
+    """The recipe of `--recipe`, else that of the model, with so many sampling steps; 0 for its own."""
+    chosen = recipes.of(model) if name is None else world.RECIPES[name]
+    return dataclasses.replace(chosen, steps=steps) if steps else chosen
 
 
 def vae_tile(model: ModelConfig, asked: int | None) -> int:

@@ -13,7 +13,7 @@ from experiments import cli
 from mirage_jax import io, viz
 from mirage_jax.geometry import Camera, pose_files
 from mirage_jax.memory import latent
-from mirage_jax.memory.latent import LatentMemory
+from mirage_jax.memory.points import PointMemory
 from mirage_jax.world import SegmentOutput, WorldConfig
 
 
@@ -22,7 +22,7 @@ def write_results(
     config: WorldConfig,
     frames: np.ndarray,
     cameras: Camera,
-    memory: LatentMemory,
+    memory: PointMemory,
     report: dict[str, Any],
 ) -> None:
     """Writes `video.mp4`, `contact_sheet.png`, `memory.ply`, `cameras.json` and `report.json` into `out`.
@@ -59,7 +59,7 @@ def write_results(
 
 
 def coloured_points(
-    config: WorldConfig, memory: LatentMemory, frames: np.ndarray, cameras: Camera
+    config: WorldConfig, memory: PointMemory, frames: np.ndarray, cameras: Camera
 ) -> tuple[np.ndarray, np.ndarray]:
     """The points of the memory with the colour they have in the generated video.
 

@@ -34,6 +34,7 @@ from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.data.text_embeddings import save as save_embeddings
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import runner
+from mirage_jax.memory import kinds
 
 _DATASET = flags.DEFINE_string("dataset", None, "WorldScore-Dataset, as its download.py unpacks it.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for worldscore_output.", required=True)
@@ -63,18 +64,19 @@ _TOKENIZER = flags.DEFINE_string(
 _TEXT_EMBEDDINGS = flags.DEFINE_string(
     "text_embeddings", None, "File of experiments.encode_text that holds the prompts, in place of the text encoder."
 )
-_MEMORY = flags.DEFINE_enum("memory", "latent", world.MEMORIES, "What is remembered.")
-_DYNAMIC_FILTER = flags.DEFINE_bool("dynamic_filter", False, "Leave out, and forget, what disagrees with the memory.")
-_BEND = flags.DEFINE_bool("bend", True, "Guessed depth follows the memory's surfaces, not only its scale.")
-_WRITE = flags.DEFINE_enum(
-    "write", None, world.WRITES, "What a segment adds to the memory, all or what is new; default: the model's."
+_MEMORY = flags.DEFINE_enum("memory", "latent", kinds.names(), "What is remembered.")
+_RECIPE = flags.DEFINE_enum(
+    "recipe",
+    None,
+    tuple(world.RECIPES),
+    "How the method is run (mirage_jax/world/recipe.py); default: the model's own.",
 )
 _WEIGHTS = flags.DEFINE_enum(
     "weights", None, loading.WEIGHTS, "Type of the transformer's weights; default: the one the model computes in."
 )
 _MESH = flags.DEFINE_list("mesh", None, "Split the model over devices: AXIS=SIZE,.. with fsdp, tensor, sequence.")
 _VAE_TILE = flags.DEFINE_integer("vae_tile", None, "As for experiments.generate.")
-_STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: as the model was made for.")
+_STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: those of the recipe.")
 _SEED = flags.DEFINE_integer("seed", 0, "With a sample's name, decides everything random.")
 
 _NAME = "mirage_jax"
@@ -107,9 +109,7 @@ def main(_) -> None:
         "camera_speed",
         "prompts",
         "memory",
-        "dynamic_filter",
-        "write",
-        "bend",
+        "recipe",
         "weights",
         "vae_tile",
         "steps",
@@ -208,13 +208,10 @@ def _world_config(model, moves: int) -> world.WorldConfig:
     segments = math.ceil(moves * (_FRAMES.value - 1) / model.segment_frames)
     return world.WorldConfig(
         model=model,
-        steps=_STEPS.value,
         memory=_MEMORY.value,
         capacity=world.full_capacity(model, _MEMORY.value, segments),
         bank=max(32, 1 + segments * model.segment.latents),
-        dynamic_filter=_DYNAMIC_FILTER.value,
-        write=_WRITE.value or "",
-        bend=_BEND.value,
+        recipe=loading.recipe(model, _RECIPE.value, _STEPS.value),
         vae_tile=loading.vae_tile(model, _VAE_TILE.value),
     )
 

@@ -57,7 +57,7 @@ def test_the_library_stands_without_commands_worlds_bench_launchers_and_tests(fi
 
 
 def test_the_check_sees_imports():
-    assert rooms(ROOT / "world" / "stages.py") >= {"diffusion", "memory", "models", "world"}
+    assert rooms(ROOT / "world" / "segment.py") >= {"diffusion", "memory", "models", "world"}
     commands = ROOT.parent / "experiments" / "build_dataset.py"
     assert {"experiments", "mirage_jax", "tqdm"} <= outside(commands)
     assert {"experiments.worlds.heldout_set", "mirage_jax.data.latents"} <= set(modules(commands))

@@ -1,6 +1,6 @@
 """Benchmark suite `end_to_end`: seconds of a segment of the default model by stage, with latent, RGB and no memory.
 
-Every stage is the function of `world.stages` that `world.segment` is made of, compiled apart; the whole segment is
+Every stage is what `world.segment` is made of, compiled apart; the whole segment is
 timed beside them, so that the sum of the stages can be compared with it.
 """
 
@@ -19,10 +19,13 @@ from experiments.bench import timing
 from experiments.bench.rollout_speed import walk
 from mirage_jax import weights, world
 from mirage_jax.geometry import Camera
+from mirage_jax.memory import kinds
+from mirage_jax.memory.kinds import Observation
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import resources
-from mirage_jax.world import stages
-from mirage_jax.world.state import remembered
+from mirage_jax.world import align
+from mirage_jax.world.frame_geometry import estimate_geometry, remembered_tokens
+from mirage_jax.world.segment import choose_references, denoise, new_frames, read, write
 
 REPEATS = 9
 SEGMENTS = 3
@@ -56,7 +59,7 @@ def measured(model: ModelConfig, params: Any, repeats: int = REPEATS) -> dict[st
     """
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
     points = {}
-    for memory in tqdm.tqdm(world.MEMORIES, unit="memory", dynamic_ncols=True):
+    for memory in tqdm.tqdm(kinds.names(), unit="memory", dynamic_ncols=True):
         config, prepared, state, cameras = begun(model, params, memory)
         points[memory] = int(state.memory.size)
         parts, _ = staged(config, prepared, state, cameras)
@@ -65,7 +68,7 @@ def measured(model: ModelConfig, params: Any, repeats: int = REPEATS) -> dict[st
     seconds = timing.in_turn(calls, repeats)
     methods = {
         memory: {name: values for (method, name), values in seconds.items() if method == memory}
-        for memory in world.MEMORIES
+        for memory in kinds.names()
     }
     return {
         "model": model.name,
@@ -102,9 +105,9 @@ def staged(
     Args:
       config, params, state, cameras: as `world.segment` takes them.
     """
-    time = config.model.vae.stride_time
-    at = cameras[time - 1 :: time]
-    cells = at.resized(*config.grid)
+    last = slice(config.model.vae.stride_time - 1, None, config.model.vae.stride_time)
+    frame_cameras = cameras[last]
+    latent_cameras = frame_cameras.resized(*config.grid)
     key = jax.random.split(state.key)[1]
     given: dict[str, Any] = {}
     calls: dict[str, Callable[[], Any]] = {}
@@ -114,13 +117,35 @@ def staged(
         given[name] = calls[name]()
         return given[name]
 
-    recalled = add("read", stages.recall, params, state, cameras, cells)
-    latents = add("denoise", stages.denoise, params, state, recalled, None, key)
-    decoded, _ = add("decode", stages.decode, params, state, latents)
-    shown = jnp.asarray(decoded[time - 1 :: time])
-    tokens = add("tokens", remembered, params, latents, shown)
-    seen = add("depth", stages.see, params, tokens, cells, shown, None, recalled.readout)
-    add("write", stages.write, state.memory, seen, latents, tokens, shown, cells, at, recalled.readout)
+    def recall(config, params, state, cameras):
+        readout = read(config, params, state, cameras)
+        shown = new_frames(config, readout)
+        return readout, shown, choose_references(config, state, latent_cameras, shown)
+
+    def decode(config, params, state, latents):
+        return config.codec.go_on(params["vae"], state.context[-1], latents, state.decoder)
+
+    def geometry(config, params, tokens, frames, shown):
+        estimated = estimate_geometry(config, params, tokens, latent_cameras, frames)
+        scene, _, trusted = align.to_memory(config, estimated, shown)
+        return scene, trusted
+
+    readout, shown, references = add("read", recall, params, state, cameras)
+    latents = add("denoise", denoise, params, state, readout, references, None, key)
+    frames = jnp.asarray(add("decode", decode, params, state, latents)[0][last])
+    tokens = add("tokens", remembered_tokens, params, latents, frames)
+    scene, trusted = add("depth", geometry, params, tokens, frames, shown)
+    observed = Observation(
+        tokens=tokens,
+        latents=latents,
+        frames=frames,
+        depth=scene.depth,
+        keep=scene.keep,
+        sky=scene.sky,
+        latent_cameras=latent_cameras,
+        frame_cameras=frame_cameras,
+    )
+    add("write", write, state.memory, observed, trusted, shown)
     return calls, given
 
 

@@ -20,9 +20,11 @@ from experiments.bench import full_size_programs as programs
 from experiments.bench import room, timing
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
+from mirage_jax.memory.points import PointMemory
 from mirage_jax.models import config as model_config
 from mirage_jax.models import vae, vae_tiling
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.world import recipe as recipes
 
 OPTIONS = ("scale",)
 """What the command hands to `measure`."""
@@ -45,7 +47,9 @@ def measure(scale: str) -> dict[str, Any]:
         progress.update()
 
     flops, seconds = matrix_flops(model), _denoising(model, repeats)
-    add("denoising step", model.segment.steps, seconds, flops=flops, share_of_peak=flops / np.median(seconds) / peak)
+    add(
+        "denoising step", recipes.of(model).steps, seconds, flops=flops, share_of_peak=flops / np.median(seconds) / peak
+    )
     generator_peak = _memory_peak(device)
 
     weights, shape = (
@@ -120,7 +124,7 @@ def sized(scale: str) -> ModelConfig:
         time_downsample=(True,),
         time_kernels=(3, 3),
     )
-    short = dataclasses.replace(model.segment, latents=2, preceding=1, reference=1, steps=2)
+    short = dataclasses.replace(model.segment, latents=2, preceding=1, reference=1)
     return dataclasses.replace(
         model, name=f"{model.name}, tiny", height=32, width=48, dit=narrow, vae=small, segment=short
     )
@@ -197,7 +201,7 @@ def _memory(model: ModelConfig) -> Callable[[], Any]:
     written = jax.device_put((features, depth.astype(np.float32), cameras, np.ones(depth.shape, bool)))
 
     @jax.jit
-    def both(memory: latent.LatentMemory) -> Any:
+    def both(memory: PointMemory) -> Any:
         memory = latent.write(memory, *written)
         return memory, latent.read(memory, cameras)
 

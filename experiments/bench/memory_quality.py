@@ -28,7 +28,7 @@ from experiments.bench import room
 from mirage_jax.evaluation.statistics import bootstrap_mean
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, splat
-from mirage_jax.memory.latent import LatentMemory
+from mirage_jax.memory.points import NEAR, PointMemory
 from mirage_jax.memory.resample import depth_to_grid
 
 GRIDS = ((16, 16), (44, 80))
@@ -91,13 +91,13 @@ def _intervals(names: tuple[str, ...], values: list[list[float]]) -> dict[str, d
     return {n: {"mean": i.mean, "low": i.low, "high": i.high} for n, i in zip(names, intervals, strict=True)}
 
 
-def _reads() -> dict[str, Callable[[LatentMemory, Camera], jax.Array]]:
+def _reads() -> dict[str, Callable[[PointMemory, Camera], jax.Array]]:
     """Ways to choose the points that a view shows, `[h, w]` slots or -1."""
 
-    def chosen(memory: LatentMemory, cameras: Camera, select: Callable[..., jax.Array]) -> jax.Array:
+    def chosen(memory: PointMemory, cameras: Camera, select: Callable[..., jax.Array]) -> jax.Array:
         x, y, z, w = (memory.points[:, i] for i in range(4))
         splats = splat.Splats(x=x, y=y, z=z, w=w, cell_size=memory.cell_size)
-        return select(cameras[0], splats, memory.size, near=latent.NEAR)
+        return select(cameras[0], splats, memory.size, near=NEAR)
 
     def footprint(**settings: float) -> Callable[..., jax.Array]:
         return functools.partial(splat.footprint, max_footprint=3, **settings)

@@ -19,7 +19,7 @@ import numpy as np
 from experiments.bench import room, timing
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
-from mirage_jax.memory.latent import LatentMemory
+from mirage_jax.memory.points import NEAR, PointMemory
 
 HEIGHT, WIDTH, CHANNELS, FRAMES = 44, 80, 48, 9
 SEGMENTS = 5
@@ -90,7 +90,7 @@ def _timed(repeats: int, function: Callable[..., Any], *arguments: Any) -> tuple
     return call(), [1e3 * seconds for seconds in timing.alone(call, repeats)]
 
 
-def _row(what: str, memory: LatentMemory, milliseconds: list[float], release: float | None = None) -> dict[str, Any]:
+def _row(what: str, memory: PointMemory, milliseconds: list[float], release: float | None = None) -> dict[str, Any]:
     low, median, high = np.percentile(milliseconds, [10, 50, 90])
     row = {
         "what": what,
@@ -125,14 +125,14 @@ def _segment(segment: int) -> tuple[Any, ...]:
     return jax.device_put((features, depth, cameras, np.ones(depth.shape, bool)))
 
 
-def _filled(segments: int, capacity: int) -> LatentMemory:
+def _filled(segments: int, capacity: int) -> PointMemory:
     memory, write = latent.create(capacity, CHANNELS), jax.jit(latent.write)
     for segment in range(segments):
         memory = write(memory, *_segment(segment))
     return memory
 
 
-def _on_host(memory: LatentMemory, views: Camera) -> tuple[np.ndarray, ...]:
+def _on_host(memory: PointMemory, views: Camera) -> tuple[np.ndarray, ...]:
     size = int(memory.size)
     world2cam = np.linalg.inv(np.asarray(views.cam2world)).astype(np.float32)
     return (
@@ -153,9 +153,9 @@ def _sorted_read(
     for t in range(frames):
         local = points @ world2cam[t, :3, :3].T + world2cam[t, :3, 3]
         depth = local[:, 2]
-        pixels = (local / np.where(depth > latent.NEAR, depth, 1)[:, None]) @ intrinsics[t].T
+        pixels = (local / np.where(depth > NEAR, depth, 1)[:, None]) @ intrinsics[t].T
         column, row = np.floor(pixels[:, 0]).astype(int), np.floor(pixels[:, 1]).astype(int)
-        inside = (depth > latent.NEAR) & (column >= 0) & (column < WIDTH) & (row >= 0) & (row < HEIGHT)
+        inside = (depth > NEAR) & (column >= 0) & (column < WIDTH) & (row >= 0) & (row < HEIGHT)
         order = np.argsort(-np.where(inside, depth, np.inf))
         order = order[inside[order]]
         seen[t, row[order], column[order]] = features[order]

@@ -31,10 +31,11 @@ from mirage_jax.evaluation.report import published
 from mirage_jax.geometry import Camera
 from mirage_jax.io import write_json
 from mirage_jax.memory import latent, rgb
-from mirage_jax.memory.latent import LatentMemory
+from mirage_jax.memory.points import PointMemory
 from mirage_jax.models import config as model_config
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.world import recipe as recipes
 
 OPTIONS = ("out", "scale")
 """What the command hands to `measure`."""
@@ -201,7 +202,7 @@ def _reading(size: Size, written: int, segments: int) -> dict[str, Any]:
     pixel_frames = np.arange(size.views) / time + now
     views = {"latent": walk(model, ahead, "latent"), "rgb": walk(model, pixel_frames, "rgb")}
     of_segment = {"latent": 1.0, "rgb": (1 + model.segment_frames) / size.views}
-    reads = {name: functools.partial(_read, held[name], views[name], layout.footprint) for name in held}
+    reads = {name: functools.partial(_read, held[name], views[name], recipes.of(model).footprint) for name in held}
     seconds = timing.in_turn(reads, size.repeats)
     rows = {
         name: {
@@ -219,12 +220,12 @@ def _reading(size: Size, written: int, segments: int) -> dict[str, Any]:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _read(memory: LatentMemory, cameras: Camera, footprint: int) -> latent.Readout:
+def _read(memory: PointMemory, cameras: Camera, footprint: int) -> latent.Readout:
     return latent.read(memory, cameras, max_footprint=footprint)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _write(memory: LatentMemory, features: Any, depth: Any, cameras: Camera) -> LatentMemory:
+def _write(memory: PointMemory, features: Any, depth: Any, cameras: Camera) -> PointMemory:
     return latent.write(memory, features, depth, cameras, jnp.ones(depth.shape, bool))
 
 
@@ -243,7 +244,7 @@ def walk(model: ModelConfig, times: np.ndarray, kind: str) -> Camera:
     return Camera(k.astype(np.float32), poses.astype(np.float32), height, width)
 
 
-def filled(model: ModelConfig, times: np.ndarray, kind: str) -> LatentMemory:
+def filled(model: ModelConfig, times: np.ndarray, kind: str) -> PointMemory:
     """A memory that holds exactly the frames at these times, every cell or pixel of them, in the world's types."""
     cameras = walk(model, times, kind)
     cells = cameras.height * cameras.width

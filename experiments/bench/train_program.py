@@ -32,6 +32,7 @@ from mirage_jax.models.generator import Generator
 from mirage_jax.training import flops, optimizer, posed, step
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import generator
+from mirage_jax.world import recipe as recipes
 
 CLIP_LATENTS = 17
 """Latent frames of a clip: 65 frames, of which any but the last 8 latents may be in the memory."""
@@ -104,7 +105,7 @@ def clips(model: ModelConfig, batch: int, mesh: Mesh) -> dict[str, Shape]:
         "intrinsics": ((frames, 3, 3), jnp.float32),
         "cam2world": ((frames, 4, 4), jnp.float32),
     }
-    if model.segment.token == "still":
+    if recipes.of(model).token == "still":
         shapes["stills"] = shapes["latents"]
     if model.dit.text_dim:
         shapes["text"] = ((model.dit.text_tokens, model.dit.text_dim), jnp.float32)

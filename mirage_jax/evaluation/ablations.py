@@ -1,6 +1,6 @@
 """Ablations that need no training: the latent memory with one thing changed, run by `methods.generate` as a method.
 
-Each is a row of `TABLE`. The world offers what they change (its config, depth from outside, the decoder's cache in its
+Each is a row of `TABLE`. The world offers what they change (its recipe, depth from outside, the decoder's cache in its
 state), so none of them has code of its own there. A variant that would be `latent` itself where the depth of the
 observed frames is given, or where it is not, is left out there (`Ablation.applies`).
 """
@@ -21,6 +21,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.dit import patchify
+from mirage_jax.world import recipe as recipes
 
 NOISE = 0.1
 """Standard deviation of the logarithm of noised depth: of a factor for each frame, and of a smooth one over it."""
@@ -37,8 +38,7 @@ class Ablation:
 
     Attributes:
       about: one sentence for the report.
-      segment: changes of `SegmentConfig`.
-      world: changes of `WorldConfig`.
+      recipe: changes of the model's recipe.
       without: control channel that is zero.
       depth: that the observed frames are given; None: as `latent`.
       always: whether they are given it also where `latent` is given none.
@@ -50,8 +50,7 @@ class Ablation:
     """
 
     about: str
-    segment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    world: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     without: str = ""
     depth: Depth | None = None
     always: bool = False
@@ -64,14 +63,14 @@ class Ablation:
         """Whether it differs from `latent` where the observed frames come with their true depth, or without."""
         return self.given is None or self.given == true_depth
 
-    def changed(self, model: ModelConfig, params: Any) -> tuple[ModelConfig, Any]:
-        """The model and its parameters with this variant's changes.
+    def changed(self, model: ModelConfig, params: Any) -> Any:
+        """The parameters of a model with this variant's changes.
 
         A control channel is silenced by the weights that it meets: the result is that of a channel of zeros.
         """
         if self.without:
             params = {**params, "side": _without(model, params["side"], self.without)}
-        return dataclasses.replace(model, segment=dataclasses.replace(model.segment, **self.segment)), params
+        return params
 
     def observed(
         self, clip: PosedClip, count: int, true_depth: bool, seed: int
@@ -84,12 +83,12 @@ class Ablation:
             depth = None if depth is None else depth[:count]
         return depth, np.zeros_like(dynamic) if self.moving and dynamic is not None else dynamic
 
-    def generated(self, model: ModelConfig, clip: PosedClip, count: int, seed: int) -> world.Given | None:
+    def generated(self, model: ModelConfig, clip: PosedClip, count: int, seed: int) -> world.KnownGeometry | None:
         """Depth of the frames after the first `count`, by segment, or None where the model guesses it."""
         depth = self.depth(clip, seed) if self.depth is not None and self.later else None
         if depth is None:
             return None
-        return world.Given(depth=jnp.asarray(depth[count:].reshape(-1, model.segment_frames, *depth.shape[1:])))
+        return world.KnownGeometry(depth=jnp.asarray(depth[count:].reshape(-1, model.segment_frames, *depth.shape[1:])))
 
 
 def check(name: str, model: ModelConfig) -> None:
@@ -103,8 +102,8 @@ def check(name: str, model: ModelConfig) -> None:
         lacks = f"no control channel {ablation.without!r}"
     elif ablation.moving and model.heads is None:
         lacks = "no keep head, which this variant switches off"
-    elif ablation.restart and model.segment.overlap != "carry":
-        lacks = f"overlap {model.segment.overlap!r}: its decoder starts anew at every segment as it is"
+    elif ablation.restart and recipes.of(model).overlap != "carry":
+        lacks = f"overlap {recipes.of(model).overlap!r}: its decoder starts anew at every segment as it is"
     elif ablation.depth is _guessed and model.heads is None and model.depth is None:
         lacks = "no part that guesses depth"
     if lacks:
@@ -163,11 +162,11 @@ NOTHING = Ablation("The latent memory as it is.")
 TABLE: dict[str, Ablation] = {
     "nearest": Ablation(
         "A remembered point covers the one cell it projects into, as in the paper, and no larger footprint.",
-        segment={"footprint": 1},
+        recipe={"footprint": 1},
     ),
     "clip_token": Ablation(
         "Remembered are the tokens of the video, as in the paper; they also tell how everything moved across the view.",
-        segment={"token": "clip"},
+        recipe={"token": "clip"},
     ),
     "no_offset": Ablation(
         "The generator is not told where in its cell a point projects (control channel `offset` is zero).",
@@ -183,17 +182,18 @@ TABLE: dict[str, Ablation] = {
         without="between",
     ),
     "write_all": Ablation(
-        "All of generated frames is remembered, as in the paper, also what the memory shows already (`world.held`).",
-        world={"write": "all"},
+        "All of generated frames is remembered, as in the paper, also what the memory shows already "
+        "(`dynamic.already_in_memory`).",
+        recipe={"write": "all"},
         given=False,
     ),
     "no_bend": Ablation(
         "Guessed depth is brought to the memory's by one factor a segment, as in the paper, and does not follow its "
-        "surfaces over a picture (`align.bend`).",
-        world={"bend": False},
+        "surfaces over a picture (`align.follow_surfaces`).",
+        recipe={"local_alignment": False},
         given=False,
     ),
-    "no_keep": Ablation("No keep filter: what moves is remembered too.", world={"moving_threshold": 1.0}, moving=True),
+    "no_keep": Ablation("No keep filter: what moves is remembered too.", recipe={"moving_threshold": 1.0}, moving=True),
     "true_depth": Ablation(
         "Depth source: all frames are written with true depth at their cameras, aligned with the memory as ever.",
         depth=_true,
@@ -215,7 +215,7 @@ TABLE: dict[str, Ablation] = {
     ),
     "reencode": Ablation(
         "A segment starts at the code of the last frame, encoded again, and is decoded as a clip of its own.",
-        segment={"overlap": "reencode"},
+        recipe={"overlap": "reencode"},
     ),
     "restart": Ablation(
         "A segment starts at the carried latent, but is decoded as a clip of its own: the decoder's cache starts anew.",

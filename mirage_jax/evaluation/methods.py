@@ -23,12 +23,13 @@ from mirage_jax import world
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.evaluation import ablations
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import latent, resample
-from mirage_jax.memory.latent import LatentMemory, Readout
+from mirage_jax.memory import kinds, latent, resample
+from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import posed
 from mirage_jax.training.posed import PosedLatents
+from mirage_jax.world import recipe as recipes
 
 METHODS = ("latent", "rgb", "none", "readout", "flat")
 MORE_METHODS = ("oracle", "context")
@@ -89,7 +90,7 @@ def generate(
     Raises:
       UserError: if the model lacks what an ablation changes.
     """
-    own, steps = models.others, steps or models.model.segment.steps
+    own, steps = models.others, steps or recipes.of(models.model).steps
     methods = [m for m in methods if ablations.TABLE.get(m, ablations.NOTHING).applies(true_depth)]
     worlds = [("latent", "readout")] if {"latent", "readout"} <= set(methods) - set(own) else []
     worlds += [(method,) for method in methods if method != "flat" and not any(method in w for w in worlds)]
@@ -121,16 +122,16 @@ def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
     clip, observed, name = run.clip, run.observed, methods[0]
     ablations.check(name, run.model)
     ablation = ablations.TABLE.get(name, ablations.NOTHING)
-    model, params = ablation.changed(run.model, run.params)
-    memory = name if name in world.MEMORIES else "none" if name == "context" else "latent"
+    model, params = run.model, ablation.changed(run.model, run.params)
+    memory = name if name in kinds.names() else "none" if name == "context" else "latent"
     cameras, count = camera_of(clip), model.segment_frames
     segments = (len(clip) - observed) // count
     path = jax.tree.map(lambda x: x[observed:].reshape(segments, count, *x.shape[1:]), cameras)
     frames_held = (observed - 1) // model.vae.stride_time
     capacity = world.full_capacity(model, memory, segments + -(-frames_held // model.segment.latents))
-    config = world.WorldConfig(
-        model=model, memory=memory, capacity=capacity, bank=64, steps=run.steps, **ablation.world
-    )
+    recipe = dataclasses.replace(recipes.of(model), **ablation.recipe)
+    recipe = dataclasses.replace(recipe, steps=run.steps)
+    config = world.WorldConfig(model=model, memory=memory, capacity=capacity, bank=64, recipe=recipe)
     depth, dynamic = ablation.observed(clip, observed, run.true_depth, run.seed)
     key = jax.random.key(run.seed)
     state = world.observe(config, params, clip.frames[:observed], depth, cameras[:observed], key, dynamic)
@@ -144,7 +145,7 @@ def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
     given = ablation.generated(model, clip, observed, run.seed)
     if given is not None:
         config = dataclasses.replace(config, depth_source="given")
-    _, output = world.rollout(config, params, state, path, given=given)
+    _, output = world.rollout(config, params, state, path, known=given)
     made = {method: np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:]) for method in methods}
     if "readout" in methods:
         readout = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output.readout)
@@ -164,7 +165,7 @@ def shown(model: ModelConfig, params: Any, readout: Readout, decoder: Any) -> np
       decoder: the decoder's cache after the frames before.
     """
     tokens = readout.features
-    if model.segment.token == "still" and readout.between is not None:
+    if recipes.of(model).token == "still" and readout.between is not None:
         every = jnp.concatenate([readout.between.features, tokens[:, None]], axis=1)
         return to_frames(vae.decode_still(model.vae, params["vae"], every.reshape(-1, *every.shape[2:])))
     return to_frames(vae.decode_stream(model.vae, params["vae"], tokens, decoder)[0])
@@ -213,7 +214,7 @@ def coded_truth(model: ModelConfig, params: Any, clip: PosedClip) -> PosedLatent
     grid = clip.frames.shape[1] // stride, clip.frames.shape[2] // stride
     return PosedLatents(
         latents=vae.encode(model.vae, params["vae"], pixels),
-        stills=vae.encode_still(model.vae, params["vae"], pixels[at]) if model.segment.token == "still" else None,
+        stills=vae.encode_still(model.vae, params["vae"], pixels[at]) if recipes.of(model).token == "still" else None,
         depth=resample.depth_to_grid(clip.depth[at], *grid),
         dynamic=resample.mask_to_grid(clip.dynamic[at], *grid, least=0.25),
         frame_cameras=camera_of(clip).resized(*grid),
@@ -221,7 +222,7 @@ def coded_truth(model: ModelConfig, params: Any, clip: PosedClip) -> PosedLatent
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def memory_of(model: ModelConfig, capacity: int, coded: PosedLatents, among: jax.Array) -> LatentMemory:
+def memory_of(model: ModelConfig, capacity: int, coded: PosedLatents, among: jax.Array) -> PointMemory:
     """The latent memory of those latent frames that the mask `among` `[t]` has."""
     still = ~coded.dynamic & among[:, None, None]
     solid = still & jnp.isfinite(coded.depth) & (coded.depth > 0)

@@ -1,13 +1,24 @@
 """Cameras, lifting and projection, trajectories, pose files."""
 
 from mirage_jax.geometry import pose_files, se3, trajectory
-from mirage_jax.geometry.camera import Camera, cell_centres, lift, project, ray_directions, rays, rigid_inverse, rotate
+from mirage_jax.geometry.camera import (
+    Camera,
+    cell_centres,
+    concatenate,
+    lift,
+    project,
+    ray_directions,
+    rays,
+    rigid_inverse,
+    rotate,
+)
 from mirage_jax.geometry.crop import centre_cropped
 
 __all__ = [
     "Camera",
     "cell_centres",
     "centre_cropped",
+    "concatenate",
     "lift",
     "pose_files",
     "project",

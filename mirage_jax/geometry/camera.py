@@ -77,6 +77,11 @@ class Camera:
         )
 
 
+def concatenate(*cameras: Camera) -> Camera:
+    """Arrays of cameras of one image size, one after the other."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *cameras)
+
+
 def rigid_inverse(transform: chex.Array) -> jax.Array:
     """Inverts rigid transforms `[..., 4, 4]` exactly: rotation transposed, `-R^T t`."""
     transform = jnp.asarray(transform)

@@ -40,12 +40,6 @@ its 49-channel variant takes 'hole', 1 where nothing is seen, where the paper's 
 surface moves within a latent frame, which the one readout at its end cannot tell.
 """
 
-OVERLAPS = ("carry", "reencode")
-
-TOKENS = ("clip", "still")
-
-WRITES = ("all", "new")
-
 
 @dataclasses.dataclass(frozen=True)
 class LoRAConfig:
@@ -75,37 +69,14 @@ class SegmentConfig:
       preceding: clean latent frames given before the overlap.
       reference: clean reference frames from earlier views, at most.
       control: parts of the control channels, in order (see `CONTROLS`).
-      footprint: how many cells of a side a remembered point may cover when read; 1 is the paper's nearest cell.
-      steps: sampling steps unless the caller says otherwise.
-      overlap: where a segment starts. 'carry': at the last latent of the one before, with the decoder's cache, so that
-        no pixel is touched. 'reencode': at the code of its last frame encoded alone, decoded as a new clip, which is
-        what the released Wan weights were trained on.
-      token: what a latent memory remembers of a latent frame, and the heads see. 'clip': its code in its clip, as in
-        the paper, where it also tells how everything moved across the view that it was seen from. 'still': the frame it
-        ends at, coded as a video in which nothing moves (`vae.encode_still`), which looks much the same from another
-        view.
-      write: what a segment adds to the memory, unless the caller says otherwise. 'all' that it may of its frames, as in
-        the paper, or what is 'new' in them, so that a place stays as it was first seen, and the memory grows with what
-        was seen of the world, not with time (`world.held`).
     """
 
     latents: int = 8
     preceding: int = 2
     reference: int = 4
     control: tuple[str, ...] = ("readout", "visible")
-    footprint: int = 1
-    steps: int = 20
-    overlap: str = "carry"
-    token: str = "clip"
-    write: str = "all"
 
     def __post_init__(self):
-        if self.overlap not in OVERLAPS:
-            raise UserError(f"segment config: overlap must be one of {', '.join(OVERLAPS)}, found {self.overlap!r}")
-        if self.token not in TOKENS:
-            raise UserError(f"segment config: token must be one of {', '.join(TOKENS)}, found {self.token!r}")
-        if self.write not in WRITES:
-            raise UserError(f"segment config: write must be one of {', '.join(WRITES)}, found {self.write!r}")
         unknown = set(self.control) - set(CONTROLS)
         if unknown:
             raise UserError(f"segment config: unknown control {sorted(unknown)}, known are {sorted(CONTROLS)}")
@@ -129,6 +100,7 @@ class ModelConfig:
       fps: frames per second its videos are written at.
       vae, dit, side, heads, lora, text, depth, segment: the parts; with `lora`, the DiT alone is the model without
         memory.
+      recipe: name of the recipe that it was trained for (`world.recipe`).
     """
 
     name: str
@@ -143,6 +115,7 @@ class ModelConfig:
     text: UMT5Config | None = None
     depth: DepthAnythingConfig | None = None
     segment: SegmentConfig = SegmentConfig()
+    recipe: str = "default"
 
     def __post_init__(self):
         if self.side is not None and self.side.refine and self.segment.control[:1] != ("readout",):
@@ -155,6 +128,11 @@ class ModelConfig:
                 f"model config: control 'between' is for VAEs that code {BETWEEN + 1} frames at a time, found "
                 f"{self.vae.stride_time}"
             )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the latent grid."""
+        return self.height // self.vae.stride_space, self.width // self.vae.stride_space
 
     @property
     def segment_frames(self) -> int:
@@ -181,7 +159,7 @@ def from_json(text: str, where: str) -> ModelConfig:
       UserError: if a field is missing or unknown.
     """
     try:
-        return _build(ModelConfig, json.loads(text))
+        return _build(ModelConfig, _with_recipe(json.loads(text)))
     except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
         raise UserError(f"{where}: not a model config of this version ({error})") from error
 
@@ -209,10 +187,6 @@ def default() -> ModelConfig:
         preceding=1,
         reference=1,
         control=("readout", "visible", "depth", "offset", "scale", "between"),
-        footprint=3,
-        steps=1,  # on validation clips better than 2 and 4, in PSNR and LPIPS
-        token="still",
-        write="new",
     )
     return ModelConfig(
         name="default",
@@ -243,7 +217,7 @@ def wan22_ti2v_5b(control: tuple[str, ...] = ("readout", "ones")) -> ModelConfig
       control: parts of the control channels: by default the 96 of the public release; ("readout", "visible") gives the
         49 of the paper, ("readout", "hole") those of the release's variant, whose mask says the opposite.
     """
-    segment = SegmentConfig(control=control, overlap="reencode")
+    segment = SegmentConfig(control=control)
     return ModelConfig(
         name="wan22_ti2v_5b",
         height=704,
@@ -255,6 +229,7 @@ def wan22_ti2v_5b(control: tuple[str, ...] = ("readout", "ones")) -> ModelConfig
         lora=LoRAConfig(rank=32, alpha=32.0),
         text=UMT5_XXL,
         segment=segment,
+        recipe="release",
     )
 
 
@@ -265,6 +240,25 @@ PRESETS: dict[str, Callable[[], ModelConfig]] = {
     "wan22_ti2v_5b_hole": functools.partial(wan22_ti2v_5b, control=("readout", "hole")),
 }
 """Models by name, for commands."""
+
+
+_BEFORE_RECIPES = {
+    "default": {"footprint": 3, "steps": 1, "overlap": "carry", "token": "still", "write": "new"},
+    "release": {"footprint": 1, "steps": 20, "overlap": "reencode", "token": "clip", "write": "all"},
+}
+"""Files of the first version say how the model is run in `segment`, in these two ways, and not by a name."""
+
+
+def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a file, of this version or the first."""
+    segment = dict(values["segment"])
+    settings = {name: segment.pop(name) for name in _BEFORE_RECIPES["default"] if name in segment}
+    if not settings:
+        return values
+    name = next((name for name, known in _BEFORE_RECIPES.items() if known.items() >= settings.items()), None)
+    if name is None:
+        raise KeyError(f"segment {settings} is no recipe")
+    return {**values, "segment": segment, "recipe": name}
 
 
 def _build(cls: type, values: Any) -> Any:

@@ -15,6 +15,7 @@ from mirage_jax.geometry import Camera
 from mirage_jax.memory import resample
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.world import recipe
 
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0]).astype(np.float32)
 
@@ -95,7 +96,7 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
     ).resized(height, width)
     latents, cells, moving = _on_device(coder, params["vae"], frames, depth[at], dynamic[at])
     stills = {}
-    if model.segment.token == "still":
+    if recipe.of(model).token == "still":
         pictures = frames[at].astype(np.float32) / 127.5 - 1.0
         stills = {"stills": np.asarray(vae.encode_still(coder, params["vae"], pictures), np.float16)}
     return stills | {

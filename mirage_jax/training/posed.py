@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mirage_jax.geometry import Camera
+from mirage_jax.geometry import Camera, concatenate
 from mirage_jax.memory import latent, rgb
-from mirage_jax.memory.latent import NEAR, LatentMemory, Readout
+from mirage_jax.memory.kinds import Views
+from mirage_jax.memory.points import PointMemory, Readout
+from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.world import pixels, reference
-from mirage_jax.world.control import control_latents, look_up
+from mirage_jax.world import conditioning, recipe, reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ class PosedLatents:
       dynamic: bool `[t, h, w]`.
       frame_cameras: `Camera[T]` of all frames of the video, `T = r (t - 1) + 1`.
       stills: `[t, h, w, C]`, the frames that the latent frames end at as videos in which nothing moves
-        (`vae.encode_still`), for a model that remembers those (`SegmentConfig.token`).
+        (`vae.encode_still`), for a model that remembers those (`Recipe.token`).
       pixels: for an RGB memory; None where the data set has none.
     """
 
@@ -147,7 +148,7 @@ def random_start(key: chex.PRNGKey, model: ModelConfig, frames: int) -> jax.Arra
     return jax.random.randint(key, (), 0, frames - model.segment.latents)
 
 
-def example(
+def make_training_example(
     key: chex.PRNGKey,
     model: ModelConfig,
     clip: PosedLatents,
@@ -164,7 +165,7 @@ def example(
       clip: `t` frames.
       start: int `[]`, the overlap frame; frames up to it may be remembered, the `n` after it are the target.
       augment: the errors to imitate.
-      ones: `[T + P, h, w, C]` of `control.ones_code`, for a model whose control has 'ones'.
+      ones: `[T + P, h, w, C]` of `conditioning.ones_code`, for a model whose control has 'ones'.
       vae_params: encode what an RGB memory renders; None builds a latent memory.
     """
     layout = model.segment
@@ -176,13 +177,12 @@ def example(
 
     target_cameras = jax.tree.map(lambda x: _window(x, start, 1 + count), clip.cameras)
     earlier_cameras = clip.cameras[jnp.maximum(before, 0)]
-    if vae_params is None:
-        memory = remember(keys[0], model, clip, start, augment)
-        readout = look_up(
-            memory, model, target_cameras[:1], _new_cameras(model, clip, start), earlier_cameras, near=NEAR
-        )
-    else:
-        readout = _rendered(keys[0], model, vae_params, clip, start, augment)
+    views = conditioning.views(
+        model, concatenate(earlier_cameras, target_cameras[:1]), _new_cameras(model, clip, start)
+    )
+    readout = _readout(keys[0], model, clip, start, augment, views, vae_params)
+    if past and recipe.of(model).preceding == "as_made":
+        readout = _with_preceding_as_made(keys[0], model, clip, start, augment, views, vae_params, readout)
 
     frames = jnp.arange(len(clip.latents))
     bank = reference.Bank(
@@ -207,15 +207,15 @@ def example(
         preceding_valid=before >= 0,
         reference=chosen + level[2] * noise[2],
         reference_valid=chosen_valid & ~jax.random.bernoulli(keys[3], augment.drop_reference),
-        control=control_latents(layout.control, readout, ones),
+        control=conditioning.control_latents(layout.control, readout, ones),
         visible=readout.visible[: 1 + count],
         readout=readout.features[: 1 + count],
     )
 
 
 def tokens(model: ModelConfig, clip: PosedLatents) -> jax.Array:
-    """`[t, h, w, C]`, what a latent memory remembers, and heads see, of each frame (`SegmentConfig.token`)."""
-    if model.segment.token == "clip":
+    """`[t, h, w, C]`, what a latent memory remembers, and heads see, of each frame (`Recipe.token`)."""
+    if recipe.of(model).token == "clip":
         return clip.latents
     assert clip.stills is not None
     return clip.stills
@@ -223,7 +223,7 @@ def tokens(model: ModelConfig, clip: PosedLatents) -> jax.Array:
 
 def remember(
     key: chex.PRNGKey, model: ModelConfig, clip: PosedLatents, last: chex.Array, augment: Augmentation
-) -> LatentMemory:
+) -> PointMemory:
     """A memory of a random subset of the frames `0 .. last`, the last one always among them, with imitated errors."""
     errors = _draw(key, clip, last, augment)
     features = tokens(model, clip) + errors.noise * jax.random.normal(errors.key, clip.latents.shape)
@@ -232,7 +232,7 @@ def remember(
     return latent.write(memory, features, *entering)
 
 
-def remember_pixels(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, augment: Augmentation) -> LatentMemory:
+def remember_pixels(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, augment: Augmentation) -> PointMemory:
     """As `remember`, of coloured points."""
     errors = _draw(key, clip, last, augment)
     shown = clip.pixels
@@ -240,11 +240,9 @@ def remember_pixels(key: chex.PRNGKey, clip: PosedLatents, last: chex.Array, aug
     noise_key, coarse_key = jax.random.split(errors.key)
     frames = shown.frames + errors.noise * shown.frames.std() * jax.random.normal(noise_key, shown.frames.shape)
     coarse = jax.random.bernoulli(coarse_key, augment.coarse_depth)
-    depth = jnp.where(coarse, pixels.upsampled(clip.depth, *size), shown.depth)
-    dynamic = jnp.where(coarse, pixels.upsampled(clip.dynamic, *size), shown.dynamic)
-    errors = errors.replace(
-        factor=pixels.upsampled(errors.factor, *size), enters=pixels.upsampled(errors.enters, *size)
-    )
+    depth = jnp.where(coarse, rgb.upsampled(clip.depth, *size), shown.depth)
+    dynamic = jnp.where(coarse, rgb.upsampled(clip.dynamic, *size), shown.dynamic)
+    errors = errors.replace(factor=rgb.upsampled(errors.factor, *size), enters=rgb.upsampled(errors.enters, *size))
     return rgb.write(rgb.create(depth.size), frames, *_entering(depth, dynamic, errors, clip.cameras.resized(*size)))
 
 
@@ -285,16 +283,30 @@ def _entering(depth: chex.Array, dynamic: chex.Array, errors: _Errors, cameras: 
     return depth, cameras, errors.enters & ~dynamic & ~sky, errors.enters & sky
 
 
-def _rendered(
-    key: chex.PRNGKey, model: ModelConfig, vae_params: Any, clip: PosedLatents, start: chex.Array, augment: Augmentation
-) -> Readout:
-    """What an RGB memory shows at target and preceding frames, as a world has it: nothing at the preceding ones."""
-    layout, time = model.segment, model.vae.stride_time
-    memory = remember_pixels(key, clip, start, augment)
-    cameras = jax.tree.map(lambda x: _window(x, time * start, 1 + time * layout.latents), clip.frame_cameras)
-    cameras = cameras.resized(*clip.pixels.frames.shape[1:3])
-    readout, _ = pixels.read(model, {"vae": vae_params}, memory, cameras, layout.footprint, NEAR)
-    return jax.tree.map(lambda x: jnp.pad(x, [(0, layout.preceding), *[(0, 0)] * (x.ndim - 1)]), readout)
+def _readout(key, model, clip, last, augment, views: Views, vae_params) -> Readout:
+    """What a memory of frames up to `last` shows, `[T + P, h, w, ..]`, as a world has it."""
+    footprint = recipe.of(model).footprint
+    if vae_params is None:
+        return latent.recall(remember(key, model, clip, last, augment), views, footprint)
+    size = clip.pixels.frames.shape[1:3]
+    views = views.replace(frame_cameras=views.frame_cameras.resized(*size))
+    memory = remember_pixels(key, clip, last, augment)
+    return rgb.recall(memory, views, footprint, lambda video: vae.encode(model.vae, vae_params, video))
+
+
+def _with_preceding_as_made(key, model, clip, start, augment, views: Views, vae_params, readout: Readout) -> Readout:
+    """The readout with what was shown at the preceding frames before they were written (`Recipe.preceding`).
+
+    They are of the segment that ended at `start`, which began a segment earlier: with the memory of that time, and
+    nothing where the video had not begun. Errors of frames that are in both memories are the same.
+    """
+    count, past = model.segment.latents, model.segment.preceding
+    assert past < count, "they are of one segment"
+    before = start - count
+    context = clip.cameras[jnp.maximum(before - past + jnp.arange(past + 1), 0)]
+    then = conditioning.views(model, context, _new_cameras(model, clip, before))
+    shown = _readout(key, model, clip, before, augment, then, vae_params)
+    return conditioning.with_preceding(readout, jax.tree.map(lambda x: x[count - past : count], shown))
 
 
 def _new_cameras(model: ModelConfig, clip: PosedLatents, start: chex.Array) -> Camera:

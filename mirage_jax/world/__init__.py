@@ -1,17 +1,22 @@
 """Worlds: `init` from an image, `segment` by segment, or a whole `rollout` in one scan."""
 
-from mirage_jax.models.config import WRITES
-from mirage_jax.world.config import DEPTH_SOURCES, MEMORIES, WorldConfig, full_capacity
-from mirage_jax.world.segment import Diagnostics, SegmentOutput, prepare, rollout, segment
-from mirage_jax.world.stages import Given
+from mirage_jax.world.config import DEPTH_SOURCES, WorldConfig, full_capacity
+from mirage_jax.world.frame_geometry import FrameGeometry, KnownGeometry
+from mirage_jax.world.outputs import Diagnostics, SegmentOutput
+from mirage_jax.world.recipe import DEFAULT, PAPER, RECIPES, RELEASE, Recipe
+from mirage_jax.world.segment import prepare, rollout, segment
 from mirage_jax.world.state import RolloutState, init, observe
 
 __all__ = [
+    "DEFAULT",
     "DEPTH_SOURCES",
-    "MEMORIES",
-    "WRITES",
+    "PAPER",
+    "RECIPES",
+    "RELEASE",
     "Diagnostics",
-    "Given",
+    "FrameGeometry",
+    "KnownGeometry",
+    "Recipe",
     "RolloutState",
     "SegmentOutput",
     "WorldConfig",

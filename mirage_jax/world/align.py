@@ -2,7 +2,8 @@
 
 Metric depth is off by a factor, inverse depth of a relative network by a factor and a shift. Both are estimated
 robustly (many of the cells may disagree), by a fixed number of steps, in one estimate for all frames of a segment. What
-that leaves varies smoothly over a picture and can be taken out where the memory shows the same surface (`bend`).
+that leaves varies smoothly over a picture and can be taken out where the memory shows the same surface
+(`follow_surfaces`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mirage_jax.memory.latent import Readout
+from mirage_jax.memory.points import Readout
+from mirage_jax.world.config import WorldConfig
+from mirage_jax.world.frame_geometry import FrameGeometry
 
 LEAST_SHARE = 1.0 / 16.0
 """Share of cells that must be comparable for an estimate to count."""
@@ -30,11 +33,11 @@ VARIATION = 3.0
 """Inverse depth must vary by so many times what a line leaves, both in the median, for its shift to count: the slope of
 a line through a wall is that of the noise, and what stands in front of the wall would be put anywhere."""
 
-BEND_WIDTH = 5.0 / 32.0
-"""Standard deviation of the field of `bend`, in the shorter side of the grid."""
+LOCAL_WIDTH = 5.0 / 32.0
+"""Standard deviation of the field of `follow_surfaces`, in the shorter side of the grid."""
 
-BEND_PRIOR = 1.0 / 80.0
-"""Weight of no change in `bend`, in that of a neighbourhood of which every cell compares."""
+LOCAL_PRIOR = 1.0 / 80.0
+"""Weight of no change in `follow_surfaces`, in that of a neighbourhood of which every cell compares."""
 
 STEPS = 10
 """Of iteratively reweighted least squares, from the best of these lines."""
@@ -61,6 +64,34 @@ class Alignment:
     compared: chex.Array
     enough: chex.Array
     ok: chex.Array
+
+
+def to_memory(
+    config: WorldConfig, estimated: FrameGeometry, shown: Readout
+) -> tuple[FrameGeometry, Alignment, jax.Array]:
+    """New geometry in the memory's scale, how it was brought there, and bool `[n]`: frames that may be written.
+
+    A relative network has a scale and a shift of its own in every frame, and without them its depth says nothing.
+    Metric depth stands for itself where the memory shows too little to compare. The heads, which were trained
+    together with the model, are never refused.
+
+    Args:
+      config: of the world.
+      estimated: `[n, h, w]`, of `estimate_geometry`.
+      shown: `[n, h, w, ..]`, what the memory shows at the same cameras.
+    """
+    if config.depth_from == "pixels" and not config.model.depth.metric:
+        one = lambda depth, shown: align_inverse(depth[None], jax.tree.map(lambda x: x[None], shown))  # noqa: E731
+        aligned = jax.vmap(one)(estimated.depth, shown)
+        depth, trusted = aligned.depth[:, 0], aligned.ok
+    else:
+        aligned = align_scale(estimated.depth, shown)
+        depth, trusted = aligned.depth, aligned.ok | ~aligned.enough | (config.depth_from == "heads")
+    if config.recipe.local_alignment and config.depth_from != "given":
+        depth = follow_surfaces(depth, shown)
+    trusted = jnp.broadcast_to(trusted, len(depth))
+    keep, sky = (mask & trusted[:, None, None] for mask in (estimated.keep, estimated.sky))
+    return FrameGeometry(depth=depth, keep=keep & (depth > 0), sky=sky), aligned, trusted
 
 
 def align_scale(depth: chex.Array, readout: Readout) -> Alignment:
@@ -122,7 +153,7 @@ def align_inverse(depth: chex.Array, readout: Readout) -> Alignment:
     return _alignment(aligned, scale, shift, deviation, comparable, enough, sound)
 
 
-def bend(depth: chex.Array, readout: Readout) -> jax.Array:
+def follow_surfaces(depth: chex.Array, readout: Readout) -> jax.Array:
     """Aligned depth times a smooth field of factors, frame by frame, by which it follows what the memory shows.
 
     A network's depth is wrong by a little more here and a little less there; new surfaces then do not meet the old
@@ -140,11 +171,11 @@ def bend(depth: chex.Array, readout: Readout) -> jax.Array:
     comparable, enough, guess, shown = _compared(depth, readout)
     ratio = jnp.log(shown) - jnp.log(guess)
     same = comparable & enough & (jnp.abs(ratio) <= LARGEST_RESIDUAL)
-    deviation = BEND_WIDTH * min(depth.shape[-2:])
+    deviation = LOCAL_WIDTH * min(depth.shape[-2:])
     apart = (jnp.arange(size)[:, None] - jnp.arange(size) for size in depth.shape[-2:])
     rows, columns = (jnp.exp(-0.5 * (distance / deviation) ** 2) for distance in apart)
     votes, weight = (rows @ x @ columns for x in (jnp.where(same, ratio, 0.0), same.astype(depth.dtype)))
-    field = votes / (weight + BEND_PRIOR * 2.0 * jnp.pi * deviation**2)
+    field = votes / (weight + LOCAL_PRIOR * 2.0 * jnp.pi * deviation**2)
     return jnp.where(jnp.isfinite(depth), depth * jnp.exp(field), depth)
 
 

@@ -1,7 +1,8 @@
-"""What moves, told without a network: by disagreement between new content and the memory.
+"""New frames against the memory, without a network: what disagrees with it moves, what agrees is known already.
 
-Two cases. Something stands in front of what the memory shows there and looks different: it is not written. Something
-the memory holds is seen through, with all that is around its place clearly behind it: it has gone, and is retired.
+Something stands in front of what the memory shows there and looks different: it is not written (`intruding`). Something
+the memory holds is seen through, with all that is around its place clearly behind it: it has gone, and is retired
+(`seen_through`). What the memory shows already need not be told again (`already_in_memory`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 
 from mirage_jax import geometry
 from mirage_jax.geometry import Camera
-from mirage_jax.memory.latent import LatentMemory, Readout
+from mirage_jax.memory.points import NEAR, PointMemory, Readout
 
 DEPTH_TOLERANCE = 0.15
 """Log-ratio of depths below which two of them may be the same surface: several times the noise of aligned depth."""
@@ -20,6 +21,9 @@ DEPTH_TOLERANCE = 0.15
 FEATURE_TOLERANCE = 0.5
 """Root mean square difference of tokens above which they look different; tokens have unit variance, so two unrelated
 ones differ by 1.4."""
+
+COARSEST = 1.5
+"""Cells of the new view that a remembered cell may span and still count: a coarser one is worth a closer look."""
 
 SIZES = 2.0
 """A point is seen through only by depth at least this many sizes of its source cell behind it (slanted surfaces)."""
@@ -45,7 +49,29 @@ def intruding(features: chex.Array, depth: chex.Array, readout: Readout) -> jax.
     return known & near & (jnp.sqrt(jnp.mean(difference**2, axis=-1)) > FEATURE_TOLERANCE)
 
 
-def seen_through(memory: LatentMemory, depth: chex.Array, cameras: Camera, *, near: float) -> jax.Array:
+def already_in_memory(depth: chex.Array, sky: chex.Array, readout: Readout) -> jax.Array:
+    """Cells of new frames whose surface, or sky, the memory shows there, as finely as they do.
+
+    A generated frame shows a known place a little worse than the frame that it was remembered from. Written as well, at
+    a depth that is a little nearer in half of the cells, it would hide what was first seen there: with every visit the
+    place would drift.
+
+    Args:
+      depth: `[T, h, w]` aligned depth; 0, inf and NaN are no surface.
+      sky: bool `[T, h, w]`.
+      readout: of the same cameras, before anything new is written, with `scale`.
+
+    Returns:
+      bool `[T, h, w]`, False where the memory shows nothing.
+    """
+    assert readout.scale is not None
+    surface = jnp.isfinite(depth) & (depth > 0) & jnp.isfinite(readout.depth) & (readout.depth > 0)
+    ratio = jnp.log(jnp.where(surface, depth, 1.0)) - jnp.log(jnp.where(surface, readout.depth, 1.0))
+    same = jnp.where(sky, jnp.isinf(readout.depth), surface & (jnp.abs(ratio) <= DEPTH_TOLERANCE))
+    return readout.visible & same & (readout.scale <= COARSEST)
+
+
+def seen_through(memory: PointMemory, depth: chex.Array, cameras: Camera) -> jax.Array:
     """Points of the memory that new depth shows to be gone.
 
     A point is seen through in a frame where the depth at the cell it projects to and at all eight around it is clearly
@@ -56,7 +82,6 @@ def seen_through(memory: LatentMemory, depth: chex.Array, cameras: Camera, *, ne
       memory: what is held.
       depth: `[T, h, w]` aligned depth; inf the sky, 0 unknown.
       cameras: `Camera[T]` on the `h x w` grid.
-      near: metres.
 
     Returns:
       bool `[N]`, False for empty slots.
@@ -72,7 +97,7 @@ def seen_through(memory: LatentMemory, depth: chex.Array, cameras: Camera, *, ne
         least = jnp.min(jnp.stack(shifted), axis=0)
         uv, z = geometry.project(camera, memory.points)
         cell = jnp.floor(uv)
-        inside = held & (z > near) & (cell >= 0).all(-1) & (cell < jnp.array([width, height])).all(-1)
+        inside = held & (z > NEAR) & (cell >= 0).all(-1) & (cell < jnp.array([width, height])).all(-1)
         column, row = jnp.where(inside[:, None], cell, 0).astype(jnp.int32).T
         z = jnp.where(inside, z, 1.0)
         beyond = jnp.maximum(z * jnp.exp(DEPTH_TOLERANCE), z + SIZES * memory.cell_size)

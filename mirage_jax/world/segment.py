@@ -1,4 +1,4 @@
-"""One segment of a world: read the memory, denoise, decode, look, write; and the scan over segments."""
+"""One segment of a world: read, denoise, decode, estimate geometry, align, write; and the scan over segments."""
 
 from __future__ import annotations
 
@@ -8,83 +8,19 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from mirage_jax.errors import UserError
+from mirage_jax.diffusion import flow, samplers
 from mirage_jax.geometry import Camera
-from mirage_jax.memory.latent import Readout
-from mirage_jax.models import vae
-from mirage_jax.world import reference, stages
+from mirage_jax.memory import kinds, points
+from mirage_jax.memory.kinds import Observation
+from mirage_jax.memory.points import PointMemory, Readout
+from mirage_jax.models import lora
+from mirage_jax.models.generator import Generator
+from mirage_jax.world import align, checks, conditioning, dynamic, reference
 from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.control import concatenate
-from mirage_jax.world.stages import Given
-from mirage_jax.world.state import RolloutState, memorable_depth, remembered
-
-
-@struct.dataclass
-class Diagnostics:
-    """How a segment went.
-
-    Attributes:
-      visible: `[n]` share of cells of each new latent frame that the memory showed before the segment was made.
-      points: int32 `[]` points the segment added.
-      overflow: int32 `[]` points without room, over the whole rollout.
-      depth_scale: `[]` factor that brought the new depth (for a relative network, its inverse) to the memory's scale;
-        the mean over frames where every frame has its own.
-      depth_shift: `[]` what was added to the inverse depth of a relative network, 1 / metres, in the mean; else 0.
-      depth_residual: `[]` median absolute log-ratio to the memory's depth that these left (of the worst frame).
-      compared: int32 `[]` cells in which new depth and the memory could be compared.
-      refused: `[]` share of frames of which nothing was written, because their depth does not fit the memory.
-      kept: `[]` share of new cells that were static and not sky.
-      moving: `[]` share of new cells that the dynamic filter left out.
-      retired: int32 `[]` points the dynamic filter took out of the memory.
-      references: int32 `[]` reference frames used.
-    """
-
-    visible: chex.Array
-    points: chex.Array
-    overflow: chex.Array
-    depth_scale: chex.Array
-    depth_shift: chex.Array
-    depth_residual: chex.Array
-    compared: chex.Array
-    refused: chex.Array
-    kept: chex.Array
-    moving: chex.Array
-    retired: chex.Array
-    references: chex.Array
-
-
-@struct.dataclass
-class SegmentOutput:
-    """What a segment gives.
-
-    Attributes:
-      frames: uint8 `[F, H, W, 3]`, the new frames.
-      latents: `[n, h, w, C]`, their latents.
-      readout: what the memory showed at the new latent frames' cameras, `[n, h, w, ..]`.
-      diagnostics: how it went.
-    """
-
-    frames: chex.Array
-    latents: chex.Array
-    readout: Readout
-    diagnostics: Diagnostics
-
-
-def prepare(config: WorldConfig, params: Any) -> Any:
-    """Parameters with everything done that `segment` would otherwise do again every time; the result is the same.
-
-    LoRA is merged into the DiT (for memory 'none', left out with the side branch), and the constant control channels
-    are computed. Not differentiable in the LoRA's parts any more.
-    """
-    prepared = {name: value for name, value in params.items() if name not in ("dit", "side", "lora")}
-    prepared["dit"] = stages.dit_weights(config, params)
-    if config.memory != "none":
-        prepared["side"] = params["side"]
-        if "ones" in config.model.segment.control:
-            prepared["ones"] = stages.ones(config, params)
-    return prepared
+from mirage_jax.world.frame_geometry import KnownGeometry, estimate_geometry, remembered_tokens
+from mirage_jax.world.outputs import Diagnostics, SegmentOutput
+from mirage_jax.world.state import RolloutState
 
 
 def segment(
@@ -93,8 +29,8 @@ def segment(
     state: RolloutState,
     cameras: Camera,
     text: chex.Array | None = None,
-    given: Given | None = None,
-):
+    known: KnownGeometry | None = None,
+) -> tuple[RolloutState, SegmentOutput]:
     """Generates one segment.
 
     Args:
@@ -103,18 +39,16 @@ def segment(
       state: the world so far.
       cameras: `Camera[F]` at pixel resolution, of the `F` new frames.
       text: `[text_tokens, text_dim]` embedded prompt, for a model with text (and only for such a model).
-      given: depth and masks of the new frames, for depth source 'given' (and only for it).
+      known: geometry of the new frames, for depth source 'given' (and only for it).
 
     Returns:
       The next state, and a `SegmentOutput`.
 
     Raises:
-      UserError: if the number or size of the cameras, the text, or what is given, does not fit the model.
+      UserError: if the number or size of the cameras, the text, or what is known, does not fit the model.
     """
-    _check_cameras(config, cameras, 1)
-    _check_text(config, text, ())
-    _check_given(config, given, ())
-    return _compiled_segment(config, params, state, cameras, text, given)
+    checks.check(config, cameras, text, known, ())
+    return _compiled_segment(config, params, state, cameras, text, known)
 
 
 def rollout(
@@ -123,15 +57,15 @@ def rollout(
     state: RolloutState,
     cameras: Camera,
     text: chex.Array | None = None,
-    given: Given | None = None,
-):
+    known: KnownGeometry | None = None,
+) -> tuple[RolloutState, SegmentOutput]:
     """Generates `S` segments in one compiled `lax.scan`.
 
     Args:
       config, params, state: as in `segment`.
       cameras: `Camera[S, F]` at pixel resolution.
       text: `[S, text_tokens, text_dim]`, a prompt for each segment.
-      given: as in `segment`, with a leading axis `S`.
+      known: as in `segment`, with a leading axis `S`.
 
     Returns:
       The last state, and a `SegmentOutput` with a leading axis `S`.
@@ -139,20 +73,33 @@ def rollout(
     Raises:
       UserError: as in `segment`.
     """
-    _check_cameras(config, cameras, 2)
-    _check_text(config, text, (len(cameras),))
-    _check_given(config, given, (len(cameras),))
-    return _compiled_rollout(config, params, state, cameras, text, given)
+    checks.check(config, cameras, text, known, (len(cameras),))
+    return _compiled_rollout(config, params, state, cameras, text, known)
+
+
+def prepare(config: WorldConfig, params: Any) -> Any:
+    """Parameters with everything done that `segment` would otherwise do again every time; the result is the same.
+
+    LoRA is merged into the DiT (without memory, left out with the side branch), and the constant control channels are
+    computed. Not differentiable in the LoRA's parts any more.
+    """
+    prepared = {name: value for name, value in params.items() if name not in ("dit", "side", "lora")}
+    prepared["dit"] = _dit_weights(config, params)
+    if config.conditions:
+        prepared["side"] = params["side"]
+        if "ones" in config.model.segment.control:
+            prepared["ones"] = _ones(config, params)
+    return prepared
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compiled_segment(config, params, state, cameras, text=None, given=None):
-    return _segment(config, params, state, cameras, text, given)
+def _compiled_segment(config, params, state, cameras, text=None, known=None):
+    return _segment(config, params, state, cameras, text, known)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compiled_rollout(config, params, state, cameras, text=None, given=None):
-    return jax.lax.scan(lambda state, xs: _segment(config, params, state, *xs), state, (cameras, text, given))
+def _compiled_rollout(config, params, state, cameras, text=None, known=None):
+    return jax.lax.scan(lambda state, xs: _segment(config, params, state, *xs), state, (cameras, text, known))
 
 
 def _segment(
@@ -161,85 +108,186 @@ def _segment(
     state: RolloutState,
     cameras: Camera,
     text: chex.Array | None,
-    given: Given | None,
-):
-    model = config.model
-    layout, time = model.segment, model.vae.stride_time
-    count = layout.latents
+    known: KnownGeometry | None,
+) -> tuple[RolloutState, SegmentOutput]:
+    layout, time = config.model.segment, config.model.vae.stride_time
     key, noise_key = jax.random.split(state.key)
+    last = slice(time - 1, None, time)  # a latent frame has the camera and the geometry of its last pixel frame
+    frame_cameras = cameras[last]
+    latent_cameras = frame_cameras.resized(*config.grid)
 
-    cells = cameras[time - 1 :: time].resized(*config.grid)
-    recalled = stages.recall(config, params, state, cameras, cells)
-    latents = stages.denoise(config, params, state, recalled, text, noise_key)
-    decoded, decoder = stages.decode(config, params, state, latents)
-    shown, at = decoded[time - 1 :: time], cameras[time - 1 :: time]
-    tokens = remembered(config, params, latents, shown)
-    seen = stages.see(config, params, tokens, cells, shown, given, recalled.readout)
-    written = stages.write(config, state.memory, seen, latents, tokens, shown, cells, at, recalled.readout)
-    memory, scene, aligned = written.memory, written.scene, seen.aligned
+    # Read (paper eq. 5, 9, 10): what the memory shows at target and preceding frames; which frames saw the same.
+    readout = read(config, params, state, cameras)
+    shown = new_frames(config, readout)
+    references = choose_references(config, state, latent_cameras, shown)
+
+    # Denoise: the overlap, preceding and reference frames are clean (paper section "Generator").
+    latents = denoise(config, params, state, readout, references, text, noise_key)
+
+    # Decode.
+    decoded, begin, decoder = config.codec.go_on(params["vae"], state.context[-1], latents, state.decoder)
+
+    # Estimate geometry, and bring it to the scale of what the memory shows.
+    tokens = remembered_tokens(config, params, latents, decoded[last])
+    known = None if known is None else known[last]
+    estimated = estimate_geometry(config, params, tokens, latent_cameras, decoded[last], known)
+    scene, alignment, trusted = align.to_memory(config, estimated, shown)
+
+    # Write what is static and valid (paper eq. 4, 6, 8).
+    observed = Observation(
+        tokens=tokens,
+        latents=latents,
+        frames=decoded[last],
+        depth=scene.depth,
+        keep=scene.keep,
+        sky=scene.sky,
+        latent_cameras=latent_cameras,
+        frame_cameras=frame_cameras,
+    )
+    memory, moving, remaining = write(config, state.memory, observed, trusted, shown)
+    scene = scene.replace(keep=scene.keep & ~moving)
 
     past = layout.preceding + 1
-    context = jnp.concatenate([state.context, latents])[-past:]
-    if layout.overlap == "reencode":
-        context = context.at[-1].set(vae.encode(model.vae, params["vae"], decoded[-1:])[0])
+    recent = lambda before, new: jax.tree.map(lambda x, y: jnp.concatenate([x, y])[-past:], before, new)  # noqa: E731
     following = RolloutState(
         memory=memory,
         decoder=decoder,
-        context=context,
-        context_cameras=concatenate(state.context_cameras, cells)[-past:],
-        context_valid=jnp.concatenate([state.context_valid, jnp.ones(count, bool)])[-past:],
-        bank=reference.store(state.bank, latents, memorable_depth(scene), cells),
+        context=recent(state.context, latents).at[-1].set(begin),
+        context_cameras=recent(state.context_cameras, latent_cameras),
+        context_valid=recent(state.context_valid, jnp.ones(layout.latents, bool)),
+        context_readout=None if state.context_readout is None else recent(state.context_readout, shown),
+        bank=reference.store(state.bank, latents, scene.memorable_depth(), latent_cameras),
         key=key,
         segments=state.segments + 1,
     )
-    chosen = recalled.references_valid
     diagnostics = Diagnostics(
-        visible=recalled.readout.visible.mean((1, 2)),
-        points=memory.size - written.remaining,
+        visible=shown.visible.mean((1, 2)),
+        points=memory.size - remaining,
         overflow=memory.overflow,
-        depth_scale=aligned.scale.mean(),
-        depth_shift=aligned.shift.mean(),
-        depth_residual=aligned.residual.max(),
-        compared=aligned.compared.sum(),
-        refused=1.0 - seen.trusted.mean(),
+        depth_scale=alignment.scale.mean(),
+        depth_shift=alignment.shift.mean(),
+        depth_residual=alignment.residual.max(),
+        compared=alignment.compared.sum(),
+        refused=1.0 - trusted.mean(),
         kept=scene.keep.mean(),
-        moving=written.moving.mean(),
-        retired=state.memory.size - written.remaining,
-        references=jnp.zeros((), jnp.int32) if chosen is None else chosen.sum(dtype=jnp.int32),
+        moving=moving.mean(),
+        retired=state.memory.size - remaining,
+        references=jnp.zeros((), jnp.int32) if references is None else references[1].sum(dtype=jnp.int32),
     )
     frames = jnp.round((decoded + 1.0) * 127.5).astype(jnp.uint8)
-    return following, SegmentOutput(frames=frames, latents=latents, readout=recalled.readout, diagnostics=diagnostics)
+    return following, SegmentOutput(frames=frames, latents=latents, readout=shown, diagnostics=diagnostics)
 
 
-def _check_text(config: WorldConfig, text: chex.Array | None, leading: tuple[int, ...]) -> None:
-    dit = config.model.dit
-    wanted = (*leading, dit.text_tokens, dit.text_dim) if dit.text_dim else None
-    found = None if text is None else tuple(text.shape)
-    if found != wanted:
-        takes = "no text" if wanted is None else f"embedded text of shape {list(wanted)} (of the empty prompt, say)"
-        given = "none" if found is None else f"shape {list(found)}"
-        raise UserError(f"model {config.model.name!r} takes {takes}, found {given}")
+def read(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera) -> Readout:
+    """What the memory shows at the latent frames of target and preceding, `[T + P, h, w, ..]`; as in `segment`."""
+    views = conditioning.views(config.model, state.context_cameras, cameras)
+    encode = functools.partial(config.codec.encode, params["vae"])
+    readout = kinds.of(config.memory).recall(state.memory, views, config.recipe.footprint, encode)
+    if state.context_readout is None:
+        return readout
+    return conditioning.with_preceding(readout, jax.tree.map(lambda x: x[:-1], state.context_readout))
 
 
-def _check_given(config: WorldConfig, given: Given | None, leading: tuple[int, ...]) -> None:
-    model = config.model
-    if (config.depth_from == "given") != (given is not None):
-        found = "no depth" if given is None else "depth"
-        raise UserError(f"depth source is {config.depth_from!r}, but {found} was given with the segment")
-    if given is None:
-        return
-    size = (*leading, model.segment_frames, model.height, model.width)
-    for name, value in (("depth", given.depth), ("keep masks", given.keep)):
-        if value is not None and tuple(value.shape) != size:
-            raise UserError(f"given {name} have shape {list(value.shape)}, expected {list(size)}")
+def new_frames(config: WorldConfig, readout: Readout) -> Readout:
+    """The part `[n, h, w, ..]` of a readout of target and preceding that is of the new latent frames."""
+    return jax.tree.map(lambda x: x[1 : 1 + config.model.segment.latents], readout)
 
 
-def _check_cameras(config: WorldConfig, cameras: Camera, rank: int) -> None:
-    model = config.model
-    if len(cameras.shape) != rank or cameras.shape[-1] != model.segment_frames:
-        wanted = f"[{model.segment_frames}]" if rank == 1 else f"[segments, {model.segment_frames}]"
-        raise UserError(f"cameras have shape {list(cameras.shape)}, a segment of {model.name!r} takes {wanted}")
-    if (cameras.height, cameras.width) != (model.height, model.width):
-        raise UserError(
-            f"cameras are for {cameras.height}x{cameras.width} pixels, the model works at {model.height}x{model.width}"
+def choose_references(
+    config: WorldConfig, state: RolloutState, latent_cameras: Camera, shown: Readout
+) -> tuple[jax.Array, jax.Array] | None:
+    """Latents `[R, h, w, C]` and validity `[R]` of earlier frames that see what the segment will, if there is room."""
+    layout = config.model.segment
+    if not (layout.reference and config.conditions):  # retrieved by geometry: a kind of memory
+        return None
+    slots = jnp.arange(config.bank)
+    recent = (state.bank.count - 1 - slots) % config.bank <= layout.preceding  # given as context already
+    count = min(layout.reference, config.bank)
+    return reference.select(state.bank, latent_cameras, shown.depth, recent, count)
+
+
+def denoise(
+    config: WorldConfig,
+    params: Any,
+    state: RolloutState,
+    readout: Readout,
+    references: tuple[jax.Array, jax.Array] | None,
+    text: chex.Array | None,
+    key: chex.PRNGKey,
+) -> jax.Array:
+    """The new latents `[n, h, w, C]`.
+
+    Args:
+      config, params, state, text: as in `segment`.
+      readout: of `read`.
+      references: of `choose_references`.
+      key: of the noise, consumed.
+    """
+    model, layout = config.model, config.model.segment
+    weights, control = {"dit": _dit_weights(config, params)}, None
+    if config.conditions:
+        weights["side"] = params["side"]
+        ones = _ones(config, params) if "ones" in layout.control else None
+        control = conditioning.control_latents(layout.control, readout, ones)
+    reference_latents, reference_valid = references or (None, None)
+    generator = Generator(model.dit, model.side if config.conditions else None)
+    known = jnp.concatenate([state.context[-1:], jnp.zeros((layout.latents, *state.context.shape[1:]))])
+    clean = jnp.arange(1 + layout.latents) == 0
+
+    def predict(noisy, sigma, timestep):
+        output = generator.apply(
+            {"params": weights},
+            noisy,
+            flow.frame_sigmas(timestep, clean),
+            preceding=state.context[:-1],
+            preceding_valid=state.context_valid[:-1],
+            reference=reference_latents,
+            reference_valid=reference_valid,
+            control=control,
+            text=text,
         )
+        return flow.sample_from_output(output, noisy, flow.frame_sigmas(sigma, clean), model.dit.prediction)
+
+    noise = jax.random.normal(key, known.shape)
+    schedule = samplers.SCHEDULES[config.recipe.grid](config.recipe.steps)
+    return samplers.unipc(predict, noise, schedule, known=known, clean=clean)[1:]
+
+
+def write(
+    config: WorldConfig, memory: PointMemory, observed: Observation, trusted: jax.Array, shown: Readout
+) -> tuple[PointMemory, jax.Array, jax.Array]:
+    """Adds what is static and valid to the memory.
+
+    Args:
+      config: of the world.
+      memory: before the segment.
+      observed: the new latent frames, in the memory's scale.
+      trusted: bool `[n]`, of `align.to_memory`.
+      shown: what the memory showed there.
+
+    Returns:
+      The memory; bool `[n, h, w]`, what the dynamic filter left out; int32 `[]`, points it left of the memory before.
+    """
+    kind, moving = kinds.of(config.memory), jnp.zeros_like(observed.keep)
+    if config.recipe.dynamic_filter:
+        moving = observed.keep & dynamic.intruding(kind.shown(observed), observed.depth, shown)
+        sound = jnp.where(trusted[:, None, None], observed.depth, 0.0)
+        memory = points.retire(memory, dynamic.seen_through(memory, sound, observed.latent_cameras))
+        observed = observed.replace(keep=observed.keep & ~moving)
+    remaining = memory.size
+    if config.recipe.write == "new":
+        known = dynamic.already_in_memory(observed.depth, observed.sky, shown)
+        observed = observed.replace(keep=observed.keep & ~known, sky=observed.sky & ~known)
+    return kind.remember(memory, observed), moving, remaining
+
+
+def _ones(config: WorldConfig, params: Any) -> jax.Array:
+    """The constant control channels, prepared or computed."""
+    return params["ones"] if "ones" in params else conditioning.ones_code(config.model, params, config.vae_tile)
+
+
+def _dit_weights(config: WorldConfig, params: Any) -> Any:
+    """The DiT as it is run: without memory the backbone, else with the LoRA that goes with the side branch."""
+    if not config.conditions or "lora" not in params:
+        return params["dit"]
+    return lora.merge(params["dit"], params["lora"], config.model.lora.alpha)

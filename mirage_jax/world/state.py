@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mirage_jax import geometry
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import latent, resample, rgb
-from mirage_jax.memory.latent import LatentMemory
-from mirage_jax.models import depth_anything, heads, vae, vae_tiling
-from mirage_jax.world import pixels as world_pixels
-from mirage_jax.world import reference
+from mirage_jax.memory import kinds
+from mirage_jax.memory.kinds import Observation
+from mirage_jax.memory.points import PointMemory, Readout
+from mirage_jax.models.vae import Cache
+from mirage_jax.world import conditioning, reference
 from mirage_jax.world.config import WorldConfig
+from mirage_jax.world.frame_geometry import KnownGeometry, estimate_geometry, remembered_tokens
 
 FIRST_DEPTH = 5.0
 """Metres of the median depth of a first image that only a relative depth network has seen; the unit of its world."""
@@ -30,38 +30,27 @@ class RolloutState:
 
     Attributes:
       memory: what has been seen, in 3D.
-      decoder: cache of the VAE decoder, so that segments join without a seam; None where each is a clip of its own.
+      decoder: cache of the VAE decoder, the last two frames at each of its convolutions, so that segments join without
+        a seam; None where each is a clip of its own.
       context: `[P + 1, h, w, C]` the latest clean latents; the last one is where the next segment begins.
       context_cameras: `Camera[P + 1]` on the latent grid.
       context_valid: bool `[P + 1]`; False before the video has that many frames.
+      context_readout: `[P + 1, h, w, ..]` what the memory showed at these frames before they were written; None where
+        the recipe looks again.
       bank: earlier latent frames, to choose references from.
       key: random key of the next segment.
       segments: int32 `[]`, segments made so far.
     """
 
-    memory: LatentMemory
-    decoder: Any
-    context: chex.Array
-    context_cameras: Camera
-    context_valid: chex.Array
-    bank: reference.Bank
-    key: chex.PRNGKey
-    segments: chex.Array
-
-
-@struct.dataclass
-class Scene:
-    """What is seen in latent frames, `[T, h, w]` each.
-
-    Attributes:
-      depth: metres.
-      keep: bool, static and not sky.
-      sky: bool.
-    """
-
-    depth: chex.Array
-    keep: chex.Array
-    sky: chex.Array
+    memory: PointMemory  # [N, ..]
+    decoder: Cache  # by convolution, [2, .., .., C]
+    context: chex.Array  # [P + 1, h, w, C]
+    context_cameras: Camera  # [P + 1]
+    context_valid: chex.Array  # [P + 1]
+    context_readout: Readout | None  # [P + 1, h, w, ..]
+    bank: reference.Bank  # [B, ..]
+    key: chex.PRNGKey  # []
+    segments: chex.Array  # []
 
 
 def init(
@@ -128,127 +117,68 @@ def observe(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutState:
-    model = config.model
+    model, memory_kind, time = config.model, kinds.of(config.memory), config.model.vae.stride_time
     pixels = frames.astype(jnp.float32) / 127.5 - 1.0
-    latents, _ = vae.encode_stream(model.vae, params["vae"], pixels)
-    carried = model.segment.overlap == "carry"
-    decoder = decode_stream(config, params, latents)[1] if carried else None
+    latents, begin, decoder = config.codec.begin(params["vae"], pixels)
 
-    # A latent frame has the camera of its last pixel frame.
-    pixels, shown = pixels[:: model.vae.stride_time], cameras[:: model.vae.stride_time]
-    cells = shown.resized(*config.grid)
-    depth, dynamic = (None if x is None else x[:: model.vae.stride_time] for x in (depth, dynamic))
-    asked = depth is None and config.depth_from == "pixels"
-    tokens = remembered(config, params, latents, pixels)
-    scene = look(config, params, tokens, cells, pixels, depth, dynamic)
-    if asked and not model.depth.metric:
-        known = jnp.isfinite(scene.depth) & (scene.depth > 0)
-        median = jnp.nanmedian(jnp.where(known, scene.depth, jnp.nan))
-        scene = scene.replace(depth=scene.depth * jnp.where(known.any(), FIRST_DEPTH / median, 1.0))
+    # A latent frame has the camera and the geometry of its last pixel frame.
+    pixels, frame_cameras = pixels[::time], cameras[::time]
+    latent_cameras = frame_cameras.resized(*config.grid)
+    known = None if depth is None else KnownGeometry(depth, None if dynamic is None else ~dynamic)[::time]
+    tokens = remembered_tokens(config, params, latents, pixels)
+    scene = estimate_geometry(config, params, tokens, latent_cameras, pixels, known)
+    if known is None and config.depth_from == "pixels" and not model.depth.metric:
+        there = jnp.isfinite(scene.depth) & (scene.depth > 0)
+        median = jnp.nanmedian(jnp.where(there, scene.depth, jnp.nan))
+        scene = scene.replace(depth=scene.depth * jnp.where(there.any(), FIRST_DEPTH / median, 1.0))
 
-    if config.memory == "rgb":
-        dense = world_pixels.upsampled(scene.depth, *pixels.shape[1:3]) if depth is None else depth
-        sky = world_pixels.upsampled(scene.sky, *dense.shape[1:])
-        memory = rgb.create(config.capacity)
-        memory = world_pixels.write(memory, pixels, dense, shown, scene.keep, sky, config.near)
-    else:
-        memory = latent.create(config.capacity, model.vae.latent_channels, config.token_dtype)
-        if config.memory == "latent":
-            memory = latent.write(memory, tokens, scene.depth, cells, scene.keep, scene.sky, near=config.near)
+    observed = Observation(
+        tokens=tokens,
+        latents=latents,
+        frames=pixels,
+        depth=scene.depth,
+        keep=scene.keep,
+        sky=scene.sky,
+        latent_cameras=latent_cameras,
+        frame_cameras=frame_cameras,
+        pixel_depth=None if known is None else known.depth,
+    )
+    memory = memory_kind.create(config.capacity, model.vae.latent_channels, config.token_dtype)
+    memory = memory_kind.remember(memory, observed)
 
     past, seen = model.segment.preceding + 1, len(latents)
     recent = jnp.clip(jnp.arange(seen - past, seen), 0)
-    context = latents[recent]
-    if not carried and seen > 1:  # as in `segment`: the next clip begins at the last frame, encoded alone
-        context = context.at[-1].set(encode(config, params, pixels[-1:])[0])
-    bank = reference.create(config.bank, latents[0], cells[0])
+    bank = reference.create(config.bank, latents[0], latent_cameras[0])
     for i in range(seen):  # one at a time: a ring smaller than the video keeps the latest
         one = slice(i, i + 1)
-        bank = reference.store(bank, latents[one], memorable_depth(scene)[one], cells[one])
+        bank = reference.store(bank, latents[one], scene.memorable_depth()[one], latent_cameras[one])
     return RolloutState(
         memory=memory,
         decoder=decoder,
-        context=context,
-        context_cameras=cells[recent],
+        context=latents[recent].at[-1].set(begin),
+        context_cameras=latent_cameras[recent],
         context_valid=jnp.arange(seen - past, seen) >= 0,
+        context_readout=_nothing_shown(config, params, memory, latent_cameras) if _carries(config) else None,
         bank=bank,
         key=key,
         segments=jnp.zeros((), jnp.int32),
     )
 
 
-def remembered(config: WorldConfig, params: Any, latents: chex.Array, frames: chex.Array) -> jax.Array:
-    """The tokens by which a latent memory remembers latent frames, and heads see them (`SegmentConfig.token`).
-
-    Args:
-      config, params: of the world.
-      latents: `[T, h, w, C]` normalised.
-      frames: `[T, H, W, 3]` in [-1, 1], the pixel frames that they end at.
-    """
-    model = config.model
-    if model.segment.token == "clip":
-        return latents
-    if not config.vae_tile:
-        return vae.encode_still(model.vae, params["vae"], frames)
-    return vae_tiling.encode_still(model.vae, params["vae"], frames, tile=config.vae_tile)
+def _carries(config: WorldConfig) -> bool:
+    """Whether the state carries what the memory showed at the context frames."""
+    return config.conditions and config.recipe.preceding == "as_made"
 
 
-def encode(config: WorldConfig, params: Any, frames: chex.Array) -> jax.Array:
-    """`vae.encode`, in tiles where the config says so."""
-    if not config.vae_tile:
-        return vae.encode(config.model.vae, params["vae"], frames)
-    return vae_tiling.encode(config.model.vae, params["vae"], frames, tile=config.vae_tile)
+def _nothing_shown(config: WorldConfig, params: Any, memory: PointMemory, cameras: Camera) -> Readout:
+    """A readout `[P + 1, h, w, ..]` of an empty memory: observed frames were not made from one."""
+    past = config.model.segment.preceding + 1
+    some = lambda count: cameras[jnp.zeros(count, jnp.int32)]  # noqa: E731
+    new = some(config.model.segment_frames).resized(config.model.height, config.model.width)
 
+    def recall(memory: PointMemory) -> Readout:
+        encode = functools.partial(config.codec.encode, params["vae"])
+        views = conditioning.views(config.model, some(past), new)
+        return kinds.of(config.memory).recall(memory, views, config.recipe.footprint, encode)
 
-def decode_stream(config: WorldConfig, params: Any, latents: chex.Array, cache: vae.Cache = None):
-    """`vae.decode_stream`, in tiles where the config says so."""
-    if not config.vae_tile:
-        return vae.decode_stream(config.model.vae, params["vae"], latents, cache)
-    return vae_tiling.decode_stream(config.model.vae, params["vae"], latents, cache, tile=config.vae_tile)
-
-
-def decode(config: WorldConfig, params: Any, latents: chex.Array) -> jax.Array:
-    """`vae.decode`, in tiles where the config says so."""
-    if not config.vae_tile:
-        return vae.decode(config.model.vae, params["vae"], latents)
-    return vae_tiling.decode(config.model.vae, params["vae"], latents, tile=config.vae_tile)
-
-
-def look(
-    config: WorldConfig,
-    params: Any,
-    tokens: chex.Array,
-    cameras: Camera,
-    frames: chex.Array,
-    depth: chex.Array | None = None,
-    dynamic: chex.Array | None = None,
-) -> Scene:
-    """What is seen in latent frames; depth of a relative network is in units of its own.
-
-    Args:
-      config, params: of the world.
-      tokens: `[T, h, w, C]`, of `remembered`.
-      cameras: `Camera[T]` on the latent grid.
-      frames: `[T, H, W, 3]` in [-1, 1], the pixel frames these cameras took.
-      depth: `[T, H, W]` from outside, inf at the sky, 0 where unknown; None for what the depth source says.
-      dynamic: bool `[T, H, W]`, what moves, to go with `depth`; None asks the keep head, if there is one.
-    """
-    model, still = config.model, True
-    if model.heads is not None:
-        out = heads.predict(model.heads, params["heads"], tokens, geometry.rays(cameras))
-        keep, sky = heads.decide(out, config.moving_threshold)
-        if depth is None and config.depth_from == "heads":
-            return Scene(depth=out["depth"], keep=keep, sky=sky)
-        still = keep | sky
-    if depth is None:
-        images = (frames + 1.0) / 2.0
-        depth = jax.lax.map(lambda image: depth_anything.predict_depth(model.depth, params["depth"], image), images)
-    elif dynamic is not None:
-        still = ~resample.mask_to_grid(dynamic, *config.grid, least=0.25)
-    known = resample.depth_to_grid(depth, *config.grid)
-    return Scene(depth=known, keep=still & jnp.isfinite(known) & (known > 0), sky=jnp.isinf(known) & still)
-
-
-def memorable_depth(scene: Scene) -> jax.Array:
-    """Depth with inf at the sky and 0 where nothing is to be kept, as the reference bank wants it."""
-    return jnp.where(scene.sky, jnp.inf, jnp.where(scene.keep, scene.depth, 0.0))
+    return jax.tree.map(lambda x: jnp.zeros((past, *x.shape[1:]), x.dtype), jax.eval_shape(recall, memory))

@@ -32,10 +32,10 @@ def test_stages_make_a_segment(model, monkeypatch):
     np.testing.assert_allclose(given["denoise"], output.latents, atol=1e-4)
     frames = np.round((np.asarray(given["decode"][0]) + 1) * 127.5)
     np.testing.assert_allclose(frames, np.asarray(output.frames, np.float32), atol=1)
-    written = given["write"].memory
+    written = given["write"][0]
     assert int(written.size) == int(after.memory.size) > int(state.memory.size)
     np.testing.assert_allclose(written.points, after.memory.points, rtol=1e-3, atol=1e-3)
-    jax.tree.map(np.testing.assert_array_equal, calls["read"]().readout.visible, output.readout.visible)
+    jax.tree.map(np.testing.assert_array_equal, calls["read"]()[1].visible, output.readout.visible)
 
 
 def test_the_table_has_every_stage_their_sum_and_the_whole():

@@ -78,11 +78,11 @@ def runs(folder):
     depth, keep = path_depth()
     np.savez(folder / "path.npz", depth=depth, keep=keep)
     calls = {
-        "given": ["--frames=17", f"--depths={folder}/path.npz", "--dynamic_filter"],
-        "fits": ["--frames=9", f"--depth={folder}/fits.npy", "--depth_source=pixels"],
-        "upside down": ["--frames=9", f"--depth={folder}/upside_down.npy", "--depth_source=pixels"],
-        "alone": ["--frames=9", "--depth_source=pixels"],
-        "as it was": ["--frames=9", "--depth_source=pixels", "--write=new", "--nobend"],
+        "given": ["--frames=17", f"--depths={folder}/path.npz", "--recipe=paper"],
+        "fits": ["--frames=9", f"--depth={folder}/fits.npy", "--depth_source=pixels", "--recipe=release"],
+        "upside down": ["--frames=9", f"--depth={folder}/upside_down.npy", "--depth_source=pixels", "--recipe=release"],
+        "alone": ["--frames=9", "--depth_source=pixels", "--recipe=release"],
+        "what is new": ["--frames=9", "--depth_source=pixels"],
     }
     common = [f"--image={folder}/room.png", f"--checkpoint={folder}/model", "--trajectory=pause", "--steps=1"]
     calls = {
@@ -134,7 +134,7 @@ def test_relative_depth_alone_makes_a_world_of_a_usual_size(runs):
 
 
 def test_a_camera_at_rest_adds_nothing_where_only_what_is_new_is_written(runs):
-    (segment,), points = runs["as it was"]
+    (segment,), points = runs["what is new"]
     assert segment["frames_refused"] == 0 and segment["points_added"] == 0 and len(points) == CELLS**2
 
 

@@ -16,6 +16,7 @@ from mirage_jax.evaluation import ablations, methods
 from mirage_jax.evaluation.methods import Models
 from mirage_jax.models import vae
 from mirage_jax.models.side_branch import SideBranch
+from mirage_jax.world import recipe
 
 sys.path.append(str(Path(__file__).parents[1] / "world"))
 import tiny_world
@@ -26,7 +27,10 @@ TABLE = ablations.TABLE
 
 @pytest.fixture(scope="module")
 def model():
-    return dataclasses.replace(tiny_world.quick(), lora=None)
+    """All of a segment is written."""
+    with pytest.MonkeyPatch.context() as known:
+        known.setitem(recipe.RECIPES, "tiny", tiny_world.RECIPE)
+        yield dataclasses.replace(tiny_world.quick(), lora=None, recipe="tiny")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +111,7 @@ def test_a_silent_channel_is_a_channel_of_zeros(params, channel):
     others = (tokens, jnp.zeros((2, 6, patched.dit.dim)), angles, None, None)
     side = module.init(jax.random.key(0), control, *others)["params"]
     side = jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape).astype(np.float32), side)
-    _, changed = TABLE[f"no_{channel}"].changed(patched, {**params, "side": side})
+    changed = TABLE[f"no_{channel}"].changed(patched, {**params, "side": side})
     assert changed["dit"] is params["dit"]
     apply = jax.jit(lambda weights, control: module.apply({"params": weights}, control, *others))
     expected, full = apply(side, silent), apply(side, control)
@@ -116,16 +120,14 @@ def test_a_silent_channel_is_a_channel_of_zeros(params, channel):
 
 
 def test_configs_differ_in_what_is_named_only(model, params, clip):
-    paper = dataclasses.replace(model, segment=dataclasses.replace(model.segment, footprint=1))
-    assert TABLE["nearest"].changed(model, params) == (paper, params)
-    assert TABLE["nearest"].changed(paper, params) == (paper, params), "the very program of `latent`"
-    reencoded, _ = TABLE["reencode"].changed(model, params)
-    assert reencoded.segment == dataclasses.replace(model.segment, overlap="reencode")
-    assert TABLE["clip_token"].changed(model, params)[0].segment.token == "clip"
+    assert TABLE["nearest"].recipe == {"footprint": 1}
+    assert TABLE["reencode"].recipe == {"overlap": "reencode"}
+    assert TABLE["clip_token"].recipe == {"token": "clip"}
     silenced = {name for name in TABLE if TABLE[name].without}
     assert silenced == {"no_offset", "no_scale", "no_between"}
-    for name in TABLE.keys() - {"nearest", "reencode", "clip_token"} - silenced:
-        assert TABLE[name].changed(model, params) == (model, params)
+    for name in TABLE.keys() - silenced:
+        assert TABLE[name].changed(model, params) is params
+        assert len(TABLE[name].recipe) <= 1, "one field is changed"
     for name in TABLE.keys() - {"true_depth", "noised_depth", "one_frame"}:
         assert TABLE[name].generated(model, clip, 1, 0) is None
     clip = dataclasses.replace(clip, depth=clip.depth * np.arange(1, 6, dtype=np.float32)[:, None, None])
@@ -163,8 +165,8 @@ def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(mod
         Models(model, params), clip, observed=1, methods=names, true_depth=False, seed=0
     )
     assert generate(model, "head_depth") == {}
-    layout = dataclasses.replace(model.segment, control=("readout", "visible"), overlap="reencode")
-    bare = dataclasses.replace(model, heads=None, segment=layout)
+    layout = dataclasses.replace(model.segment, control=("readout", "visible"))
+    bare = dataclasses.replace(model, heads=None, segment=layout, recipe="release")
     messages = {"no_offset": "control channel 'offset'", "no_keep": "no keep head", "restart": "overlap 'reencode'"}
     for name, message in messages.items():
         with pytest.raises(UserError, match=message):
@@ -172,8 +174,9 @@ def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(mod
         ablations.check(name, model)
 
 
-def test_all_methods_take_the_steps_that_the_model_under_test_takes(model, params, clip):
-    more = dataclasses.replace(model, segment=dataclasses.replace(model.segment, steps=3))
+def test_all_methods_take_the_steps_that_the_model_under_test_takes(model, params, clip, monkeypatch):
+    monkeypatch.setitem(recipe.RECIPES, "longer", dataclasses.replace(tiny_world.RECIPE, name="longer", steps=3))
+    more = dataclasses.replace(model, recipe="longer")
     made = methods.generate(
         Models(model, params, {"again": (more, params)}),
         clip,

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from mirage_jax.memory.latent import NEAR
+from mirage_jax.memory.points import NEAR
 from mirage_jax.memory.splat import SCALE_WEIGHT, SURFACE_TOLERANCE
 
 F = np.float32
@@ -30,14 +30,13 @@ class Point:
     position: np.ndarray  # [4]
     feature: np.ndarray
     cell_size: np.float32
-    segment: int
 
 
 class Memory:
     """Points in the order in which they were written."""
 
     def __init__(self, capacity):
-        self.capacity, self.points, self.overflow, self.writes = capacity, [], 0, 0
+        self.capacity, self.points, self.overflow = capacity, [], 0
 
     def write(self, features, depth, views, keep, sky):
         for t, view in enumerate(views):
@@ -49,8 +48,7 @@ class Memory:
                     if len(self.points) == self.capacity:
                         self.overflow += 1
                         continue
-                    self.points.append(Point(point[0], features[t, row, column], point[1], self.writes))
-        self.writes += 1
+                    self.points.append(Point(point[0], features[t, row, column], point[1]))
 
 
 def matrix_times(m, x, y, z):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import latent
+from mirage_jax.memory import latent, points
 
 HEIGHT, WIDTH, CHANNELS, FRAMES = 5, 7, 3, 2
 FIELDS = ("features", "visible", "depth", "offset", "scale", "index")
@@ -93,7 +93,7 @@ def random_world(seed, capacity=75):
 
 def test_created_memory_is_empty():
     memory = latent.create(4, CHANNELS)
-    assert (memory.capacity, memory.size, memory.overflow, memory.writes) == (4, 0, 0, 0)
+    assert (memory.capacity, memory.size, memory.overflow) == (4, 0, 0)
     readout = read(memory, still(2))
     assert not readout.visible.any()
     assert (readout.index == -1).all()
@@ -129,12 +129,11 @@ def test_reading_the_written_view_gives_back_every_token(max_footprint):
 @given(seed=st.integers(0, 10**6), max_footprint=st.sampled_from([1, 3]))
 def test_memory_equals_the_brute_force_twin(seed, max_footprint):
     memory, twin, cameras = random_world(seed)
-    assert (memory.size, memory.overflow, memory.writes) == (len(twin.points), twin.overflow, twin.writes)
+    assert (memory.size, memory.overflow) == (len(twin.points), twin.overflow)
     held = slice(0, len(twin.points))
     np.testing.assert_array_equal(memory.points[held], np.array([p.position for p in twin.points]))
     np.testing.assert_array_equal(memory.features[held], np.array([p.feature for p in twin.points]))
     np.testing.assert_array_equal(memory.cell_size[held], np.array([p.cell_size for p in twin.points]))
-    np.testing.assert_array_equal(memory.segment[held], [p.segment for p in twin.points])
     readout = read(memory, cameras, max_footprint=max_footprint)
     for t, view in enumerate(views(cameras)):
         with np.errstate(all="ignore"):
@@ -188,7 +187,7 @@ def test_loop_over_blocks_gives_what_one_block_gives(monkeypatch):
     for max_footprint in (1, 3):
         whole = read(memory, cameras, max_footprint=max_footprint)
         for block in (7, 64):
-            monkeypatch.setattr(latent.splat, "BLOCK", block)
+            monkeypatch.setattr(points.splat, "BLOCK", block)
             blocks = jax.jit(functools.partial(latent.read, max_footprint=max_footprint))(memory, cameras)
             jax.tree.map(np.testing.assert_array_equal, blocks, whole)
             monkeypatch.undo()
@@ -201,10 +200,9 @@ def test_overflow_keeps_the_earliest_and_counts_the_rest():
     memory = latent.create(50, CHANNELS)
     for _ in range(3):
         memory = write(memory, features, depth, still(), everything(depth.shape))
-    assert (memory.size, memory.overflow, memory.writes) == (50, 3 * 35 - 50, 3)
+    assert (memory.size, memory.overflow) == (50, 3 * 35 - 50)
     np.testing.assert_array_equal(memory.features[:35], features.reshape(35, -1))
     np.testing.assert_array_equal(memory.features[35:], features.reshape(35, -1)[:15])
-    np.testing.assert_array_equal(memory.segment, [0] * 35 + [1] * 15)
 
 
 def test_a_grown_memory_shows_the_same_and_takes_what_found_no_room():
@@ -281,13 +279,14 @@ def test_the_camera_that_looks_away_sees_nothing():
 def test_near_plane_holds_when_writing_and_reading():
     shape = (1, HEIGHT, WIDTH)
     features = tokens(np.random.default_rng(0), *shape)
-    depth = np.full(shape, 0.5, np.float32)
+    depth = np.full(shape, points.NEAR, np.float32)
     empty = latent.create(100, CHANNELS)
-    assert write(empty, features, depth, still(), everything(shape), near=0.5).size == 0
-    memory = write(empty, features, depth, still(), everything(shape), near=0.4)
+    assert write(empty, features, depth, still(), everything(shape)).size == 0
+    memory = write(empty, features, depth * 1.01, still(), everything(shape))
     assert memory.size == 35
-    assert read(memory, still(), near=0.4).visible.all()
-    assert not read(memory, still(), near=0.6).visible.any()
+    assert read(memory, still()).visible.all()
+    nearer = camera([[0, 0, 0]], [[0, 0, 0.02 * points.NEAR]])
+    assert not read(memory, nearer).visible.any()
 
 
 @pytest.mark.parametrize("max_footprint", [1, 3])
@@ -324,7 +323,7 @@ def test_gradient_passes_from_readout_to_written_tokens_and_no_nan_leaks_from_de
 
 def test_positions_are_data_so_that_a_loop_over_blocks_can_be_differentiated(monkeypatch):
     memory, _, cameras = random_world(7)
-    monkeypatch.setattr(latent.splat, "BLOCK", 64)
+    monkeypatch.setattr(points.splat, "BLOCK", 64)
 
     def loss(memory, max_footprint):
         readout = latent.read(memory, cameras, max_footprint=max_footprint)
@@ -365,7 +364,7 @@ def test_nbytes_counts_held_and_allocated():
     shape = (1, HEIGHT, WIDTH)
     depth = np.full(shape, 2, np.float32)
     memory = write(latent.create(100, CHANNELS), tokens(np.random.default_rng(0), *shape), depth, still(), depth > 0)
-    point = 4 * (4 + CHANNELS + 1 + 1)
+    point = 4 * (4 + CHANNELS + 1)
     assert latent.nbytes(memory) == {"held": 35 * point, "allocated": 100 * point}
 
 

@@ -53,6 +53,7 @@ def prepare(folder):
     segment = model_config.SegmentConfig(latents=2, preceding=1, reference=1)
     model = model_config.ModelConfig(
         name="miniature",
+        recipe="paper",
         height=8 * SIZE,
         width=16 * SIZE,
         fps=15,

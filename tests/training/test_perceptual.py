@@ -85,7 +85,7 @@ def test_the_generators_term_judges_what_is_decoded_of_its_guess(model, config, 
 
     def expected(parts, sample):
         clip = posed.from_batch(sample)
-        example = posed.example(example_key, model, clip, jnp.asarray(start), augment)
+        example = posed.make_training_example(example_key, model, clip, jnp.asarray(start), augment)
         guess = generator.example_loss(model, parts, example, noise_key, True)[1]
         # The clip is so short that the past, of three latent frames, begins before it.
         past = clip.latents[jnp.maximum(start - 2 + jnp.arange(3), 0)]

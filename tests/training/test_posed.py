@@ -16,7 +16,8 @@ from mirage_jax.models import config as model_config
 from mirage_jax.models import parameters, vae
 from mirage_jax.training import posed
 from mirage_jax.training.stages import generator
-from mirage_jax.world.stages import read, recall
+from mirage_jax.world import conditioning
+from mirage_jax.world.segment import read
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
 import tiny_world
@@ -77,7 +78,7 @@ def clip():
 
 
 def _example(model, clip, augment=CLEAN, start=START, seed=0):
-    cut = jax.jit(lambda key, clip, start: posed.example(key, model, clip, start, augment))
+    cut = jax.jit(lambda key, clip, start: posed.make_training_example(key, model, clip, start, augment))
     return cut(jax.random.key(seed), clip, start)
 
 
@@ -96,9 +97,9 @@ def test_the_overlap_frame_reads_back_itself(model, clip):
     np.testing.assert_array_equal(example.readout[0], clip.stills[3])
 
 
-@pytest.mark.parametrize("token", model_config.TOKENS)
-def test_frames_are_remembered_as_the_model_wants_it(model, clip, token):
-    changed = dataclasses.replace(model, segment=dataclasses.replace(model.segment, token=token))
+@pytest.mark.parametrize(("recipe", "token"), [("default", "still"), ("paper", "clip")])
+def test_frames_are_remembered_as_the_model_wants_it(model, clip, recipe, token):
+    changed = dataclasses.replace(model, recipe=recipe)
     memory = posed.remember(jax.random.key(0), changed, clip, jnp.asarray(1), CLEAN)
     held = memory.features[: 2 * SIZE**2].reshape(2, SIZE, SIZE, CHANNELS)
     np.testing.assert_array_equal(held, (clip.stills if token == "still" else clip.latents)[:2])
@@ -180,7 +181,9 @@ def shown(model, clip):
 
 def _rgb_example(shown, augment=CLEAN, seed=0):
     model, params, clip, _, _ = shown
-    cut = jax.jit(lambda key, clip, vae: posed.example(key, model, clip, jnp.asarray(START), augment, None, vae))
+    cut = jax.jit(
+        lambda key, clip, vae: posed.make_training_example(key, model, clip, jnp.asarray(START), augment, None, vae)
+    )
     return cut(jax.random.key(seed), clip, params["vae"])
 
 
@@ -219,8 +222,8 @@ def test_a_latent_example_shows_the_generator_what_a_world_with_a_latent_memory_
     moving = np.zeros((given, 32, 32), bool)
     state = world.observe(config, params, frames[:given], depth[:given], cameras[:given], jax.random.key(0), moving)
     following = cameras[given : given + 4 * model.segment.latents]
-    cells = following[3::4].resized(4, 4)
-    recalled = jax.jit(lambda state: recall(config, params, state, following, cells))(state)
+    readout = jax.jit(lambda state: read(config, params, state, following))(state)
+    control = conditioning.control_latents(model.segment.control, readout)
 
     pictures = jnp.asarray(frames, jnp.float32) / 127.5 - 1.0
     coded = dataclasses.replace(
@@ -235,7 +238,7 @@ def test_a_latent_example_shows_the_generator_what_a_world_with_a_latent_memory_
     assert not between[0].any() and not between[1 + model.segment.latents :].any(), "of the new frames only"
     for frame in range(3):
         assert np.abs(between[1:3, ..., frame * CHANNELS : (frame + 1) * CHANNELS]).max() > 0.1
-    np.testing.assert_allclose(recalled.control, example.control, atol=2e-3)
+    np.testing.assert_allclose(control, example.control, atol=2e-3)
 
 
 @pytest.mark.parametrize(

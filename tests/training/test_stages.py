@@ -97,9 +97,9 @@ def test_heads_with_more_blocks_go_on_from_those_with_fewer(model, folder, tmp_p
     assert stages.make(again).start == {}
 
 
-@pytest.mark.parametrize(("token", "seen"), [("still", "stills"), ("clip", "latents")])
-def test_heads_learn_from_what_a_world_shows_them(model, tmp_path, token, seen):
-    model = dataclasses.replace(model, segment=dataclasses.replace(model.segment, token=token))
+@pytest.mark.parametrize(("recipe", "seen"), [("default", "stills"), ("paper", "latents")])
+def test_heads_learn_from_what_a_world_shows_them(model, tmp_path, recipe, seen):
+    model = dataclasses.replace(model, recipe=recipe)
     path = tmp_path / "model"
     params = tiny_world.random_parameters(model)
     weights.save(path, model, params)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.memory.latent import Readout
+from mirage_jax.memory.points import Readout
 from mirage_jax.world import align
 
 SHAPE = (2, 8, 8)
@@ -62,7 +62,7 @@ def test_smooth_errors_are_bent_away_frame_by_frame():
     error = wavy(16)
     guess = 4.0 * np.exp(error)
     guess[0, 0, 0], guess[1, 3, 3] = np.inf, 0.0
-    found = np.asarray(jax.jit(align.bend)(jnp.asarray(guess), readout(np.full((2, 16, 16), 4.0))))
+    found = np.asarray(jax.jit(align.follow_surfaces)(jnp.asarray(guess), readout(np.full((2, 16, 16), 4.0))))
     assert np.isinf(found[0, 0, 0]) and found[1, 3, 3] == 0.0
     known = np.isfinite(guess) & (guess > 0)
     assert np.abs(np.log(found[known] / 4.0)).mean() < 0.35 * np.abs(error[known]).mean()
@@ -73,7 +73,7 @@ def test_what_is_new_goes_on_from_what_is_known_and_other_surfaces_have_no_say()
     visible[..., :8] = True
     shown = np.full((1, 16, 16), 4.0)
     shown[:, 8:] = 9.0  # below, something else is behind
-    found = np.log(np.asarray(align.bend(jnp.full((1, 16, 16), 3.6), readout(shown, visible)))[0] / 3.6)
+    found = np.log(np.asarray(align.follow_surfaces(jnp.full((1, 16, 16), 3.6), readout(shown, visible)))[0] / 3.6)
     whole = np.log(4.0 / 3.6)
     assert np.all(np.diff(found[2, 7:]) < 0), "less and less, away from what is known"
     assert 0.9 * whole < found[2, 4] < whole and 0.8 * whole < found[2, 8] and found[2, 15] < 0.75 * whole
@@ -84,7 +84,7 @@ def test_nothing_is_bent_where_little_can_be_compared():
     visible = np.zeros((1, 8, 8), bool)
     visible[0, 0, :3] = True
     depth = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (1, 8, 8)), jnp.float32)
-    np.testing.assert_array_equal(align.bend(depth, readout(np.full((1, 8, 8), 1.6), visible)), depth)
+    np.testing.assert_array_equal(align.follow_surfaces(depth, readout(np.full((1, 8, 8), 1.6), visible)), depth)
 
 
 @pytest.mark.parametrize("scale, shift", [(0.003, 0.0), (7.0, 0.05), (20.0, -0.02)])

@@ -10,17 +10,18 @@ import tiny_world
 
 from mirage_jax import world
 from mirage_jax.errors import UserError
-from mirage_jax.memory.latent import Readout
+from mirage_jax.memory.points import Readout
 from mirage_jax.models.depth_anything import DepthAnything, DepthAnythingConfig
-from mirage_jax.world import stages
+from mirage_jax.world import align
+from mirage_jax.world.frame_geometry import estimate_geometry
 
 DEPTH = DepthAnythingConfig(16, 4, 2, (1, 2, 3, 4), (4, 4, 4, 4), 8, max_depth=10.0, short_side=28, positions=2)
 
 
 def setting(source, **changes):
-    base = tiny_world.config()
+    base = tiny_world.config(**changes)
     model = dataclasses.replace(base.model, heads=None, depth=DEPTH if source == "pixels" else None)
-    config = dataclasses.replace(base, model=model, depth_source=source, **changes)
+    config = dataclasses.replace(base, model=model, depth_source=source)
     params = tiny_world.parameters(base.model)
     params = {name: value for name, value in params.items() if name != "heads"}
     if source == "pixels":
@@ -35,7 +36,7 @@ def start(config, params, depth=None):
 
 def given(depth, keep=None):
     size = (8, tiny_world.SIZE, tiny_world.SIZE)
-    return world.Given(depth=jnp.broadcast_to(jnp.float32(depth), size), keep=keep)
+    return world.KnownGeometry(depth=jnp.broadcast_to(jnp.float32(depth), size), keep=keep)
 
 
 def test_pixels_write_depth_of_the_network_and_heads_are_not_needed():
@@ -70,15 +71,16 @@ def test_depth_that_is_guessed_follows_the_memory_and_depth_from_outside_does_no
     cells = jax.tree.map(lambda x: jnp.stack([x] * 2), tiny_world.camera()).resized(*config.grid)
     frames = jnp.zeros((2, tiny_world.SIZE, tiny_world.SIZE, 3))
     tokens = jnp.zeros((2, *config.grid, tiny_world.CHANNELS))
-    outside = given(4.0) if source == "given" else None
+    outside = given(4.0)[3::4] if source == "given" else None
 
     def seen(config, shown):
         readout = Readout(features=tokens, visible=jnp.ones(shown.shape, bool), depth=jnp.asarray(shown))
-        return np.asarray(stages.see(config, params, tokens, cells, frames, outside, readout).scene.depth)
+        estimated = estimate_geometry(config, params, tokens, cells, frames, outside)
+        return np.asarray(align.to_memory(config, estimated, readout)[0].depth)
 
     depth = seen(config, np.full((2, *config.grid), 4.0, np.float32))
     shown = (depth * np.exp(rng.uniform(-0.1, 0.1, depth.shape))).astype(np.float32)
-    factors = seen(config, shown) / seen(dataclasses.replace(config, bend=False), shown)
+    factors = seen(config, shown) / seen(tiny_world.config(depth_source=source, local_alignment=False), shown)
     assert (np.abs(factors - 1).max() > 0.005) == bends and np.abs(factors - 1).max() < 0.1
 
 

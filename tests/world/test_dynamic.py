@@ -18,7 +18,7 @@ def step(memory, features, depth, cameras):
     """Filter, retire and write, as a segment does."""
     shown = latent.read(memory, cameras)
     moving = dynamic.intruding(features, depth, shown)
-    gone = dynamic.seen_through(memory, depth, cameras, near=0.05)
+    gone = dynamic.seen_through(memory, depth, cameras)
     known = jnp.isfinite(depth)
     return latent.write(latent.retire(memory, gone), features, depth, cameras, known & ~moving, ~known), moving, gone
 
@@ -90,25 +90,25 @@ def test_gone_only_where_all_around_is_behind_and_no_frame_finds_it():
     camera = still_camera()
     memory = wall(jnp.full((1, 8, 8), 2.0), 0.0, camera)
     behind = jnp.full((1, 8, 8), 4.0).at[0, 3, 3].set(0.0).at[0, 7].set(jnp.inf)
-    gone = np.asarray(dynamic.seen_through(memory, behind, camera, near=0.05))[:64].reshape(8, 8)
+    gone = np.asarray(dynamic.seen_through(memory, behind, camera))[:64].reshape(8, 8)
     expected = np.zeros((8, 8), bool)
     expected[1:-1, 1:-1] = True
     expected[2:5, 2:5] = False  # beside the unknown cell
     np.testing.assert_array_equal(gone, expected)
     both = jnp.concatenate([behind, jnp.full((1, 8, 8), 2.05)])
-    assert not dynamic.seen_through(memory, both, still_camera(2), near=0.05).any()
+    assert not dynamic.seen_through(memory, both, still_camera(2)).any()
     two = still_camera(2)
-    assert not dynamic.seen_through(memory, both[::-1], two, near=0.05).any()
+    assert not dynamic.seen_through(memory, both[::-1], two).any()
     unknown = jnp.zeros((1, 8, 8))
     for frames in ([behind, unknown], [unknown, behind]):
-        found = np.asarray(dynamic.seen_through(memory, jnp.concatenate(frames), two, near=0.05))[:64]
+        found = np.asarray(dynamic.seen_through(memory, jnp.concatenate(frames), two))[:64]
         np.testing.assert_array_equal(found.reshape(8, 8), expected)
 
 
 def test_seen_through_only_by_more_than_the_noise_and_the_size_of_a_cell():
     camera = still_camera()
     memory = wall(jnp.full((1, 8, 8), 2.0), 0.0, camera)
-    gone = lambda depth: int(dynamic.seen_through(memory, jnp.full((1, 8, 8), depth), camera, near=0.05).sum())  # noqa: E731
+    gone = lambda depth: int(dynamic.seen_through(memory, jnp.full((1, 8, 8), depth), camera).sum())  # noqa: E731
     size = 2.0 / 8.0
     assert gone(2.0 * np.exp(0.9 * dynamic.DEPTH_TOLERANCE)) == 0
     assert gone(2.0 + 0.95 * dynamic.SIZES * size) == 0 and 2.0 + 0.95 * dynamic.SIZES * size > 2.0 * 1.2
@@ -118,7 +118,7 @@ def test_seen_through_only_by_more_than_the_noise_and_the_size_of_a_cell():
 def test_what_is_behind_the_camera_stays():
     memory = wall(jnp.full((1, 8, 8), 2.0), 0.0, still_camera())
     back = still_camera().replace(cam2world=jnp.diag(jnp.array([-1.0, 1, -1, 1]))[None])
-    assert not dynamic.seen_through(memory, jnp.full((1, 8, 8), 50.0), back, near=0.05).any()
+    assert not dynamic.seen_through(memory, jnp.full((1, 8, 8), 50.0), back).any()
 
 
 def test_sky_stays_and_intruders_need_both_signs():
@@ -127,7 +127,7 @@ def test_sky_stays_and_intruders_need_both_signs():
     sky = latent.write(
         latent.create(64, 2), jnp.zeros((1, 8, 8, 2)), jnp.ones((1, 8, 8)), camera, everywhere, everywhere
     )
-    assert not dynamic.seen_through(sky, jnp.full((1, 8, 8), jnp.inf), camera, near=0.05).any()
+    assert not dynamic.seen_through(sky, jnp.full((1, 8, 8), jnp.inf), camera).any()
     shown = latent.read(wall(jnp.full((1, 8, 8), 4.0), 0.0, camera), camera)
     other, same = jnp.ones((1, 8, 8, 2)), jnp.zeros((1, 8, 8, 2))
     near, far = jnp.full((1, 8, 8), 2.0), jnp.full((1, 8, 8), 8.0)

@@ -11,9 +11,13 @@ import pytest
 
 from mirage_jax import world
 from mirage_jax.errors import UserError
+from mirage_jax.geometry import concatenate
+from mirage_jax.memory import rgb
 from mirage_jax.models import config as model_config
-from mirage_jax.models import vae
-from mirage_jax.world.control import ones_code
+from mirage_jax.models import vae, vae_tiling
+from mirage_jax.world import recipe
+from mirage_jax.world.conditioning import ones_code
+from mirage_jax.world.segment import read
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import tiny_world as tiny
@@ -24,16 +28,17 @@ SEGMENTS = 2
 def wan_like():
     """The tiny model with text, 'ones' in place of the mask, and re-encoded overlaps."""
     base = tiny.model()
-    segment = dataclasses.replace(base.segment, control=("readout", "ones"), overlap="reencode", preceding=2)
+    segment = dataclasses.replace(base.segment, control=("readout", "ones"), preceding=2)
     return dataclasses.replace(
         base,
         dit=dataclasses.replace(base.dit, text_dim=6, text_tokens=3),
         side=dataclasses.replace(base.side, control_channels=segment.control_channels(tiny.CHANNELS)),
         segment=segment,
+        recipe="release",
     )
 
 
-CONFIG = dataclasses.replace(tiny.config(), model=wan_like())
+CONFIG = dataclasses.replace(tiny.config(), model=wan_like(), recipe=dataclasses.replace(world.RELEASE, steps=2))
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +71,7 @@ def test_released_layout_has_96_control_channels_and_the_paper_49():
     released = model_config.wan22_ti2v_5b()
     paper = model_config.wan22_ti2v_5b(control=("readout", "visible"))
     assert (released.side.control_channels, paper.side.control_channels) == (96, 49)
-    with pytest.raises(UserError, match="overlap"):
-        dataclasses.replace(released.segment, overlap="sometimes")
+    assert released.recipe == "release" and recipe.of(released) is world.RELEASE
 
 
 def test_scan_gives_what_the_loop_gives_with_a_prompt_for_each_segment(params, start, text, looped):
@@ -158,3 +162,72 @@ def test_tokens_are_kept_in_the_type_that_the_generator_computes_in(params, dtyp
     )
     assert state.memory.features.dtype == dtype
     assert state.memory.points.dtype == "float32"
+
+
+def test_what_was_shown_at_preceding_frames_is_carried_and_not_looked_up_again(params, start, text):
+    """The release's side branch learns of frames what the memory showed before they were in it."""
+    cameras = tiny.path("yaw 140", SEGMENTS)
+    state, output = world.segment(CONFIG, params, start, cameras[0], text[0])
+    assert start.context_readout.visible.shape == (3, 4, 4) and not start.context_readout.visible.any()
+    carried = state.context_readout
+    for name in ("features", "visible", "depth"):
+        np.testing.assert_array_equal(getattr(carried, name)[-2:], getattr(output.readout, name), err_msg=name)
+    again = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, preceding="again"))
+    shown = [
+        read(config, params, other, cameras[1]).visible[-2:]
+        for config, other in ((CONFIG, state), (again, state.replace(context_readout=None)))
+    ]
+    np.testing.assert_array_equal(shown[0], carried.visible[:-1])
+    assert shown[1][1].all() and shown[0][1].mean() < 0.8
+
+
+TILE = 5
+
+
+@pytest.mark.parametrize("overlap", ["carry", "reencode"])
+def test_a_tile_is_kept_to_in_every_call_of_the_vae(params, overlap):
+    """On a grid of 8x8 cells, so that tiles of 5 cut it: what a world holds is what the tiled VAE gives."""
+    model = tiny.quick()
+    recipe = dataclasses.replace(world.DEFAULT, overlap=overlap)
+    config = world.WorldConfig(
+        model=model, capacity=world.full_capacity(model, "latent", 4), bank=4, recipe=recipe, vae_tile=TILE
+    )
+    weights, rng = tiny.parameters(model), np.random.default_rng(0)
+    frames = rng.integers(0, 256, (5, tiny.SIZE, tiny.SIZE, 3), np.uint8)
+    cameras = jax.tree.map(lambda x: jnp.repeat(x[None], len(frames), axis=0), tiny.camera())
+    state = world.observe(config, weights, frames, None, cameras, jax.random.key(1))
+    shown = jnp.asarray(frames, jnp.float32) / 127.5 - 1.0
+
+    def codes(frames):
+        tiled = vae_tiling.encode(model.vae, weights["vae"], frames, tile=TILE)
+        whole = vae.encode(model.vae, weights["vae"], frames)
+        assert jnp.abs(tiled - whole).max() > 1e-3
+        return tiled
+
+    tiled = codes(shown)
+    np.testing.assert_allclose(state.context[:-1], tiled[-len(state.context) : -1], atol=1e-5)
+    begins = tiled[-1] if overlap == "carry" else codes(shown[-1:])[0]
+    np.testing.assert_allclose(state.context[-1], begins, atol=1e-5)
+    state, output = world.segment(config, weights, state, tiny.path("yaw 20", 1)[0][: model.segment_frames])
+    if overlap == "reencode":
+        last = output.frames[-1:].astype(jnp.float32) / 127.5 - 1.0
+        np.testing.assert_allclose(state.context[-1], codes(last)[0], atol=0.05)  # frames are rounded to bytes
+    code = ones_code(model, weights, TILE)
+    ones = jnp.ones((1 + 3 * model.vae.stride_time, tiny.SIZE, tiny.SIZE, 3))
+    np.testing.assert_allclose(code, codes(ones), atol=1e-5)
+
+
+def test_an_rgb_memory_is_encoded_in_tiles_too():
+    model = tiny.quick()
+    config = world.WorldConfig(
+        model=model, memory="rgb", capacity=world.full_capacity(model, "rgb", 1), bank=4, vae_tile=TILE
+    )
+    weights = tiny.parameters(model)
+    state = world.init(config, weights, tiny.image(), None, tiny.camera(), jax.random.key(1))
+    cameras = tiny.path("yaw 20", 1)[0][: model.segment_frames]
+    readout = read(config, weights, state, cameras)
+    overlap = state.context_cameras[-1:].resized(tiny.SIZE, tiny.SIZE)
+    rendered = rgb.render(state.memory, concatenate(overlap, cameras), config.recipe.footprint)
+    tiled = vae_tiling.encode(model.vae, weights["vae"], rendered.features, tile=TILE)
+    expected = jnp.where(readout.visible[:3, ..., None], tiled, 0)
+    np.testing.assert_allclose(readout.features[:3], expected, atol=1e-5)

@@ -90,9 +90,7 @@ def test_new_frames_are_remembered_as_they_look_and_not_as_they_move(params, rol
 
 
 def test_a_model_may_remember_the_first_view_as_its_clip_has_it(params):
-    config = tiny.config()
-    segment = dataclasses.replace(config.model.segment, token="clip")
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, segment=segment))
+    config = tiny.config(token="clip")
     start = world.init(config, params, tiny.image(), None, tiny.camera(), jax.random.key(1))
     readout = latent.read(start.memory, start.context_cameras[-1:])
     np.testing.assert_array_equal(readout.features, start.context[-1:])

@@ -15,11 +15,14 @@ from mirage_jax.models.heads import LatentHeadsConfig
 
 SIZE, CHANNELS = 32, 5
 
+RECIPE = dataclasses.replace(world.DEFAULT, name="tiny", steps=2, write="all")
+"""All of a segment is written: points can be counted."""
+
 
 def model():
-    """32x32 pixels, 4x4 latent cells, segments of 8 frames, all of which are written: points can be counted."""
+    """32x32 pixels, 4x4 latent cells, segments of 8 frames."""
     base = model_config.default()
-    segment = dataclasses.replace(base.segment, latents=2, steps=2, write="all")
+    segment = dataclasses.replace(base.segment, latents=2)
     return dataclasses.replace(
         base,
         name="tiny",
@@ -40,7 +43,7 @@ def quick():
     """8x8 cells, segments of 4 frames, one transformer block: quick to compile. Its VAE codes two frames at a time."""
     base = model()
     control = tuple(part for part in base.segment.control if part != "between")
-    segment = dataclasses.replace(base.segment, steps=1, control=control)
+    segment = dataclasses.replace(base.segment, control=control)
     return dataclasses.replace(
         base,
         vae=dataclasses.replace(base.vae, multipliers=(1, 1), time_downsample=(True,), time_kernels=(1, 3)),
@@ -98,7 +101,8 @@ def image():
 
 
 def config(memory="latent", segments=3, **changes):
-    """A `WorldConfig` with room for everything."""
+    """A `WorldConfig` with room for everything; `changes` of it or of its recipe."""
     tiny = model()
+    recipe = {field.name: changes.pop(field.name) for field in dataclasses.fields(RECIPE) if field.name in changes}
     sizes = {"capacity": world.full_capacity(tiny, memory, segments), "bank": 4} | changes
-    return world.WorldConfig(model=tiny, memory=memory, **sizes)
+    return world.WorldConfig(model=tiny, memory=memory, recipe=dataclasses.replace(RECIPE, **recipe), **sizes)

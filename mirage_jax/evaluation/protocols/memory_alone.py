@@ -19,14 +19,14 @@ from mirage_jax.data.clip import PosedClip
 from mirage_jax.evaluation import methods, metrics
 from mirage_jax.evaluation.protocols.scores import Scores
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import rgb
-from mirage_jax.memory.latent import NEAR, LatentMemory, Readout
+from mirage_jax.memory import latent, rgb
+from mirage_jax.memory.points import NEAR, PointMemory, Readout
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import posed
 from mirage_jax.training.posed import PosedLatents
-from mirage_jax.world import pixels
-from mirage_jax.world.control import look_up
+from mirage_jax.world import conditioning
+from mirage_jax.world import recipe as recipes
 
 AGREEMENT = 0.05
 """Relative difference of depths up to which two views see the same surface."""
@@ -38,7 +38,7 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
     """The latent and the RGB memory of one clip, read at the start of every segment for the frames of that segment.
 
     Args:
-      model, params: of the VAE; `model.segment.footprint` is how the memories are read.
+      model, params: of the VAE; its recipe says how the memories are read.
       clip: the truth, of `1 + k F` frames.
 
     Returns:
@@ -128,7 +128,7 @@ def _seen(camera: Camera, cells: jax.Array, cameras: Camera, depth: jax.Array, m
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def read_latent(model: ModelConfig, memory: LatentMemory, cameras: Camera, overlap: jax.Array) -> Readout:
+def read_latent(model: ModelConfig, memory: PointMemory, cameras: Camera, overlap: jax.Array) -> Readout:
     """What a segment is shown of a latent memory, `[n, h, w, ..]`.
 
     Args:
@@ -139,7 +139,8 @@ def read_latent(model: ModelConfig, memory: LatentMemory, cameras: Camera, overl
     """
     count = model.segment_frames
     window = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, overlap, 1 + count), cameras)
-    readout = look_up(memory, model, window[:1], window[1:], window[:0], near=NEAR)
+    views = conditioning.views(model, window[:1], window[1:])
+    readout = latent.recall(memory, views, recipes.of(model).footprint)
     return jax.tree.map(lambda x: x[1:], readout)
 
 
@@ -163,10 +164,11 @@ def rgb_capacity(model: ModelConfig, frames: int) -> int:
 def _write_colours(capacity: int, frames, depth, cameras: Camera, dynamic, among):
     still = ~dynamic & among[:, None, None]
     solid = still & jnp.isfinite(depth) & (depth > 0)
-    return pixels.write(rgb.create(capacity), frames, depth, cameras, solid, still & jnp.isinf(depth), NEAR)
+    return rgb.write(rgb.create(capacity), frames, depth, cameras, solid, still & jnp.isinf(depth))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def render(model: ModelConfig, params: Any, memory, cameras: Camera) -> Readout:
     """What an RGB memory shows the generator in frames `Camera[1 + F]`, rendered and encoded."""
-    return pixels.read(model, params, memory, cameras, model.segment.footprint, NEAR)[0]
+    rendered = rgb.render(memory, cameras, recipes.of(model).footprint)
+    return rgb.as_latents(rendered, vae.encode(model.vae, params["vae"], rendered.features), model.vae.stride_time)

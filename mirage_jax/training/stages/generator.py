@@ -32,7 +32,8 @@ from mirage_jax.models.generator import Generator
 from mirage_jax.training import perceptual, posed
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import coded
-from mirage_jax.world.control import ones_code
+from mirage_jax.world import recipe
+from mirage_jax.world.conditioning import ones_code
 
 PARTS = ("dit", "side", "lora")
 MEMORIES = ("latent", "rgb")
@@ -79,7 +80,7 @@ def make(config: Any) -> Stage:
     augment = posed.Augmentation(**config.augmentation)
     skipped = Skipped(config.bad_samples)
     frozen = {part: value for part, value in params.items() if part not in trainable}
-    stills = config.memory == "latent" and model.segment.token == "still"
+    stills = config.memory == "latent" and recipe.of(model).token == "still"
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
     if config.channel_weights == "decoder":
@@ -98,7 +99,9 @@ def make(config: Any) -> Stage:
         parts = {**frozen, **moving}
         clip = posed.from_batch(sample)
         start = len(clip.latents) - 1 - model.segment.latents
-        example = posed.example(jax.random.key(0), model, clip, start, augment, **_further(parts, config.memory))
+        example = posed.make_training_example(
+            jax.random.key(0), model, clip, start, augment, **_further(parts, config.memory)
+        )
         x0 = one_step(model, parts, example, jax.random.key(1), with_memory, sample.get("text"))
         return [vae.decode(model.vae, frozen["vae"], z) for z in (example.target, example.readout, x0)]
 
@@ -162,7 +165,7 @@ def batch_loss(
             start_key, example_key, noise_key = jax.random.split(key, 3)
             clip = posed.from_batch(sample)
             start = posed.random_start(start_key, model, len(clip.latents))
-            example = posed.example(example_key, model, clip, start, augment, **_further(parts, memory))
+            example = posed.make_training_example(example_key, model, clip, start, augment, **_further(parts, memory))
             error, guess = example_loss(model, parts, example, noise_key, with_memory, sample.get("text"), shift)
             found = {"error": error, "visible": example.visible[1:].mean()}
             if judged:
@@ -211,7 +214,7 @@ def _seen_error(
 
 
 def _further(parts: Any, memory: str) -> dict[str, Any]:
-    """What `posed.example` takes of the parts: constant control channels, and the encoder that an RGB memory needs."""
+    """What `make_training_example` takes of the parts: constant control channels, and the encoder of an RGB memory."""
     return {"ones": parts.get("ones"), "vae_params": parts["vae"] if memory == "rgb" else None}
 
 

@@ -22,6 +22,7 @@ from mirage_jax.models import heads, partition, vae
 from mirage_jax.training import posed
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import coded
+from mirage_jax.world import recipe
 
 
 def make(config: Any) -> Stage:
@@ -75,7 +76,7 @@ def make(config: Any) -> Stage:
         init=init,
         frozen={part: value for part, value in params.items() if part != "heads"},
         loss=loss,
-        batches=lambda: coded.batches(config, skipped, stills=model.segment.token == "still"),
+        batches=lambda: coded.batches(config, skipped, stills=recipe.of(model).token == "still"),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {**frozen, "heads": moving}),
         counters=skipped.counters,

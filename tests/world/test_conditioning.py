@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mirage_jax.geometry import Camera
+from mirage_jax.geometry import Camera, concatenate
 from mirage_jax.memory import latent
-from mirage_jax.memory.latent import Readout
+from mirage_jax.memory.points import Readout
 from mirage_jax.models.config import default
 from mirage_jax.world import reference
-from mirage_jax.world.control import DEPTH_UNIT, control_latents, look_up
+from mirage_jax.world.conditioning import DEPTH_UNIT, control_latents, views, with_preceding
 
 
 def _readout(depth, visible):
@@ -110,7 +110,7 @@ def test_ring_keeps_the_latest_and_empty_slots_are_never_chosen():
     assert jax.tree.leaves(fresh)[0].shape[0] == 3
 
 
-def test_a_memory_is_looked_up_at_every_frame_of_the_new_ones():
+def test_a_memory_is_read_at_every_frame_of_the_new_ones():
     """A camera that turns two degrees a frame before numbered cells: `between` is what it saw on the way."""
     model = default()
     model = dataclasses.replace(model, segment=dataclasses.replace(model.segment, latents=2, preceding=1))
@@ -119,15 +119,23 @@ def test_a_memory_is_looked_up_at_every_frame_of_the_new_ones():
     numbers = jnp.arange(len(held) * 64, dtype=jnp.float32).reshape(len(held), 8, 8, 1)
     memory = latent.write(memory, numbers, jnp.full((len(held), 8, 8), 5.0), held, jnp.ones((len(held), 8, 8), bool))
     new, preceding, overlap = _cameras(*range(2, 18, 2)), _cameras(-8), _cameras(0)
-    found = look_up(memory, model, overlap, new, preceding, near=0.05)
-    every = latent.read(memory, new, max_footprint=model.segment.footprint)
+    context = concatenate(preceding, overlap)
+    found = latent.recall(memory, views(model, context, new), 3)
+    every = latent.read(memory, new, max_footprint=3)
     np.testing.assert_array_equal(found.features[1:3], every.features[jnp.array([3, 7])])
     np.testing.assert_array_equal(found.between.features[1], every.features[:3])
     np.testing.assert_array_equal(found.between.features[2], every.features[4:7])
     assert not np.asarray(found.between.visible)[jnp.array([0, 3])].any()
-    ends = latent.read(memory, overlap, max_footprint=model.segment.footprint)
+    ends = latent.read(memory, overlap, max_footprint=3)
     np.testing.assert_array_equal(found.features[0], ends.features[0])
     without = dataclasses.replace(model, segment=dataclasses.replace(model.segment, control=("readout", "visible")))
-    plain = look_up(memory, without, overlap, new, preceding, near=0.05)
+    plain = latent.recall(memory, views(without, context, new), 3)
     assert plain.between is None
     np.testing.assert_array_equal(plain.features, found.features)
+
+
+def test_preceding_frames_can_show_something_else():
+    readout, other = _readout(jnp.ones((4, 1, 1)), jnp.ones((4, 1, 1), bool)), _readout([[[7.0]]], [[[False]]])
+    found = with_preceding(readout, other)
+    np.testing.assert_array_equal(found.depth[:, 0, 0], [1.0, 1.0, 1.0, 7.0])
+    np.testing.assert_array_equal(found.visible[:, 0, 0], [True, True, True, False])

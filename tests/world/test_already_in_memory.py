@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from mirage_jax import world
-from mirage_jax.errors import UserError
-from mirage_jax.memory.latent import Readout
-from mirage_jax.world import held
+from mirage_jax.memory.points import Readout
+from mirage_jax.world import dynamic, recipe
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import tiny_world as tiny
@@ -38,10 +37,10 @@ import tiny_world as tiny
         (np.inf, False, True, np.inf, 1.0, False),
     ],
 )
-def test_a_cell_is_held_where_the_memory_shows_its_surface_as_finely(depth, sky, visible, shown, scale, expected):
+def test_a_cell_is_known_where_the_memory_shows_its_surface_as_finely(depth, sky, visible, shown, scale, expected):
     cell = lambda x: jnp.asarray(x).reshape(1, 1, 1)  # noqa: E731
     readout = Readout(features=jnp.zeros((1, 1, 1, 2)), visible=cell(visible), depth=cell(shown), scale=cell(scale))
-    found = held.held(cell(depth), cell(sky), readout)
+    found = dynamic.already_in_memory(cell(depth), cell(sky), readout)
     assert found.shape == (1, 1, 1) and bool(found[0, 0, 0]) == expected
 
 
@@ -57,8 +56,8 @@ def test_a_known_place_is_not_written_again_and_a_new_one_is(params, memory):
     wall[1, :, :, : tiny.SIZE // 4] = 8.0  # in the second segment a quarter of it has opened on another one
     config = tiny.config(memory, depth_source="given", write="new")
     state = world.init(config, params, tiny.image(), wall[0, 0], tiny.camera(), jax.random.key(1))
-    given = world.Given(depth=jnp.asarray(wall))
-    after, output = world.rollout(config, params, state, tiny.path("pause", 2), given=given)
+    known = world.KnownGeometry(depth=jnp.asarray(wall))
+    after, output = world.rollout(config, params, state, tiny.path("pause", 2), known=known)
     first = int(state.memory.size)
     assert first > 0 and first % 4 == 0
     assert output.diagnostics.points.tolist() == [0, 2 * first // 4]
@@ -71,11 +70,11 @@ def test_a_known_place_is_not_written_again_and_a_new_one_is(params, memory):
 
 def test_a_rollout_of_what_is_new_holds_less_and_shows_as_much(params):
     path, seen = tiny.path("yaw 60; back", 3), {}
-    for write in world.WRITES:
+    for write in recipe.WRITES:
         config = tiny.config(depth_source="given", write=write)
         state = world.init(config, params, tiny.image(), _ball(), tiny.camera(), jax.random.key(1))
-        given = world.Given(depth=jnp.broadcast_to(_ball(), (3, 8, tiny.SIZE, tiny.SIZE)))
-        after, output = world.rollout(config, params, state, path, given=given)
+        known = world.KnownGeometry(depth=jnp.broadcast_to(_ball(), (3, 8, tiny.SIZE, tiny.SIZE)))
+        after, output = world.rollout(config, params, state, path, known=known)
         seen[write] = int(after.memory.size), float(output.diagnostics.visible[-1].mean())
     assert seen["new"][0] < 0.7 * seen["all"][0]
     assert seen["new"][1] >= seen["all"][1] - 0.05
@@ -89,15 +88,7 @@ def _ball():
     return jnp.asarray(5.0 / np.sqrt(1.0 + (across**2).sum(-1)), jnp.float32)
 
 
-def test_what_is_written_is_as_the_models_config_says_unless_the_caller_does():
+def test_what_is_written_is_as_the_models_recipe_says_unless_the_caller_does():
     config = tiny.config()
-    assert config.writes == "all"
-    assert dataclasses.replace(config, write="new").writes == "new"
-    model = dataclasses.replace(config.model, segment=dataclasses.replace(config.model.segment, write="new"))
-    assert dataclasses.replace(config, model=model).writes == "new"
-    assert dataclasses.replace(config, model=model, write="all").writes == "all"
-
-
-def test_an_unknown_way_of_writing_is_refused():
-    with pytest.raises(UserError, match="write must be one of all, new, found 'some'"):
-        dataclasses.replace(tiny.config(), write="some")
+    assert dataclasses.replace(config, recipe=None).recipe.write == "new"
+    assert dataclasses.replace(config, recipe=world.RELEASE).recipe.write == "all"

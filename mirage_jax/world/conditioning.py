@@ -1,4 +1,4 @@
-"""From the memory to the control latents of the side branch; the same code in training and in a rollout."""
+"""From a readout of the memory to the control channels of the side branch; the same code in training and a rollout."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import latent
-from mirage_jax.memory.latent import LatentMemory, Readout
-from mirage_jax.models import vae, vae_tiling
+from mirage_jax.memory.kinds import Views
+from mirage_jax.memory.points import Readout
+from mirage_jax.models.codec import Codec
 from mirage_jax.models.config import BETWEEN, ModelConfig
 
 DEPTH_UNIT = 5.0
@@ -44,41 +44,26 @@ def control_latents(parts: tuple[str, ...], readout: Readout, ones: chex.Array |
     )
 
 
-def look_up(
-    memory: LatentMemory, model: ModelConfig, overlap: Camera, new: Camera, preceding: Camera, *, near: float
-) -> Readout:
-    """What a latent memory shows at the latent frames of target and preceding.
+def views(model: ModelConfig, context: Camera, new: Camera) -> Views:
+    """From where a segment of a model looks at its memory.
 
     Args:
-      memory: what is held.
-      model: of its segment layout, `n` latent frames of `r` video frames and `P` preceding ones.
-      overlap: `Camera[1]` of the latent frame before the new ones, as all cameras here on the latent grid.
-      new: `Camera[n r]` of the new video frames.
-      preceding: `Camera[P]` of the latent frames before the overlap.
-      near: near plane, scene units.
-
-    Returns:
-      `[1 + n + P, h, w, ..]`; with control 'between' also what it shows at the video frames between the latent frames
-      (`Readout.between`), of the new ones only.
+      model: its segment layout and temporal stride.
+      context: `Camera[P + 1]` of preceding latent frames and overlap, on the latent grid.
+      new: `Camera[F]` of the new video frames.
     """
-    time, count = model.vae.stride_time, model.segment.latents
-    options = {"max_footprint": model.segment.footprint, "near": near}
-    if "between" not in model.segment.control:
-        return latent.read(memory, concatenate(overlap, new[time - 1 :: time], preceding), **options)
-    views = latent.read(memory, concatenate(overlap, new, preceding), **options)
-    at = jnp.array([0, *range(time, count * time + 1, time), *range(count * time + 1, len(views.visible))])
-
-    def between(x: jax.Array) -> jax.Array:
-        inside = x[1 : 1 + count * time].reshape(count, time, *x.shape[1:])[:, :-1]
-        return jnp.pad(inside, [(1, len(preceding)), *[(0, 0)] * (inside.ndim - 1)])
-
-    inside = Readout(features=between(views.features), visible=between(views.visible), depth=between(views.depth))
-    return jax.tree.map(lambda x: x[at], views).replace(between=inside)
+    return Views(
+        context=context,
+        frame_cameras=new,
+        stride=model.vae.stride_time,
+        between="between" in model.segment.control,
+    )
 
 
-def concatenate(*cameras: Camera) -> Camera:
-    """Cameras one after the other."""
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *cameras)
+def with_preceding(readout: Readout, preceding: Readout) -> Readout:
+    """A readout of `recall`, `[T + P, ..]`, that shows `preceding` `[P, ..]` at the preceding frames."""
+    count = len(readout.visible) - len(preceding.visible)
+    return jax.tree.map(lambda x, p: jnp.concatenate([x[:count], p]), readout, preceding)
 
 
 def _between(readout: Readout) -> jax.Array:
@@ -99,6 +84,4 @@ def ones_code(model: ModelConfig, params: Any, tile: int = 0) -> jax.Array:
     layout = model.segment
     frames = 1 + (layout.latents + layout.preceding) * model.vae.stride_time
     video = jnp.ones((frames, model.height, model.width, 3))
-    if tile:
-        return vae_tiling.encode(model.vae, params["vae"], video, tile=tile)
-    return vae.encode(model.vae, params["vae"], video)
+    return Codec(model.vae, tile=tile).encode(params["vae"], video)

@@ -1,0 +1,110 @@
+"""How the method is run: the paper's way, the PyTorch release's, and that of the model that ships, each one value.
+
+A model names its recipe (`ModelConfig.recipe`). An ablation is a recipe with one field replaced:
+
+    dataclasses.replace(recipe.DEFAULT, name="nearest cell", footprint=1)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mirage_jax.diffusion import samplers
+from mirage_jax.errors import UserError
+from mirage_jax.models.codec import OVERLAPS
+from mirage_jax.models.config import ModelConfig
+
+TOKENS = ("clip", "still")
+
+WRITES = ("all", "new")
+
+PRECEDING = ("as_made", "again")
+
+MOST_STEPS = 1000
+"""Sampling steps: as many as there are timesteps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What differs between runs of one method.
+
+    Attributes:
+      name: for messages and reports.
+      steps: sampling steps.
+      grid: of noise levels, of `samplers.SCHEDULES`.
+      overlap: where a segment begins: at the latent that is carried, or the last frame encoded again (`codec.Codec`).
+      token: what a latent memory remembers of a latent frame, and the heads see. 'clip': its code in its clip, as in
+        the paper, where it also tells how everything moved across the view that it was seen from. 'still': the frame it
+        ends at, coded as a video in which nothing moves (`vae.encode_still`), which looks much the same from another
+        view.
+      footprint: how many cells of a side a remembered point may cover when read; 1 is the paper's nearest cell.
+      write: what a segment adds to the memory: 'all' that it may of its frames, as in the paper, or what is 'new' in
+        them, so that a place stays as it was first seen, and the memory grows with what was seen of the world, not with
+        time (`dynamic.already_in_memory`).
+      preceding: what the generator is shown of the memory at preceding frames: what they were generated from,
+        'as_made', as in the release, or what the memory shows there now that they are in it, 'again'.
+      local_alignment: whether depth that is guessed follows the memory's surfaces over a picture
+        (`align.follow_surfaces`), and not by one factor only, as in the paper. Depth from outside is taken as it is,
+        but for its scale.
+      dynamic_filter: whether new content that disagrees with the memory is left out, and points that are seen through
+        are retired (`dynamic`).
+      moving_threshold: probability above which a cell is taken to move by the keep head, and not remembered.
+    """
+
+    name: str
+    steps: int = 20
+    grid: str = "wan"
+    overlap: str = "carry"
+    token: str = "clip"
+    footprint: int = 1
+    write: str = "all"
+    preceding: str = "again"
+    local_alignment: bool = False
+    dynamic_filter: bool = False
+    moving_threshold: float = 0.5
+
+    def __post_init__(self):
+        for field, known in (
+            ("grid", tuple(samplers.SCHEDULES)),
+            ("overlap", OVERLAPS),
+            ("token", TOKENS),
+            ("write", WRITES),
+            ("preceding", PRECEDING),
+        ):
+            if (found := getattr(self, field)) not in known:
+                raise UserError(f"recipe {self.name!r}: {field} must be one of {', '.join(known)}, found {found!r}")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise UserError(f"recipe {self.name!r}: steps must be 1 to {MOST_STEPS}, found {self.steps}")
+        if self.footprint < 1 or self.footprint % 2 == 0:
+            raise UserError(f"recipe {self.name!r}: footprint must be odd and at least 1, found {self.footprint}")
+
+
+PAPER = Recipe("paper", steps=40, dynamic_filter=True)
+"""As arXiv 2606.09828 describes it: one frame of overlap, nearest cell, everything static written, 40 steps."""
+
+RELEASE = Recipe("release", overlap="reencode", preceding="as_made", local_alignment=True)
+"""What released Wan weights and side branches of the public code expect; its faults are not carried over."""
+
+DEFAULT = Recipe(
+    "default",
+    steps=1,  # on validation clips better than 2 and 4, in PSNR and LPIPS
+    grid="diffusers",
+    token="still",
+    footprint=3,
+    write="new",
+    local_alignment=True,
+)
+"""That of the model that ships."""
+
+RECIPES = {recipe.name: recipe for recipe in (PAPER, RELEASE, DEFAULT)}
+
+
+def of(model: ModelConfig) -> Recipe:
+    """The recipe that a model was trained for.
+
+    Raises:
+      UserError: if it names one that there is not.
+    """
+    if model.recipe not in RECIPES:
+        raise UserError(f"model {model.name!r}: recipe must be one of {', '.join(RECIPES)}, found {model.recipe!r}")
+    return RECIPES[model.recipe]

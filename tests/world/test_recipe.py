@@ -1,0 +1,49 @@
+"""Recipes: each a value with a name; files of the first version are read as one of them."""
+
+import dataclasses
+import json
+
+import pytest
+
+from mirage_jax import world
+from mirage_jax.errors import UserError
+from mirage_jax.models import config as model_config
+from mirage_jax.world import recipe
+
+
+def test_every_model_that_is_known_names_a_recipe():
+    for make in model_config.PRESETS.values():
+        assert recipe.of(make()).name == make().recipe
+    with pytest.raises(UserError, match="recipe must be one of paper, release, default, found 'mine'"):
+        recipe.of(dataclasses.replace(model_config.default(), recipe="mine"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("grid", "karras"),
+        ("overlap", "sometimes"),
+        ("token", "word"),
+        ("write", "some"),
+        ("preceding", "never"),
+        ("steps", 0),
+        ("steps", 1001),
+        ("footprint", 2),
+    ],
+)
+def test_what_a_recipe_cannot_be_is_said(field, value):
+    with pytest.raises(UserError, match=f"recipe 'paper': {field} must be .*found {value!r}"):
+        dataclasses.replace(world.PAPER, **{field: value})
+
+
+@pytest.mark.parametrize("model", [model_config.default(), model_config.wan22_ti2v_5b()])
+def test_files_of_the_first_version_are_read(model):
+    values = json.loads(model.to_json())
+    of = recipe.of(model)
+    settings = {name: getattr(of, name) for name in ("footprint", "steps", "overlap", "token", "write")}
+    first = {**values, "segment": {**values["segment"], **settings}}
+    del first["recipe"]
+    assert model_config.from_json(json.dumps(first), "model.json") == model
+    first["segment"]["footprint"] = 7
+    with pytest.raises(UserError, match="no recipe"):
+        model_config.from_json(json.dumps(first), "model.json")
