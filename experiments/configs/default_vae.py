@@ -14,6 +14,7 @@ def get_config():
     config.batch_size = 4
     config.windows_per_clip = 1
     config.l1_weight = 0.05
+    config.chroma_weight = 0.0  # of what is wrong in colour apart from brightness
     config.kl_weight = 1e-5
     config.perceptual_frames = 4  # of a window
     config.statistics_batches = 50

@@ -1,8 +1,9 @@
 """Stage 1: the video VAE, on random windows of frames.
 
-Loss: mean squared error, plus `l1_weight` absolute error, plus a small KL term that keeps latents near unit size, plus
-`perceptual_weight` times LPIPS of `perceptual_frames` frames drawn from each window (`training/perceptual.py`). The
-latents are noised by their own posterior, so that what the decoder sees tolerates error.
+Loss: mean squared error, plus `l1_weight` absolute error, plus `chroma_weight` squared error of colour apart from
+brightness, plus a small KL term that keeps latents near unit size, plus `perceptual_weight` times LPIPS of
+`perceptual_frames` frames drawn from each window (`training/perceptual.py`). The latents are noised by their own
+posterior, so that what the decoder sees tolerates error.
 
 With `trains` = `decoder` the encoder stays as it is in the model of `init_from`. Latents then keep their meaning, so
 the result is that whole model with a better decoder: its other parts need no new training.
@@ -61,12 +62,16 @@ def make(config: Any) -> Stage:
             error = out - x
             kl = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
             parts = {"squared_error": jnp.mean(error**2), "absolute_error": jnp.mean(jnp.abs(error)), "kl": kl}
+            if config.chroma_weight:
+                parts["chroma_error"] = _chroma_error(error)
             if judged:
                 parts["lpips"] = perceptual.distance(jax.random.fold_in(key, 1), frozen["lpips"], out, x, judged)
             return parts
 
         parts = jax.tree.map(jnp.mean, partition.over_batch(one)(batch["frames"], keys))
         total = parts["squared_error"] + config.l1_weight * parts["absolute_error"] + config.kl_weight * parts["kl"]
+        if config.chroma_weight:
+            total += config.chroma_weight * parts["chroma_error"]
         if judged:
             total += config.perceptual_weight * parts["lpips"]
         return total, parts
@@ -144,6 +149,12 @@ def _random_crop(key: jax.Array, frames: jax.Array, size: int) -> jax.Array:
         row, column = jax.random.randint(crop_key, (2,), 0, span)
         frames = jax.lax.dynamic_slice(frames, (0, row, column, 0), (len(frames), size, size, 3))
     return jnp.where(jax.random.bernoulli(flip_key), frames[:, :, ::-1], frames)
+
+
+def _chroma_error(error: jax.Array) -> jax.Array:
+    """Mean squared error of red and of blue against green, `[..., 3]` to `[]`: what is wrong apart from brightness."""
+    red, green, blue = jnp.moveaxis(error, -1, 0)
+    return jnp.mean((red - green) ** 2) + jnp.mean((blue - green) ** 2)
 
 
 def _earlier(path: str, coder: vae.VAEConfig) -> Any:
