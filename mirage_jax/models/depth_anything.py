@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mirage_jax.errors import UserError
-from mirage_jax.models.attention import attention
+from mirage_jax.models.nn.attention import attention
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the colours the backbone was trained on."""

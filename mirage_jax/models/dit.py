@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.errors import UserError
-from mirage_jax.models import layers, partition
+from mirage_jax.models import partition
+from mirage_jax.models.nn import layers
 
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,

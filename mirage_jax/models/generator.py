@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.models import rope
 from mirage_jax.models.dit import DiT, DiTConfig, unpatchify
+from mirage_jax.models.nn import rope
 from mirage_jax.models.side_branch import SideBranch, SideBranchConfig
 
 

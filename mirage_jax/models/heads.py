@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.models import layers
+from mirage_jax.models.nn import layers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.models import lora, side_branch, vae
+from mirage_jax.models import side_branch, vae
 from mirage_jax.models.config import LoRAConfig, ModelConfig
 from mirage_jax.models.depth_anything import DepthAnything
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.heads import LatentHeads
+from mirage_jax.models.nn import lora
 from mirage_jax.models.umt5 import UMT5Encoder
 
 

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.errors import UserError
-from mirage_jax.models import layers, partition
+from mirage_jax.models import partition
 from mirage_jax.models.dit import DiTConfig, patchify
+from mirage_jax.models.nn import layers
 
 REFINE_BLOCKS = 2
 

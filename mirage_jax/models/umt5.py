@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mirage_jax.errors import UserError
-from mirage_jax.models import layers
+from mirage_jax.models.nn import layers
 
 
 @dataclasses.dataclass(frozen=True)

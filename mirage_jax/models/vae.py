@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mirage_jax.errors import UserError
-from mirage_jax.models.vae_layers import (
+from mirage_jax.models.nn.vae_layers import (
     CausalConv,
     ChannelNorm,
     Down,

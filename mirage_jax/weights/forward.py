@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mirage_jax.models import rope, side_branch
+from mirage_jax.models import side_branch
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.depth_anything import DepthAnything
 from mirage_jax.models.generator import Generator
+from mirage_jax.models.nn import rope
 from mirage_jax.models.side_branch import SideBranch
 from mirage_jax.models.umt5 import UMT5Encoder
 from mirage_jax.models.vae import VAE

@@ -14,8 +14,8 @@ from mirage_jax.geometry import Camera
 from mirage_jax.memory import kinds, points
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.memory.points import PointMemory, Readout
-from mirage_jax.models import lora
 from mirage_jax.models.generator import Generator
+from mirage_jax.models.nn import lora
 from mirage_jax.world import align, checks, conditioning, dynamic, reference
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.frame_geometry import KnownGeometry, estimate_geometry, remembered_tokens

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.models import attention, layers, rope, vae, vae_layers
+from mirage_jax.models import vae
 from mirage_jax.models.dit import DiTConfig, Head, TimeEmbedding
 from mirage_jax.models.generator import Generator
+from mirage_jax.models.nn import attention, layers, rope, vae_layers
 
 CONFIG = DiTConfig(
     dim=48, ffn_dim=64, heads=2, layers=2, in_channels=4, text_dim=8, text_tokens=3, dtype="bfloat16", prediction="flow"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mirage_jax.errors import UserError
-from mirage_jax.models import vae, vae_layers
+from mirage_jax.models import vae
+from mirage_jax.models.nn import vae_layers
 
 TINY = vae.VAEConfig(
     latent_channels=5,

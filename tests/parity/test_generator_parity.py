@@ -11,8 +11,8 @@ import torch
 from oracles import DIT, channels_first, channels_last, normal
 from record import record, relative_error
 
-from mirage_jax.models import layers
 from mirage_jax.models.generator import Generator
+from mirage_jax.models.nn import layers
 from mirage_jax.models.side_branch import SideBranchConfig
 
 HEIGHT, WIDTH, FRAMES = 4, 6, 3

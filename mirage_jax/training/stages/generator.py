@@ -26,9 +26,10 @@ from mirage_jax.data.tolerance import Skipped
 from mirage_jax.diffusion import flow
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
-from mirage_jax.models import lora, lpips, parameters, partition, vae
+from mirage_jax.models import lpips, parameters, partition, vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
+from mirage_jax.models.nn import lora
 from mirage_jax.training import perceptual, posed
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import coded

@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.models import partition, quantize, rope, sequence_parallel
-from mirage_jax.models.attention import attention
+from mirage_jax.models import partition, quantize
+from mirage_jax.models.nn import rope, sequence_parallel
+from mirage_jax.models.nn.attention import attention
 
 
 def timestep_features(timesteps: jax.Array, width: int) -> jax.Array:

@@ -12,8 +12,9 @@ from experiments.bench import collectives
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
-from mirage_jax.models import partition, sequence_parallel
-from mirage_jax.models.attention import xla
+from mirage_jax.models import partition
+from mirage_jax.models.nn import sequence_parallel
+from mirage_jax.models.nn.attention import xla
 
 F, N, HEADS, WIDTH, TEXT, BATCH = 3, 8, 8, 4, 5, 4
 MESHES = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
-from mirage_jax.models import attention
+from mirage_jax.models.nn import attention
 
 MASKS = [None, [True, False, True, True, False], [False, False, False, True, False]]
 FORMS = {

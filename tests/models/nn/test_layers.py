@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.models import layers
+from mirage_jax.models.nn import layers
 
 
 def normal(seed, *shape):

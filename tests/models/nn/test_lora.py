@@ -9,9 +9,9 @@ import pytest
 from flax import traverse_util
 
 from mirage_jax.errors import UserError
-from mirage_jax.models import lora
 from mirage_jax.models.dit import DiTConfig
 from mirage_jax.models.generator import Generator
+from mirage_jax.models.nn import lora
 
 GENERATOR = Generator(DiTConfig(dim=12, ffn_dim=16, heads=2, layers=2, in_channels=3, text_dim=5, text_tokens=2))
 INPUTS = {"target": jnp.ones((1, 2, 2, 3)), "timesteps": jnp.ones(1), "text": jnp.ones((2, 5))}

@@ -14,7 +14,7 @@ import jax
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from mirage_jax.errors import UserError
-from mirage_jax.models.attention import attention
+from mirage_jax.models.nn.attention import attention
 
 
 def self_attention(query: jax.Array, key: jax.Array, value: jax.Array, key_mask: jax.Array | None = None) -> jax.Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.models import rope
+from mirage_jax.models.nn import rope
 
 
 def test_axis_widths():

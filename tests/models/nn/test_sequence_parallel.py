@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mirage_jax.models import sequence_parallel
-from mirage_jax.models.attention import xla
+from mirage_jax.models.nn import sequence_parallel
+from mirage_jax.models.nn.attention import xla
 
 PROGRAM = pathlib.Path(__file__).with_name("sharded_checks.py")
 
@@ -22,7 +22,7 @@ def found():
         **os.environ,
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(PROGRAM.parent.parent.parent),
+        "PYTHONPATH": str(PROGRAM.parents[3]),
     }
     run = subprocess.run([sys.executable, PROGRAM], env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
