@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -28,6 +30,22 @@ def in_turn(calls: Mapping[Name, Callable[[], Any]], repeats: int) -> dict[Name,
 def alone(call: Callable[[], Any], repeats: int) -> list[float]:
     """Seconds of calls of one function, as `in_turn` takes them."""
     return in_turn({"call": call}, repeats)["call"]
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """`median`, and the 10th and 90th percentile as `low` and `high`."""
+    low, median, high = np.percentile(values, [10, 50, 90])
+    return {"median": float(median), "low": float(low), "high": float(high)}
+
+
+def spread(values: Mapping[str, float]) -> str:
+    """A `summary` as text."""
+    return f"{values['median']:.1f} [{values['low']:.1f}, {values['high']:.1f}]"
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
