@@ -11,6 +11,7 @@ import ctypes
 import os
 
 import numpy as np
+from PIL import Image
 
 from experiments.worlds.clips import FOCAL
 from experiments.worlds.miniworld.scenes import Mover, Prop, RoomPlan, Scene
@@ -33,10 +34,19 @@ except ModuleNotFoundError as error:
     ) from error
 except (ImportError, OSError) as error:  # of a system library
     raise UserError(f"MiniWorld cannot draw here ({error}); {_INSTALL}") from error
-
 NEAR, FAR = 0.1, 100.0  # metres
 _OVER = 3  # drawn pixels along a side of an output pixel; odd, so that one lies in the middle
 _MIDDLE = slice(_OVER // 2, None, _OVER)
+
+
+def _with_alpha(path: str) -> pyglet.image.ImageData:
+    """A picture as MiniWorld asks for it, which pyglet would make pixel by pixel, longer than all else takes."""
+    with Image.open(path) as picture:
+        rgba = picture.convert("RGBA").transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    return pyglet.image.ImageData(*rgba.size, "RGBA", rgba.tobytes())
+
+
+pyglet.image.load = _with_alpha
 
 
 class Canvas:
