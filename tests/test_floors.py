@@ -1,6 +1,7 @@
 """A file imports only from floors below its own: what keeps the house free of circles."""
 
 import ast
+import functools
 import pathlib
 import re
 
@@ -23,13 +24,12 @@ LEVEL = {name: level for level, names in enumerate(_SETS) for name in names}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
+@functools.cache
 def modules(path):
     """Full names of all that a file imports, wherever in the file; of `from a import b`, `a.b`."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{name.name}" for name in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    found = {f"{node.module}.{x.name}" for node in nodes if isinstance(node, ast.ImportFrom) for x in node.names}
+    return found | {x.name for node in nodes if isinstance(node, ast.Import) for x in node.names}
 
 
 def rooms(path):
@@ -60,7 +60,7 @@ def test_the_check_sees_imports():
     assert rooms(ROOT / "world" / "segment.py") >= {"diffusion", "memory", "models", "world"}
     commands = ROOT.parent / "experiments" / "build_dataset.py"
     assert {"experiments", "mirage_jax", "tqdm"} <= outside(commands)
-    assert {"experiments.worlds.heldout_set", "mirage_jax.data.latents"} <= set(modules(commands))
+    assert {"experiments.worlds.heldout_set", "mirage_jax.data.latents"} <= modules(commands)
 
 
 def test_only_training_and_the_reading_of_data_need_the_data_pipeline():

@@ -31,7 +31,7 @@ def canvases():
 @pytest.fixture(scope="module")
 def away(canvases):
     """A camera that looks away from what moves, and back."""
-    return _rendered("look_away", "5-15")
+    return _rendered("look_away", "5-15", seed=8)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_objects_go_on_moving_while_nobody_looks(away):
 
 
 def test_a_seed_gives_the_same_clip_and_another_seed_another(away):
-    again = _rendered("look_away", "5-15")
+    again = _rendered("look_away", "5-15", seed=8)
     for name, array in away.arrays().items():
         np.testing.assert_array_equal(array, getattr(again, name), err_msg=name)
     rooms = [scenes.scene(np.random.default_rng([scenes.SPLITS[split], 5])) for split in ("train", "test", "test")]

@@ -34,6 +34,7 @@ except ModuleNotFoundError as error:
     ) from error
 except (ImportError, OSError) as error:  # of a system library
     raise UserError(f"MiniWorld cannot draw here ({error}); {_INSTALL}") from error
+
 NEAR, FAR = 0.1, 100.0  # metres
 _OVER = 3  # drawn pixels along a side of an output pixel; odd, so that one lies in the middle
 _MIDDLE = slice(_OVER // 2, None, _OVER)
