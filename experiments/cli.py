@@ -229,3 +229,32 @@ def _git_state(root: Path) -> tuple[str | None, bool | None]:
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+
+
+def most_of(texts: Sequence[str] | None, splits: int) -> list[int | None]:
+    """The most clips of each split: of one number for all, or one for each; None without any.
+
+    Raises:
+      UserError: if they are not like that.
+    """
+    if texts is None:
+        return [None] * splits
+    if len(texts) not in (1, splits) or not all(text.isdecimal() and int(text) for text in texts):
+        raise UserError(
+            f"--clips {','.join(texts)}: expected a number of clips from 1 on, or one for each of the {splits} splits"
+        )
+    return [int(text) for text in texts] * (splits if len(texts) == 1 else 1)
+
+
+def part_of(text: str | None) -> tuple[int, int]:
+    """`i/n` as numbers; `0/1` is everything.
+
+    Raises:
+      UserError: if it is not like that.
+    """
+    if text is None:
+        return 0, 1
+    first, slash, second = text.partition("/")
+    if not (slash and first.isdigit() and second.isdigit() and int(first) < int(second)):
+        raise UserError(f"--part {text}: expected i/n, part i of n, counted from 0 to n - 1")
+    return int(first), int(second)

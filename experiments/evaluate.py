@@ -34,11 +34,11 @@ import jax
 import tqdm
 from absl import flags
 
-from experiments import cli
+from experiments import cli, other_videos
 from experiments.bench import readout_cost
 from mirage_jax import io, viz, weights
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import ablations, other_videos, report, runner
+from mirage_jax.evaluation import ablations, report, runner
 from mirage_jax.evaluation.methods import METHODS, MORE_METHODS, Models
 
 _DATA = flags.DEFINE_string("data", "data/doom", "Data set of posed clips (see build_dataset).")
@@ -123,7 +123,7 @@ def _clips() -> runner.Clips:
         from experiments.worlds import heldout_set  # which renders: not needed for other data
 
         heldout_set.verify(_DATA.value, groups=_SPLIT.value)
-    return runner.Clips(_DATA.value, _SPLIT.value, runner.most_of(_CLIPS.value, len(_SPLIT.value)))
+    return runner.Clips(_DATA.value, _SPLIT.value, cli.most_of(_CLIPS.value, len(_SPLIT.value)))
 
 
 def _export(out: pathlib.Path) -> None:
@@ -220,7 +220,7 @@ def _score_videos(out: pathlib.Path) -> None:
 
 def _run(out: pathlib.Path, clips: runner.Clips, score, fps: float) -> int:
     """Scores this part of the clips; the number of all clips that have no results after it."""
-    first, step = runner.part_of(_PART.value)
+    first, step = cli.part_of(_PART.value)
     mine = range(first, len(clips), step)
     done = runner.run(out, clips, mine, score, fps)
     for _ in tqdm.tqdm(done, total=len(mine), unit="clip", mininterval=5, dynamic_ncols=True):

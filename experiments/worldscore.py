@@ -89,7 +89,7 @@ Text = Callable[[Sample], np.ndarray | None]
 def main(_) -> None:
     """Makes them, or checks."""
     chosen = _chosen()
-    first, step = runner.part_of(_PART.value)
+    first, step = cli.part_of(_PART.value)
     samples = chosen[first::step]
     if _CHECK.value:
         return _check(samples)

@@ -292,32 +292,3 @@ def results(out: Path, sources: Iterable[str]) -> list[dict[str, Any]]:
     """The results of those clips that have some, in the order given."""
     files = (result_file(out, source) for source in sources)
     return [io.read_json(file) for file in files if file.exists()]
-
-
-def most_of(texts: Sequence[str] | None, splits: int) -> list[int | None]:
-    """The most clips of each split: of one number for all, or one for each; None without any.
-
-    Raises:
-      UserError: if they are not like that.
-    """
-    if texts is None:
-        return [None] * splits
-    if len(texts) not in (1, splits) or not all(text.isdecimal() and int(text) for text in texts):
-        raise UserError(
-            f"--clips {','.join(texts)}: expected a number of clips from 1 on, or one for each of the {splits} splits"
-        )
-    return [int(text) for text in texts] * (splits if len(texts) == 1 else 1)
-
-
-def part_of(text: str | None) -> tuple[int, int]:
-    """`i/n` as numbers; `0/1` is everything.
-
-    Raises:
-      UserError: if it is not like that.
-    """
-    if text is None:
-        return 0, 1
-    first, slash, second = text.partition("/")
-    if not (slash and first.isdigit() and second.isdigit() and int(first) < int(second)):
-        raise UserError(f"--part {text}: expected i/n, part i of n, counted from 0 to n - 1")
-    return int(first), int(second)
