@@ -80,8 +80,8 @@ exit ${code:-0}
 # Stands for .venv/bin/python on a worker: the launcher is the real one, the training a shell.
 PYTHON = """#!/usr/bin/env bash
 if [[ $1 == launch/local.py ]]; then exec "$REAL" "$@"; fi
-echo "start $MIRAGE_PROCESSES $*" >>"$HOME/said"
 trap 'echo saved >>"$HOME/said"; exit 75' TERM
+echo "start $MIRAGE_PROCESSES $*" >>"$HOME/said"
 [[ $(wc -l <"$HOME/said") == 1 ]] && kill -9 $$
 while :; do sleep 0.1; done
 """

@@ -73,7 +73,7 @@ def _losses(workdir):
 
 
 def test_learns_and_writes_the_model(tmp_path):
-    folder = loop.train(_stage(), _config(steps=60), tmp_path)
+    folder = loop.train(_stage(), _config(steps=60, checkpoint_every=60), tmp_path)
     config, params = weights.load(folder)
     assert config == TINY
     losses = _losses(tmp_path)

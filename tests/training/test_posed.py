@@ -1,6 +1,7 @@
 """Examples for the generator: cut from posed latents, remembered from earlier frames, with errors where asked."""
 
 import dataclasses
+import functools
 import pathlib
 import sys
 
@@ -77,9 +78,19 @@ def clip():
     )
 
 
-def _example(model, clip, augment=CLEAN, start=START, seed=0):
-    cut = jax.jit(lambda key, clip, start: posed.make_training_example(key, model, clip, start, augment))
-    return cut(jax.random.key(seed), clip, start)
+@functools.cache
+def _cut(model):
+    """Compiled once for all errors, which are arguments."""
+
+    def cut(key, clip, start, errors, vae_params):
+        return posed.make_training_example(key, model, clip, start, posed.Augmentation(**errors), None, vae_params)
+
+    return jax.jit(cut)
+
+
+def _example(model, clip, augment=CLEAN, start=START, seed=0, vae_params=None):
+    errors = dataclasses.asdict(augment)
+    return _cut(model)(jax.random.key(seed), clip, jnp.asarray(start), errors, vae_params)
 
 
 def test_target_and_context_are_the_frames_of_the_clip(model, clip):
@@ -100,7 +111,8 @@ def test_the_overlap_frame_reads_back_itself(model, clip):
 @pytest.mark.parametrize(("recipe", "token"), [("default", "still"), ("paper", "clip")])
 def test_frames_are_remembered_as_the_model_wants_it(model, clip, recipe, token):
     changed = dataclasses.replace(model, recipe=recipe)
-    memory = posed.remember(jax.random.key(0), changed, clip, jnp.asarray(1), CLEAN)
+    remember = jax.jit(lambda clip: posed.remember(jax.random.key(0), changed, clip, jnp.asarray(1), CLEAN))
+    memory = remember(clip)
     held = memory.features[: 2 * SIZE**2].reshape(2, SIZE, SIZE, CHANNELS)
     np.testing.assert_array_equal(held, (clip.stills if token == "still" else clip.latents)[:2])
 
@@ -181,10 +193,7 @@ def shown(model, clip):
 
 def _rgb_example(shown, augment=CLEAN, seed=0):
     model, params, clip, _, _ = shown
-    cut = jax.jit(
-        lambda key, clip, vae: posed.make_training_example(key, model, clip, jnp.asarray(START), augment, None, vae)
-    )
-    return cut(jax.random.key(seed), clip, params["vae"])
+    return _example(model, clip, augment, seed=seed, vae_params=params["vae"])
 
 
 @pytest.fixture(scope="module")
