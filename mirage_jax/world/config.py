@@ -81,6 +81,12 @@ class WorldConfig:
         return "heads" if self.model.heads is not None else "pixels" if self.model.depth is not None else "given"
 
     @property
+    def filters_moving(self) -> bool:
+        """Whether what moves is told by its disagreement with the memory: a model with heads has a better judge."""
+        assert self.recipe is not None
+        return self.recipe.dynamic_filter and self.model.heads is None
+
+    @property
     def token_dtype(self) -> str:
         """Dtype of the tokens in a latent memory: the one in which the parts that read them compute."""
         return self.model.dit.dtype

@@ -46,8 +46,8 @@ class Recipe:
       local_alignment: whether depth that is guessed follows the memory's surfaces over a picture
         (`align.follow_surfaces`), and not by one factor only, as in the paper. Depth from outside is taken as it is,
         but for its scale.
-      dynamic_filter: whether new content that disagrees with the memory is left out, and points that are seen through
-        are retired (`dynamic`).
+      dynamic_filter: whether, in a model without a keep head, new content that disagrees with the memory is left out,
+        and points that are seen through are retired (`dynamic`).
       moving_threshold: probability above which a cell is taken to move by the keep head, and not remembered.
     """
 
@@ -60,7 +60,7 @@ class Recipe:
     write: str = "all"
     preceding: str = "again"
     local_alignment: bool = False
-    dynamic_filter: bool = False
+    dynamic_filter: bool = True
     moving_threshold: float = 0.5
 
     def __post_init__(self):
@@ -79,7 +79,7 @@ class Recipe:
             raise UserError(f"recipe {self.name!r}: footprint must be odd and at least 1, found {self.footprint}")
 
 
-PAPER = Recipe("paper", steps=40, dynamic_filter=True)
+PAPER = Recipe("paper", steps=40)
 """As arXiv 2606.09828 describes it: one frame of overlap, nearest cell, everything static written, 40 steps."""
 
 RELEASE = Recipe("release", overlap="reencode", preceding="as_made", local_alignment=True)

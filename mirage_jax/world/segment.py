@@ -269,7 +269,7 @@ def write(
       The memory; bool `[n, h, w]`, what the dynamic filter left out; int32 `[]`, points it left of the memory before.
     """
     kind, moving = kinds.of(config.memory), jnp.zeros_like(observed.keep)
-    if config.recipe.dynamic_filter:
+    if config.filters_moving:
         moving = observed.keep & dynamic.intruding(kind.shown(observed), observed.depth, shown)
         sound = jnp.where(trusted[:, None, None], observed.depth, 0.0)
         memory = points.retire(memory, dynamic.seen_through(memory, sound, observed.latent_cameras))

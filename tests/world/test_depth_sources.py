@@ -40,7 +40,7 @@ def given(depth, keep=None):
 
 
 def test_pixels_write_depth_of_the_network_and_heads_are_not_needed():
-    config, params = setting("pixels", dynamic_filter=True)
+    config, params = setting("pixels")
     state = start(config, params)
     held = np.asarray(state.memory.points)[: int(state.memory.size), 2]
     assert len(held) == 16 and held.min() > 0 and held.max() < 10
@@ -93,3 +93,21 @@ def test_what_does_not_fit_is_said():
         world.segment(config, params, state, tiny_world.path("pause", 1)[0])
     with pytest.raises(UserError, match="no depth"):
         dataclasses.replace(config, depth_source="pixels")
+
+
+def test_without_a_keep_head_what_disagrees_with_the_memory_is_not_written_unless_the_recipe_says_so():
+    """Something comes into the upper left quarter, in front of the wall that the memory holds."""
+    config, params = setting("given")
+    size = (tiny_world.SIZE, tiny_world.SIZE)
+    state, cameras = start(config, params, jnp.full(size, 4.0)), tiny_world.path("pause", 1)[0]
+    depth = jnp.full(size, 4.0).at[:16, :16].set(2.0)
+    added = {}
+    for filtered in (True, False):
+        recipe = dataclasses.replace(config.recipe, dynamic_filter=filtered)
+        changed = dataclasses.replace(config, recipe=recipe)
+        _, output = world.segment(changed, params, state, cameras, None, given(depth))
+        added[filtered] = int(output.diagnostics.points), float(output.diagnostics.moving)
+    assert added[False] == (2 * 16, 0.0)
+    points, moving = added[True]  # of the 8 cells that came nearer, those that look different too
+    assert 0 < 32 - points <= 8 and moving == (32 - points) / 32
+    assert not tiny_world.config().filters_moving, "heads are there"
