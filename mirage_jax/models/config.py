@@ -156,12 +156,19 @@ def from_json(text: str, where: str) -> ModelConfig:
       where: file name for messages.
 
     Raises:
-      UserError: if a field is missing or unknown.
+      UserError: if it is not JSON, or a field is missing, unknown, of another type or beyond all sense.
     """
     try:
-        return _build(ModelConfig, _with_recipe(json.loads(text)))
-    except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
-        raise UserError(f"{where}: not a model config of this version ({error})") from error
+        found = _build(ModelConfig, _with_recipe(json.loads(text)), "")
+    except UserError as error:
+        raise UserError(f"{where}: {str(error)[:300]}") from error
+    # What configs compute of sound numbers can still fail, in as many ways: 3 heads for a width of 8.
+    except (TypeError, KeyError, AttributeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise UserError(f"{where}: not a model config of this version ({str(error)[:200]})") from error
+    step = found.vae.stride_space * (1 if found.dit is None else max(found.dit.patch))
+    if found.height % step or found.width % step:
+        raise UserError(f"{where}: pictures of {found.height}x{found.width}, expected multiples of {step}")
+    return found
 
 
 def first_mismatch(found: ModelConfig, expected: ModelConfig) -> str | None:
@@ -251,6 +258,8 @@ _BEFORE_RECIPES = {
 
 def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
     """The fields of a file, of this version or the first."""
+    if not isinstance(values, dict) or not isinstance(values.get("segment"), dict):
+        return values
     segment = dict(values["segment"])
     settings = {name: segment.pop(name) for name in _BEFORE_RECIPES["default"] if name in segment}
     if not settings:
@@ -261,15 +270,43 @@ def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "segment": segment, "recipe": name}
 
 
-def _build(cls: type, values: Any) -> Any:
-    """A (possibly nested, possibly optional) dataclass from plain JSON values."""
-    if not dataclasses.is_dataclass(cls):
-        return tuple(values) if isinstance(values, list) else values
-    hints = typing.get_type_hints(cls)
-    arguments = {}
-    for field, value in values.items():
-        kind = hints[field]
-        if isinstance(kind, types.UnionType):
-            kind = next(k for k in typing.get_args(kind) if k is not type(None))
-        arguments[field] = None if value is None else _build(kind, value)
-    return cls(**arguments)
+_MAY_BE_ZERO = ("text_dim", "refine", "preceding", "reference")
+_GREATEST = {"height": 1 << 14, "width": 1 << 14, "layers": 1000, "blocks": 1000, "latents": 1000}
+
+
+def _build(kind: Any, value: Any, path: str) -> Any:
+    """A value of a type from plain JSON; dataclasses may be nested and optional.
+
+    Raises:
+      UserError: naming the field, if the value is of another type, or beyond all sense.
+    """
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    found = f"{path or 'the whole'} is {str(value)[:60]!r}"
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise UserError(f"{found}, expected fields by name")
+        hints = typing.get_type_hints(kind)
+        if unknown := [str(name) for name in value if name not in hints]:
+            raise UserError(
+                f"not a model config of this version: unknown field {path}{'.' * bool(path)}{unknown[0][:60]}"
+            )
+        inside = {name: _build(hints[name], x, f"{path}.{name}" if path else name) for name, x in value.items()}
+        return kind(**inside)
+    if typing.get_origin(kind) is tuple:
+        kinds = typing.get_args(kind)
+        if not isinstance(value, list) or (kinds[-1] is not ... and len(value) != len(kinds)):
+            raise UserError(f"{found}, expected a list{'' if kinds[-1] is ... else f' of {len(kinds)}'}")
+        return tuple(_build(kinds[0] if kinds[-1] is ... else kinds[i], x, path) for i, x in enumerate(value))
+    if kind is float and type(value) in (int, float):
+        if not abs(value) < 1e9:  # NaN too
+            raise UserError(f"{found}, expected a number below 1e9")
+    elif type(value) is not kind:
+        raise UserError(f"{found}, expected {kind.__name__}")
+    name = path.rpartition(".")[2]
+    least, greatest = 0 if name in _MAY_BE_ZERO else 1, _GREATEST.get(name, 1_000_000)
+    if kind is int and not least <= value <= greatest:
+        raise UserError(f"{found}, expected {least} to {greatest:,}")
+    return value

@@ -26,7 +26,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import depth_anything
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.weights import formats, forward, lora_layouts, model_files
+from mirage_jax.weights import checksums, formats, forward, lora_layouts, model_files
 from mirage_jax.weights.formats import FORMATS, Match
 from mirage_jax.weights.sources import Source, not_finite
 
@@ -110,7 +110,8 @@ def convert(
             shutil.rmtree(out, ignore_errors=True)
         raise
     _update_record(out, form.part, record)
-    io.write_text(out / "model.json", model.to_json() + "\n")
+    model_files.write_config(out, model)
+    checksums.write(tree, final)
     tree.rename(final)  # the part is there from here on
     work.remove()
     return record

@@ -1,8 +1,9 @@
-"""A model on disk: a folder with `model.json` (every number) and Orbax trees with the parameters.
+"""A model on disk: a folder with `model.json` (every number) and Orbax trees with the parameters, or one file.
 
 `save` writes all parts as one tree, `params/`; a converted part is a tree of its own, `params.NAME/`. `load` reads
-both, and of each tree only the parts that are asked for. A model can come with a side branch and LoRA that read an RGB
-memory: a model folder `rgb/` inside it, with those parts only.
+both, and of each tree only the parts that are asked for. The one file, NAME.safetensors, holds the same (see
+`single_file`). A model can come with a side branch and LoRA that read an RGB memory: a model folder `rgb/` inside it,
+with those parts only, or NAME.rgb.safetensors beside the file. Whatever is read is compared with its checksums.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import parameters
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.weights import checksums, single_file
 
 DEFAULT = pathlib.Path(__file__).parent.parent / "assets" / "default"
 """The model that ships with the project."""
 
 _DATA_FILE_SIZE = 8 << 20  # bytes, about: a model that ships lies in a repository, where no file should be large
+_DIGEST = "digest"  # of all other fields of model.json
 _MATRICES = ("kernel", "A", "B", "token_embedding")
 _CONVERTERS = {
     "vae": "vae_original",
@@ -45,15 +48,18 @@ _CONVERTERS = {
 
 
 def save(path: str | pathlib.Path, config: ModelConfig, params: Any, dtype: Any = None) -> None:
-    """Writes a model folder, atomically: the old one stays until the new one is whole.
+    """Writes a model, atomically: the old one stays until the new one is whole.
 
     Args:
-      path: the folder.
+      path: the folder, or a file NAME.safetensors.
       config: of the model.
       params: `{'vae': .., 'dit': .., ...}` tree.
       dtype: to store floating weights in; None keeps theirs.
     """
     path = pathlib.Path(path).absolute()
+    if single_file.is_one(path):
+        host = jax.tree.map(lambda x: np.asarray(x if dtype is None else jnp.asarray(x).astype(dtype)), params)
+        return single_file.save(path, _config_text(config), host)
     temporary = path.with_name(path.name + ".new")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -69,7 +75,8 @@ def save(path: str | pathlib.Path, config: ModelConfig, params: Any, dtype: Any 
             temporary / "params", ocp.args.PyTreeSave(params, ocdbt_target_data_file_size=_DATA_FILE_SIZE)
         )
     (temporary / "params" / "commit_success.txt").unlink(missing_ok=True)  # it names this machine's path
-    io.write_text(temporary / "model.json", config.to_json() + "\n")
+    checksums.write(temporary / "params")
+    write_config(temporary, config)
     old = path.with_name(path.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
@@ -85,18 +92,20 @@ def load(
     shardings: Callable[[Any], Any] | None = None,
     memory: str = "latent",
 ) -> tuple[ModelConfig, Any]:
-    """Reads a model folder; without a path, the model that ships with the project.
+    """Reads a model; without a path, the one that ships with the project.
+
+    Arrays go to the default device, committed to none: where `jax.default_device` says, inside of it, such as the host.
 
     With a `dtype`, only the tensors that matrix products and convolutions read are of that dtype. Norm weights, biases,
     modulation tables, position biases and the time embedding stay float32: they are computed with in float32, together
     they are under one percent of a large model, and bfloat16 would round what they add to or scale every token with.
 
     Args:
-      path: the folder.
+      path: the folder or file.
       parts: what to read ('vae', 'dit', ..); None reads all that the config names. Nothing else is read from disk.
       dtype: of the matrices; None is float32.
       shardings: from the tree of `jax.ShapeDtypeStruct`s of what is read to the tree of their shardings, so that each
-        tensor goes from disk to where it belongs; None keeps all on the host.
+        tensor goes from disk to where it belongs; None is the default device.
       memory: what its side branch and LoRA are to read (see `side_folder`).
 
     Returns:
@@ -114,17 +123,26 @@ def load(
     for part in wanted:
         _check_there(path, part, folders)
     where = {part: folders[part] for part in wanted}
+    for folder in set(where.values()):
+        if folder.is_dir():
+            checksums.verify(folder)
     shapes = {folder: read_shapes(folder) for folder in set(where.values())}
     on_disk = {part: shapes[folder][part] for part, folder in where.items()}
-    if misfit := parameters.first_misfit(config, on_disk):
-        raise UserError(f"{path}: the weights do not fit model.json: {misfit}")
+    _check_fit(path, config, on_disk)
     target = {part: _with_dtypes(part, tree, dtype) for part, tree in on_disk.items()}
-    placed = jax.tree.map(lambda _: _host(), target) if shardings is None else shardings(target)
-    target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), target, placed)
-    params: dict[str, Any] = {}
-    for folder in shapes:
-        params |= restore(folder, {part: target[part] for part in wanted if where[part] == folder})
-    return config, {part: params[part] for part in wanted}
+    if shardings is not None:
+        split = shardings(target)
+        target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), target, split)
+    params = {}
+    for part in wanted:  # one after the other, so that the host holds one at a time
+        read = restore(where[part], {part: target[part]})[part]
+        params[part] = read if shardings is not None else jax.tree.map(jax.device_put, read)
+    return config, params
+
+
+def on_host() -> contextlib.AbstractContextManager:
+    """Where `load` and what is computed stays on the host: `with weights.on_host(): ..`."""
+    return jax.default_device(jax.local_devices(backend="cpu")[0])
 
 
 def digest(config: ModelConfig, params: Any) -> str:
@@ -138,10 +156,18 @@ def digest(config: ModelConfig, params: Any) -> str:
 
 
 def side_folder(path: str | pathlib.Path, memory: str) -> pathlib.Path:
-    """The folder that side branch and LoRA for a kind of memory come from: the model's `rgb/`, or the model itself."""
+    """The model that side branch and LoRA for a kind of memory come from: the one in `rgb/`, or the model itself."""
     path = pathlib.Path(path)
-    own = path / memory
-    return own if memory == "rgb" and (own / "model.json").is_file() else path
+    if memory != "rgb":
+        return path
+    own = path.with_suffix(f".rgb{path.suffix}") if single_file.is_one(path) else path / "rgb"
+    return own if is_model(own) else path
+
+
+def is_model(path: str | pathlib.Path) -> bool:
+    """Whether there is a model folder, or a file that should be a model."""
+    path = pathlib.Path(path)
+    return path.is_file() if single_file.is_one(path) else (path / "model.json").is_file()
 
 
 def parts_of(path: str | pathlib.Path) -> tuple[str, ...]:
@@ -155,8 +181,7 @@ def find_part(path: pathlib.Path, config: ModelConfig, part: str) -> tuple[pathl
     folders = _folders(path, config)
     _check_there(path, part, folders)
     shapes = read_shapes(folders[part])[part]
-    if misfit := parameters.first_misfit(config, {part: shapes}):
-        raise UserError(f"{path}: the weights do not fit model.json: {misfit}")
+    _check_fit(path, config, {part: shapes})
     return folders[part], shapes
 
 
@@ -172,10 +197,12 @@ def read_config(path: str | pathlib.Path, memory: str = "latent") -> ModelConfig
       UserError: if there is none, or the side branch does not belong to the model.
     """
     path = pathlib.Path(path)
-    file = path / "model.json"
-    if not file.is_file():
-        raise UserError(f"{path}: not a model folder, expected model.json and params/ in it")
-    config = model_config.from_json(file.read_text(), str(file))
+    if not is_model(path):
+        raise UserError(f"{path}: not a model folder, expected model.json and params/ in it, or a .safetensors file")
+    if single_file.is_one(path):
+        config = _config_of(single_file.read_config(path), path)
+    else:
+        config = _config_of((path / "model.json").read_bytes(), path / "model.json")
     if (own := side_folder(path, memory)) == path:
         return config
     other = read_config(own)
@@ -185,38 +212,74 @@ def read_config(path: str | pathlib.Path, memory: str = "latent") -> ModelConfig
     return other
 
 
+def write_config(path: pathlib.Path, config: ModelConfig) -> None:
+    """Writes `model.json` of a model folder."""
+    io.write_text(path / "model.json", _config_text(config) + "\n")
+
+
+def _config_text(config: ModelConfig) -> str:
+    values = json.loads(config.to_json())
+    return json.dumps(values | {_DIGEST: _digest_of(values)}, indent=1)
+
+
+def _config_of(text: str | bytes, where: pathlib.Path) -> ModelConfig:
+    """A config of `_config_text`, or, without a digest, of older versions and of a person."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not a model config, expected JSON ({str(error)[:200]})") from error
+    if isinstance(values, dict) and _DIGEST in values:
+        told = values.pop(_DIGEST)
+        if told != _digest_of(values):
+            raise UserError(f"{where}: is not what its {_DIGEST!r} says; after a change by hand, leave {_DIGEST!r} out")
+    return model_config.from_json(json.dumps(values), str(where))
+
+
+def _digest_of(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+
+
 def read_shapes(tree: pathlib.Path) -> dict[str, Any]:
-    """The `jax.ShapeDtypeStruct`s of an Orbax tree, nothing of which is read but its description."""
+    """The `jax.ShapeDtypeStruct`s of a tree, nothing of which is read but its description."""
+    if tree.is_file():
+        return single_file.read_shapes(tree)
     with _damage_is_an_error(tree), contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         metadata = handler.metadata(epath.Path(tree)).tree
         return jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), metadata)
 
 
 def restore(tree: pathlib.Path, target: Any) -> Any:
-    """Reads of an Orbax tree the leaves of `target`, in its dtypes; on the host, where it has no sharding."""
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_host() if x.sharding is None else x.sharding), target
-    )
-    arguments = ocp.args.PyTreeRestore(
-        item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
-    )
+    """Reads of a tree the leaves of `target`, in its dtypes; as numpy arrays, where it has no sharding."""
+    if tree.is_file():
+        return single_file.restore(tree, target)
+
+    if any(x.sharding is None for x in jax.tree.leaves(target)):
+        how = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), target)
+    else:
+        how = ocp.checkpoint_utils.construct_restore_args(target)
+    arguments = ocp.args.PyTreeRestore(item=target, restore_args=how, partial_restore=True)
     with _damage_is_an_error(tree), contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         return handler.restore(epath.Path(tree), args=arguments)
 
 
 def tree_paths(tree: pathlib.Path) -> set[str]:
-    """Paths of the leaves of an Orbax tree, from its description alone."""
+    """Paths of the leaves of a tree, from its description alone."""
+    if tree.is_file():
+        return set(traverse_util.flatten_dict(single_file.read_shapes(tree), sep="/"))
     with _damage_is_an_error(tree):
         entries = json.loads((tree / "_METADATA").read_text())["tree_metadata"].values()
         return {"/".join(key["key"] for key in entry["key_metadata"]) for entry in entries}
 
 
 def _folders(path: pathlib.Path, config: ModelConfig) -> dict[str, pathlib.Path]:
-    """The Orbax tree of every part."""
+    """The tree of every part."""
     found: dict[str, pathlib.Path] = {}
     named = config_parts(config)
-    for folder in (path / "params", *sorted(path.glob("params.*"))):
-        for part in sorted({name.split("/")[0] for name in tree_paths(folder)} if folder.is_dir() else ()):
+    trees = [path] if single_file.is_one(path) else [path / "params", *sorted(path.glob("params.*"))]
+    for folder in trees:
+        if folder.suffix == checksums.SUFFIX or not folder.exists():
+            continue
+        for part in sorted({name.split("/")[0] for name in tree_paths(folder)}):
             if part in found:
                 raise UserError(f"{path}: part {part!r} is both in {found[part].name}/ and in {folder.name}/")
             if part not in named:
@@ -247,8 +310,13 @@ def _with_dtypes(part: str, tree: Mapping[str, Any], dtype: Any) -> Any:
     return traverse_util.unflatten_dict(typed)[part]
 
 
-def _host() -> jax.sharding.Sharding:
-    return jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+def _check_fit(path: pathlib.Path, config: ModelConfig, shapes: Mapping[str, Any]) -> None:
+    try:
+        misfit = parameters.first_misfit(config, shapes)
+    except Exception as error:  # modules raise many kinds, for numbers that are sound one by one
+        raise UserError(f"{path}: model.json describes no model that can be made ({str(error)[:200]})") from error
+    if misfit:
+        raise UserError(f"{path}: the weights do not fit model.json: {misfit}")
 
 
 @contextlib.contextmanager

@@ -92,7 +92,12 @@ def main(parent):
         assert run("killed half way", call, half) == -signal.SIGKILL
         print(f"on disk after the kill: {bytes_under(out) / 2**30:.2f} GiB", flush=True)
         assert run("resumed", call) == 0
-        assert sorted(x.name for x in out.iterdir()) == ["model.json", "params.dit", "verify.json"]
+        assert sorted(x.name for x in out.iterdir()) == [
+            "model.json",
+            "params.dit",
+            "params.dit.sha256",
+            "verify.json",
+        ]
         print(f"model folder: {bytes_under(out) / 2**30:.2f} GiB", flush=True)
         assert run("verified", [*call, "--verify"]) == 0
     finally:

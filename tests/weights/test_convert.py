@@ -61,6 +61,7 @@ def test_there_and_back_bit_for_bit(layout, tmp_path):
     assert sorted(x.name for x in folder.iterdir()) == [
         "model.json",
         f"params.{formats.FORMATS[layout].part}",
+        f"params.{formats.FORMATS[layout].part}.sha256",
         "verify.json",
     ]
 
@@ -109,6 +110,9 @@ def test_only_the_parts_asked_for_are_read(tmp_path):
     for file in (folder / "params.side").rglob("d/*"):
         file.write_bytes(b"")
     assert list(weights.load(folder, parts=("lora",))[1]) == ["lora"]
+    with pytest.raises(UserError, match=r"params\.side/\S+: damaged, its SHA-256 is .*, params\.side\.sha256 has"):
+        weights.load(folder, parts=("side",))
+    (folder / "params.side.sha256").unlink()
     with pytest.raises(UserError, match=r"params\.side: damaged or incomplete"):
         weights.load(folder, parts=("side",))
 
@@ -302,7 +306,8 @@ def test_a_killed_conversion_goes_on(moment, tmp_path, monkeypatch):
     again = {"between": range(30, 60), "finalize": [60], "whole": [0]}[moment]
     assert len(reads) in again, len(reads)
     convert.verify(source, "lora_release", tmp_path / "model")
-    assert sorted(x.name for x in (tmp_path / "model").iterdir()) == ["model.json", "params.lora", "verify.json"]
+    left = ["model.json", "params.lora", "params.lora.sha256", "verify.json"]
+    assert sorted(x.name for x in (tmp_path / "model").iterdir()) == left
 
 
 def test_work_for_another_source_is_thrown_away(tmp_path):
