@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from mirage_jax import weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition, quantize
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.weights import ones
+from mirage_jax.world import conditioning
 from mirage_jax.world import recipe as recipes
 
 WEIGHTS = ("float32", "bfloat16", "int8")
@@ -88,7 +92,27 @@ def prepared(
 
     large = [part for part in parts if part in quantize.PARTS]
     params = read([part for part in parts if part not in large], None)
-    params |= read(large, "float32" if kind == "float32" else "bfloat16")
-    params = world.prepare(config, params)  # on the host, as long as there is no mesh
-    params = quantize.int8(params) if kind == "int8" else params
-    return params if mesh is not None else jax.device_put(params, jax.devices()[0])
+    if config.conditions and "ones" in model.segment.control:
+        params["ones"] = ones_code(model, folder, params, config.vae_tile)
+    # What is merged, or made smaller, is so on the host: the device never holds it twice.
+    with weights.on_host() if mesh is None else contextlib.nullcontext():
+        params |= read(large, "float32" if kind == "float32" else "bfloat16")
+        params = world.prepare(config, params)
+        params = quantize.int8(params) if kind == "int8" else params
+    return params if mesh is not None else jax.tree.map(_to_device, params)
+
+
+def ones_code(model: ModelConfig, folder: str | pathlib.Path, params: Any, tile: int) -> jax.Array:
+    """`conditioning.ones_code`, computed where the VAE's parameters are and kept beside the model from then on."""
+    compute = functools.partial(conditioning.ones_code, model, tile=tile)
+    if (kept := ones.load(folder, jax.eval_shape(compute, params).shape)) is not None:
+        return jax.device_put(kept)
+    made = compute(params)
+    if jax.process_index() == 0:
+        ones.save(folder, np.asarray(made))
+    return made
+
+
+def _to_device(x: jax.Array) -> jax.Array:
+    """On the default device, committed to none."""
+    return jax.device_put(np.asarray(x)) if x.is_fully_addressable else x

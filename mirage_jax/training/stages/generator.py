@@ -62,9 +62,10 @@ def make(config: Any) -> Stage:
         raise UserError(f"--config.fresh={fresh}: expected some of the parts that are trained: {', '.join(trainable)}")
     left_out = ("text", "depth", *fresh)  # the first two are not run here
     there = [part for part in weights.parts_of(config.init_from) if part not in left_out]
-    loaded, params = weights.load(config.init_from, [part for part in there if part in trainable])
     resting = [part for part in there if part not in trainable]
-    params |= weights.load(config.init_from, resting, config.frozen_dtype or None)[1]
+    with weights.on_host():  # from where the loop splits them over its mesh
+        loaded, params = weights.load(config.init_from, [part for part in there if part in trainable])
+        params |= weights.load(config.init_from, resting, config.frozen_dtype or None)[1]
     wanted = model_config.from_json(config.model.to_json(), "--config.model")
     with_memory = trainable != ("dit",)
     loaded = dataclasses.replace(loaded, **dict.fromkeys(fresh))

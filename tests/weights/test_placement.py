@@ -1,0 +1,34 @@
+"""Weights go to the default device, uncommitted, and so does what is computed with them; the host is a request."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def test_on_two_emulated_devices(tmp_path):
+    devices = "--xla_force_host_platform_device_count=2"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.weights.placement", str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {devices}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.split("RESULT ")[1])
+    host, accelerator = found["names"]
+    for name in ("m", "m.safetensors"):
+        assert found[name]["loaded"] == [[accelerator], False]
+        assert found[name]["computed"] == [[accelerator], False]
+        assert found[name]["host"] == [[host], False]
+        assert found[name]["asked"] == [[host], True]
+    # Merged on the host, run on the accelerator; the code of ones is computed once for the model.
+    assert found["first"]["prepared"] == found["second"]["prepared"] == [[accelerator], False]
+    assert (found["first"]["calls"], found["second"]["calls"]) == (2, 1)  # one of each is for the shape
+    assert found["first"]["sum"] == found["second"]["sum"] != 0
+    # There; not for another shape, not damaged, not of another VAE.
+    assert found["kept"] == [True, False, False, False]
