@@ -71,7 +71,7 @@ WAN_RULES: Mapping[str, Rules] = {
         (r"text/blocks_\d+/(attention/o|ffn/down)/kernel$", ("tensor", "fsdp")),
         (r"text/blocks_\d+/attention/relative_bias$", (None, "tensor")),
     ),
-    "memory": ((r"memory/(points|features|cell_size|segment|motion)$", (("fsdp", "sequence"),)),),
+    "memory": ((r"memory/(points|features|cell_size)$", (("fsdp", "sequence"),)),),
     "activations": (
         ("activations/tokens$", (None, "sequence", None)),
         ("activations/latents$", ()),

@@ -71,7 +71,7 @@ class Refine(nn.Module):
     """Brings the tokens of a readout to where, how large and how moving they should be, frame by frame.
 
     A token that was read stands for a cell of its own view. How that cell lies over the one that shows it is known
-    (control channels `offset`, `scale`, `motion`), and neighbours hold what is missing: residual convolutions at the
+    (control channels `offset`, `scale`, `between`), and neighbours hold what is missing: residual convolutions at the
     resolution of the latent grid, where the transformer sees patches. At the start they change nothing.
     """
 
