@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -133,6 +134,19 @@ def test_a_part_comes_back_as_rendered(canvases, rendering_here, tmp_path):
     report = json.loads((part / "report.json").read_text())
     assert report["clips"]["by_motion"] == {"1-5": 1, "none": 1}
     assert sum(report["rejected"].values()) == sum(sum(outcome.rejected.values()) for outcome in seen)
+
+
+def test_textures_are_what_pyglet_makes_of_them(canvases):
+    import miniworld
+    import pyglet
+
+    path = str(pathlib.Path(miniworld.__file__).parent / "textures" / "cardboard_4.png")  # without an alpha channel
+    image = pyglet.image.load(path)
+    with open(path, "rb") as file:
+        slow = pyglet.image.codecs.get_decoders(path)[0].decode(file, path)
+    assert (image.width, image.height) == (slow.width, slow.height) == (256, 256)
+    pixels = [np.frombuffer(x.get_data("RGBA", 4 * 256), np.uint8).reshape(256, 256, 4) for x in (image, slow)]
+    np.testing.assert_array_equal(*(x[..., :3] for x in pixels))  # all that MiniWorld keeps of them
 
 
 def test_a_machine_without_opengl_is_told_what_to_install():
