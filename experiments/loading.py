@@ -55,7 +55,7 @@ def parse_mesh(words: Sequence[str] | None) -> jax.sharding.Mesh | None:
 
 def on_mesh(mesh: jax.sharding.Mesh | None) -> contextlib.AbstractContextManager:
     """Where what is compiled runs on the mesh; does nothing without one."""
-    return contextlib.nullcontext() if mesh is None else partition.activated(mesh)
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def prepared(

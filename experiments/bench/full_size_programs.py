@@ -161,7 +161,7 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
     }[spec["program"]]
     started = time.perf_counter()
     function, arguments = build()
-    with partition.activated(mesh):
+    with jax.set_mesh(mesh):
         lowered = function.lower(*arguments)
         try:
             compiled = lowered.compile()

@@ -129,7 +129,7 @@ def _prepared(config: Any) -> _Stage:
     stage = stages.make(config)
     mesh = partition.make_mesh(dict(config.mesh))
     over_batch, transform, key = partition.batch_sharding(mesh), optimizer.make(config), jax.random.key(config.seed)
-    layout, frozen_layout, start_layout = stepping.shardings(stage, config, transform, mesh)
+    layout, frozen_layout, start_layout = stepping.shardings(stage, transform, mesh)
     frozen, start = partition.put(stage.frozen, frozen_layout), partition.put(stage.start, start_layout)
     state = jax.jit(functools.partial(stepping.create, stage, transform), out_shardings=layout)(key, frozen, start)
     step = stepping.make_step(stage, config, transform, mesh, layout)

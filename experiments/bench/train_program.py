@@ -51,7 +51,6 @@ def settings(batch: int, accumulate: int) -> ml_collections.ConfigDict:
         dict(
             accumulate=accumulate,
             batch_size=batch,
-            sharding_rules=(),
             ema_decay=0.999,
             learning_rate=1e-5,
             warmup_steps=100,
@@ -123,13 +122,13 @@ def train_step(model: ModelConfig, mesh: Mesh, batch: int, accumulate: int = 1):
       accumulate: parts of it that go one after the other.
 
     Returns:
-      The `jax.jit` function, to be lowered within `partition.activated(mesh)`, and `(state, frozen, batch, key)`.
+      The `jax.jit` function, to be lowered within `jax.set_mesh(mesh)`, and `(state, frozen, batch, key)`.
     """
     partition.batch_parts(mesh, batch // accumulate)
     config, stage = settings(batch, accumulate), abstract_stage(model)
     transform = optimizer.make(config)
     state = jax.eval_shape(lambda frozen: step.create(stage, transform, jax.random.key(0), frozen, {}), stage.frozen)
-    layout, frozen_layout, _ = step.shardings(stage, config, transform, mesh)
+    layout, frozen_layout, _ = step.shardings(stage, transform, mesh)
 
     def placed(tree, shardings):
         return jax.tree.map(lambda x, s: Shape(x.shape, x.dtype, sharding=s), tree, shardings)
@@ -179,7 +178,7 @@ def compile_step(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
     model = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat=spec.get("remat", model.dit.remat)))
     mesh = partition.make_mesh(spec["mesh"], devices(math.prod(spec["mesh"].values()), spec.get("topology")))
     started = time.perf_counter()
-    with partition.activated(mesh):
+    with jax.set_mesh(mesh):
         function, arguments = train_step(model, mesh, spec["batch"], spec.get("accumulate", 1))
         operations = flops.of_jitted(function, *arguments)
         compiled = function.lower(*arguments).compile()

@@ -41,10 +41,8 @@ def base(stage: str) -> ml_collections.ConfigDict:
     config.rate_factors = ()
     config.ema_decay = 0.999
 
-    # Devices: axes of the mesh (-1: all that are left), and (regex on the path, spec) rules, by default those of
-    # `mirage_jax.models.partition.WAN_RULES`; what no rule matches is replicated.
+    # Devices: axes of the mesh (-1: all that are left); `mirage_jax.models.partition.WAN_RULES` says what they split.
     config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1})
-    config.sharding_rules = ()
     config.frozen_dtype = ""  # of the matrices of parts that are not trained: "bfloat16" halves them; "" is float32
     config.remat = ""  # what the generator computes again going back (`dit.REMAT`); "" as its own config says
     config.accumulate = 1  # parts of a batch that go one after the other

@@ -11,11 +11,9 @@ models compute on the way has the path `activations/NAME` (see `constrain`).
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -212,30 +210,13 @@ def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[
     return {name: place(np.asarray(value)) for name, value in batch.items()}
 
 
-@contextlib.contextmanager
-def activated(mesh: Mesh, rules: Rules = ()) -> Iterator[None]:
-    """Within this block, functions that are compiled run on `mesh`, and `constrain` follows `rules`.
-
-    Rules for `activations/NAME` that are not among `rules` are those of `WAN_RULES`. Set it where a function is called
-    first: a compiled function is kept by the mesh, not by the rules.
-    """
-    for pattern, spec in rules:
-        _check_rule(pattern, spec)
-    token = _ACTIVATIONS.set(tuple(rule for rule in rules if rule[0].startswith("activations/")))
-    try:
-        with jax.set_mesh(mesh):
-            yield
-    finally:
-        _ACTIVATIONS.reset(token)
-
-
 def constrain(x: jax.Array, name: str) -> jax.Array:
-    """`x` split over the mesh in use as the rule for `activations/name` says; itself where there is no mesh."""
+    """`x` split over the mesh in use (`jax.set_mesh`) as `WAN_RULES` has it for `activations/name`, or itself."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or math.prod(mesh.shape.values()) == 1:
         return x
     path = f"activations/{name}"
-    for pattern, spec in (*_ACTIVATIONS.get(), *WAN_RULES["activations"]):
+    for pattern, spec in WAN_RULES["activations"]:
         if re.search(pattern, path):
             return jax.lax.with_sharding_constraint(x, _fitted(pattern, spec, path, x.shape, mesh, []))
     return x
@@ -250,9 +231,6 @@ def over_batch(function: Callable[..., Any]) -> Callable[..., Any]:
 def path_name(path: Any) -> str:
     """A path of `jax.tree_util` as text, parts joined by '/'."""
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
-
-
-_ACTIVATIONS: contextvars.ContextVar[Rules] = contextvars.ContextVar("activation_rules", default=())
 
 
 def _check_rule(pattern: str, spec: Sequence[Axis]) -> None:

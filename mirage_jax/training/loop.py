@@ -79,7 +79,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
         transform = optimizer.make(config)
         key = jax.random.key(config.seed)
 
-        layout, frozen_layout, start_layout = stepping.shardings(stage, config, transform, mesh)
+        layout, frozen_layout, start_layout = stepping.shardings(stage, transform, mesh)
         frozen = partition.put(stage.frozen, frozen_layout)
         create = jax.jit(functools.partial(stepping.create, stage, transform), out_shardings=layout)
         state = create(key, frozen, partition.put(stage.start, start_layout))
@@ -118,7 +118,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
             batch = partition.put_batch(local, over_batch)
             waited += time.time() - before
             if operations is None:
-                with partition.activated(mesh, config.sharding_rules):
+                with jax.set_mesh(mesh):
                     operations = flops.of_jitted(step_fn.__wrapped__, state, frozen, batch, key)
             state, values = step_fn(state, frozen, batch, key)
             window.append(values)
@@ -212,7 +212,7 @@ def _pictures(
     try:
         if not alone:
             return stage.preview(average, stage.frozen, local)
-        with partition.activated(mesh, config.sharding_rules):
+        with jax.set_mesh(mesh):
             return stage.preview(average, frozen, batch)
     except Exception as error:  # a compiler or a device that cannot: no reason to end a run
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]

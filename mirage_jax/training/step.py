@@ -35,21 +35,17 @@ def create(
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, average=params, optimizer=transform.init(params))
 
 
-def shardings(stage: Stage, config: Any, transform: optax.GradientTransformation, mesh: Mesh) -> tuple[Any, Any, Any]:
-    """How state, frozen parameters and those to start from lie on a mesh, by `config.sharding_rules`.
+def shardings(stage: Stage, transform: optax.GradientTransformation, mesh: Mesh) -> tuple[Any, Any, Any]:
+    """How state, frozen parameters and those to start from lie on a mesh: by `partition.WAN_RULES`.
 
-    Where there are none, by those of `partition.WAN_RULES` for the parts that the stage has.
-
-    Raises:
-      UserError: if a rule matches nothing or does not fit.
+    What no rule matches is replicated.
     """
     # The key is made inside, for meshes of devices that are only described.
     make = functools.partial(create, stage, transform)
     state = jax.eval_shape(lambda frozen, start: make(jax.random.key(0), frozen, start), stage.frozen, stage.start)
     parts = [name for name in (*state.params, *stage.frozen) if name in partition.WAN_RULES]
-    rules = config.sharding_rules or partition.rules_for(*parts)
     trees = {"state": state, "frozen": stage.frozen, "start": stage.start}
-    found = partition.tree_shardings(rules, trees, mesh)
+    found = partition.tree_shardings(partition.rules_for(*parts), trees, mesh)
     return found["state"], found["frozen"], found["start"]
 
 
@@ -58,8 +54,7 @@ def make_step(stage: Stage, config: Any, transform: optax.GradientTransformation
 
     Args:
       stage: whose loss to descend.
-      config: has `accumulate`, into how many parts the batch is split that go one after the other, `ema_decay` and
-        `sharding_rules`.
+      config: has `accumulate`, into how many parts the batch is split that go one after the other, and `ema_decay`.
       transform: the optimizer.
       mesh: what the step runs on.
       layout: of the state, as `shardings` gives it; the next state lies as the one before, so that one program serves
@@ -86,7 +81,7 @@ def make_step(stage: Stage, config: Any, transform: optax.GradientTransformation
 
     @functools.wraps(compiled)
     def on_mesh(*arguments):
-        with partition.activated(mesh, config.sharding_rules):
+        with jax.set_mesh(mesh):
             return compiled(*arguments)
 
     return on_mesh

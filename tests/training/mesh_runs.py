@@ -95,7 +95,7 @@ def losses(config):
 
     made, transform, key = stages.make(config), optimizer.make(config), jax.random.key(config.seed)
     mesh = partition.make_mesh(dict(config.mesh))
-    layout, frozen_layout, _ = step.shardings(made, config, transform, mesh)
+    layout, frozen_layout, _ = step.shardings(made, transform, mesh)
     state = jax.jit(lambda key: step.create(made, transform, key, made.frozen, made.start), out_shardings=layout)(key)
     frozen = partition.put(made.frozen, frozen_layout)
     run = step.make_step(made, config, transform, mesh, layout)

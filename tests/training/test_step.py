@@ -28,7 +28,7 @@ def _one_step(accumulate):
     create = jax.jit(lambda key: step.create(stage, transform, key, stage.frozen, stage.start))
     state = create(jax.random.key(0))
     state = state.replace(step=jax.numpy.int32(9))  # past the zero learning rate
-    layout, _, _ = step.shardings(stage, chosen, transform, mesh)
+    layout, _, _ = step.shardings(stage, transform, mesh)
     return step.make_step(stage, chosen, transform, mesh, layout)(state, stage.frozen, batch, jax.random.key(3))
 
 

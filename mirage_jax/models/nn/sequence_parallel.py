@@ -18,7 +18,7 @@ from mirage_jax.models.nn.attention import attention
 
 
 def self_attention(query: jax.Array, key: jax.Array, value: jax.Array, key_mask: jax.Array | None = None) -> jax.Array:
-    """Every token attends to every token, on the mesh in use (`partition.activated`) or on one device.
+    """Every token attends to every token, on the mesh in use (`jax.set_mesh`) or on one device.
 
     Args:
       query, key, value: `[F, n, heads, head_dim]`.

@@ -52,7 +52,7 @@ def attention():
     for name, axes in MESHES.items():
         mesh = partition.make_mesh(axes)
         batch = partition.batch_sharding(mesh)
-        with partition.activated(mesh):
+        with jax.set_mesh(mesh):
             split = [jax.device_put(x, batch) for x in (q, k, v)]
             function = jax.jit(both(sequence_parallel.self_attention, sequence_parallel.cross_attention))
             compiled = function.lower(*split, text).compile()
@@ -67,7 +67,7 @@ def refusals():
     """Messages for heads and tokens that do not divide."""
     messages = {}
     for name, shape in {"heads": (F, N, 6, WIDTH), "tokens": (F, 6, HEADS, WIDTH)}.items():
-        with partition.activated(partition.make_mesh({"sequence": 8})):
+        with jax.set_mesh(partition.make_mesh({"sequence": 8})):
             try:
                 jax.jit(sequence_parallel.self_attention)(*(jnp.ones(shape),) * 3)
             except UserError as error:
@@ -108,16 +108,13 @@ def _same(a, b):
 
 
 def constrained():
-    """Shardings that `constrain` gives tokens, by default and by a rule."""
+    """Whether `constrain` splits tokens over the sequence."""
     mesh = partition.make_mesh({"data": 2, "sequence": 4})
     x = jnp.zeros((BATCH, F, N, 16))
 
-    def spec(rules):
-        with partition.activated(mesh, rules):
-            y = jax.jit(partition.over_batch(lambda x: partition.constrain(x + 1, "tokens")))(x)
-        return y.sharding.is_equivalent_to(NamedSharding(mesh, PartitionSpec("data", None, "sequence")), 4)
-
-    return {"default": spec(()), "rule": spec([("activations/tokens", (None, None, "sequence"))])}
+    with jax.set_mesh(mesh):
+        y = jax.jit(partition.over_batch(lambda x: partition.constrain(x + 1, "tokens")))(x)
+    return y.sharding.is_equivalent_to(NamedSharding(mesh, PartitionSpec("data", None, "sequence")), 4)
 
 
 def batches():
