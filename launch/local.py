@@ -29,6 +29,10 @@ import time
 
 FINISHED, BAD_INPUT, STOPPED, GAVE_UP = 0, 2, 75, 1
 CONSEQUENCES = (1, -signal.SIGABRT)  # how a process ends whose peer is lost: a traceback, or JAX's own abort
+# XLA aborts a program of which one device comes 40 seconds late to a collective; on a busy machine that is no deadlock.
+VIRTUAL_DEVICES_MAY_BE_LATE = [
+    f"--xla_cpu_collective_call_{what}_timeout_seconds=3600" for what in ("warn_stuck", "terminate")
+]
 PEERS_GRACE = 10  # seconds in which the peers of a process that died may still say what they saw
 
 
@@ -78,7 +82,8 @@ def environment(options, index, port):
     }
     if options.devices is not None:
         others = [f for f in variables.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in f]
-        variables["XLA_FLAGS"] = " ".join([*others, f"--xla_force_host_platform_device_count={options.devices}"])
+        own = [f"--xla_force_host_platform_device_count={options.devices}", *VIRTUAL_DEVICES_MAY_BE_LATE]
+        variables["XLA_FLAGS"] = " ".join([*others, *own])
         variables["JAX_PLATFORMS"] = "cpu"
     elif options.gpus:
         share = len(options.gpus) // options.processes

@@ -26,7 +26,6 @@ def run(command, calls):
         input=json.dumps(calls),
         capture_output=True,
         text=True,
-        timeout=900,
         cwd=_HERE.parent.parent,
         env=os.environ | {"PYTHONPATH": str(_HERE.parent.parent)},
     )

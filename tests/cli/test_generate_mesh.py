@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import safetensors.numpy
+import virtual_devices
 from commands import run
 
 from mirage_jax import weights
@@ -39,7 +40,7 @@ def made(tmp_path_factory):
     weights.save(path / "model", model, params)
     common = [f"--image={path}/room.png", f"--checkpoint={path}/model", "--trajectory=yaw 10", f"--frames={FRAMES}"]
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4", prepend=" ")
+        environment.setenv("XLA_FLAGS", virtual_devices.flags(4))
         results = run(
             "generate",
             [

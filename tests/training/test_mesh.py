@@ -10,6 +10,7 @@ import sys
 import mesh_runs
 import numpy as np
 import pytest
+import virtual_devices
 
 PROGRAM = pathlib.Path(mesh_runs.__file__)
 MESHES = {
@@ -27,7 +28,7 @@ def _start(folder, meshes, devices, *process):
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": virtual_devices.flags(devices),
         "PYTHONPATH": str(PROGRAM.parent.parent.parent),
     }
     command = [sys.executable, str(PROGRAM), str(folder), json.dumps(meshes), *map(str, process)]

@@ -6,15 +6,16 @@ import pathlib
 import subprocess
 import sys
 
+import virtual_devices
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def test_on_two_emulated_devices(tmp_path):
-    devices = "--xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, "-m", "tests.weights.placement", str(tmp_path)],
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {devices}"},
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": virtual_devices.flags(2)},
         capture_output=True,
         text=True,
     )

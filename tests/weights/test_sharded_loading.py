@@ -7,17 +7,17 @@ import subprocess
 import sys
 
 import pytest
+import virtual_devices
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    devices = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-m", "tests.weights.sharded_loading", str(tmp_path_factory.mktemp("model") / "model")],
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {devices}"},
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": virtual_devices.flags(8)},
         capture_output=True,
         text=True,
     )

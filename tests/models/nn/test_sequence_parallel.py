@@ -9,6 +9,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+import virtual_devices
 
 from mirage_jax.models.nn import sequence_parallel
 from mirage_jax.models.nn.attention import xla
@@ -20,11 +21,11 @@ PROGRAM = pathlib.Path(__file__).with_name("sharded_checks.py")
 def found():
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": virtual_devices.flags(8),
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(PROGRAM.parents[3]),
     }
-    run = subprocess.run([sys.executable, PROGRAM], env=environment, capture_output=True, text=True, timeout=600)
+    run = subprocess.run([sys.executable, PROGRAM], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.split("RESULT ")[1])
 
