@@ -23,13 +23,13 @@ import tqdm
 from absl import flags
 
 from experiments import cli
-from experiments.worlds import heldout_set, part, paths
+from experiments.worlds import heldout_set, part, paths, posed_folder, verify
 from experiments.worlds.doom import jobs as doom
 from experiments.worlds.doom import splits
 from experiments.worlds.miniworld import jobs as rooms
 from experiments.worlds.miniworld import scenes
 from mirage_jax import data, weights
-from mirage_jax.data import latents, posed_folder, verify
+from mirage_jax.data import latents
 from mirage_jax.errors import UserError
 from mirage_jax.training import encode
 

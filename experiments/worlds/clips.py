@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from experiments.worlds import verify
 from experiments.worlds.batch import RejectedError
-from mirage_jax.data import verify
 from mirage_jax.data.clip import PosedClip, check
 
 FOCAL = 0.8  # focal length / side of the frame

@@ -8,9 +8,8 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from experiments.worlds import batch
+from experiments.worlds import batch, verify
 from experiments.worlds.batch import Rendered, World
-from mirage_jax.data import verify
 from mirage_jax.data.builder import percentiles, write_part
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError

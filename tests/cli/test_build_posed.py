@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from commands import run
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "data"))
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "worlds"))
 from test_posed_folder import noise, realestate
 
 from mirage_jax.data import latents

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mirage_jax.data import verify
+from experiments.worlds import verify
 from mirage_jax.data.clip import check
 from mirage_jax.errors import UserError
 from tests import analytic

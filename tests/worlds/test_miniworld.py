@@ -9,12 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.worlds import batch
+from experiments.worlds import batch, verify
 from experiments.worlds.clips import FOCAL
 from experiments.worlds.miniworld import jobs, scenes
 from experiments.worlds.part import build
 from mirage_jax import data
-from mirage_jax.data import verify
 from mirage_jax.data.clip import OBJECT_FIELDS, check
 from mirage_jax.errors import UserError
 

@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.worlds import batch
+from experiments.worlds import batch, verify
 from experiments.worlds.doom import engine, jobs, wad
 from experiments.worlds.doom.variant import Variant
-from mirage_jax.data import verify
 
 FRAMES = 17
 

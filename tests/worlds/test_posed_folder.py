@@ -8,11 +8,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "data"))
 from test_scenes import archive, exr
 
+from experiments.worlds import posed_folder
 from mirage_jax import data
-from mirage_jax.data import posed_folder
 from mirage_jax.data.clip import check
 from mirage_jax.errors import UserError
 from mirage_jax.viz import video

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from mirage_jax.data import verify
+from experiments.worlds import verify
 from tests import analytic
 
 

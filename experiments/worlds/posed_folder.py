@@ -19,7 +19,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from mirage_jax.data import builder, scenes, verify
+from experiments.worlds import verify
+from mirage_jax.data import builder, scenes
 from mirage_jax.data.clip import PosedClip, check, load, save
 from mirage_jax.data.scenes import PosedVideo, Scene
 from mirage_jax.errors import UserError
