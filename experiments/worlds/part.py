@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.worlds import batch, verify
 from experiments.worlds.batch import Rendered, World
-from mirage_jax.data.builder import percentiles, write_part
+from mirage_jax.data.builder import write_part
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
 
@@ -82,7 +82,7 @@ def build(
             "clips": found | world.counts(good),
             "rejected": dict(rejected().most_common()),
             "rejected_share": round(rejected().total() / max(tries, 1), 4),
-            "residual_percentiles": percentiles([outcome.residuals for outcome in good]),
+            "residual_percentiles": verify.percentiles([outcome.residuals for outcome in good]),
             "bounds": dataclasses.asdict(verify.Bounds()),
             "seconds": round(seconds, 1),
             "licence": world.licence,

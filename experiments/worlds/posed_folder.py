@@ -223,7 +223,7 @@ def _report(config: dict[str, Any], bounds: verify.Bounds, found: int, chosen: i
             "clips": tally.scenes,
         },
         "clips": {"written": tally.written, "with_depth": tally.with_depth, "rejected": tally.rejected},
-        "residual_percentiles": builder.percentiles(tally.residuals),
+        "residual_percentiles": verify.percentiles(tally.residuals),
         "bounds": dataclasses.asdict(bounds),
         "licence": _LICENCE,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -92,3 +93,11 @@ def verify(clip: PosedClip, bounds: Bounds | None = None) -> tuple[str | None, d
         if value > getattr(bounds, name):
             return f"{name} residual", medians
     return None, medians
+
+
+def percentiles(residuals: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The 50th, 90th and 100th percentile of every residual, over clips."""
+    return {
+        name: {str(q): round(float(np.percentile([row[name] for row in residuals], q)), 6) for q in (50, 90, 100)}
+        for name in (residuals[0] if residuals else ())
+    }

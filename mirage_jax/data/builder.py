@@ -15,7 +15,7 @@ import pathlib
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -144,14 +144,6 @@ def write_part(
         with contextlib.suppress(OSError):  # other parts are there
             part.parent.rmdir()
     return part
-
-
-def percentiles(residuals: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """The 50th, 90th and 100th percentile of every residual, over clips."""
-    return {
-        name: {str(q): round(float(np.percentile([row[name] for row in residuals], q)), 6) for q in (50, 90, 100)}
-        for name in (residuals[0] if residuals else ())
-    }
 
 
 def _versions() -> dict[str, str]:
