@@ -18,13 +18,13 @@ from mirage_jax.io import write_json, write_text
 SUITES = {
     "memory": "experiments.bench.memory_speed",
     "memory_quality": "experiments.bench.memory_quality",
-    "compile": "experiments.bench.full_size_compile",
-    "dit_ratio": "experiments.bench.full_size_ratio",
+    "compile": "experiments.bench.full_size.compiled",
+    "dit_ratio": "experiments.bench.full_size.ratio",
     "end_to_end": "experiments.bench.end_to_end_speed",
-    "full_size": "experiments.bench.full_size",
+    "full_size": "experiments.bench.full_size.segment",
     "input": "experiments.bench.input_speed",
     "rollout": "experiments.bench.rollout_speed",
-    "train_scale": "experiments.bench.train_scale",
+    "train_scale": "experiments.bench.full_size.train_scale",
 }
 
 _SUITE = flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.")

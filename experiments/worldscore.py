@@ -27,8 +27,8 @@ import tqdm
 from absl import flags
 
 from experiments import cli, inputs, loading, prompts
-from experiments.bench import worldscore, worldscore_files
-from experiments.bench.worldscore_files import Sample
+from experiments.bench.worldscore import files, paths
+from experiments.bench.worldscore.files import Sample
 from mirage_jax import data, weights, world
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.data.text_embeddings import save as save_embeddings
@@ -39,12 +39,12 @@ from mirage_jax.memory import kinds
 _DATASET = flags.DEFINE_string("dataset", None, "WorldScore-Dataset, as its download.py unpacks it.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for worldscore_output.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
-_SPLIT = flags.DEFINE_list("split", list(worldscore.SPLITS), "Splits to make.")
+_SPLIT = flags.DEFINE_list("split", list(paths.SPLITS), "Splits to make.")
 _SAMPLES = flags.DEFINE_integer("samples", None, "At most so many samples of a split, spread over it; default all.")
 _PART = flags.DEFINE_string("part", None, "i/n takes every n-th sample from the i-th; processes that share --out.")
 _CHECK = flags.DEFINE_bool("check", False, "Only look through the data set and what is finished.")
 _FRAMES = flags.DEFINE_integer(
-    "frames", worldscore.FRAMES, "Frames of one move of the camera, first and last included; a video has one to three."
+    "frames", paths.FRAMES, "Frames of one move of the camera, first and last included; a video has one to three."
 )
 _RESOLUTION = flags.DEFINE_list(
     "resolution",
@@ -118,11 +118,11 @@ def main(_) -> None:
     plan = {name: cli.flag_values()[name] for name in decisive}
     runner.start(out, plan | {"model": model.digest(), "resolution": list(scored[::-1])})
     cli.write_run_config(out, cli.flag_values())
-    registered = worldscore_files.write_model_config(
+    registered = files.write_model_config(
         out, _NAME, scored, move_frames=_FRAMES.value, speed=_CAMERA_SPEED.value, fps=model.fps
     )
 
-    left = [s for s in samples if s.fault or worldscore_files.lacks(out, s, _FRAMES.value)]
+    left = [s for s in samples if s.fault or files.lacks(out, s, _FRAMES.value)]
     refused = 0
     if left:
         text = _text(out, folder, model, [sample for sample in left if sample.fault is None])
@@ -137,7 +137,7 @@ def main(_) -> None:
                 continue
             with loading.on_mesh(mesh):
                 frames = _generate(config, params, sample, picture, conditions)
-            worldscore_files.save(
+            files.save(
                 out,
                 sample,
                 picture,
@@ -148,9 +148,7 @@ def main(_) -> None:
             )
         with contextlib.suppress(OSError):  # another part works there
             (out / ".unfinished").rmdir()
-    print(
-        f"{len(samples) - refused} of {len(samples)} samples are in {out}/{worldscore_files.OUTPUT}; see {registered}"
-    )
+    print(f"{len(samples) - refused} of {len(samples)} samples are in {out}/{files.OUTPUT}; see {registered}")
     if refused:
         raise UserError(f"{refused} of {len(samples)} samples could not be made; each is named above")
 
@@ -163,11 +161,11 @@ def _chosen() -> list[Sample]:
         raise UserError(f"--samples is {_SAMPLES.value}, expected at least 1")
     if not (math.isfinite(_CAMERA_SPEED.value) and _CAMERA_SPEED.value > 0):
         raise UserError(f"--camera_speed is {_CAMERA_SPEED.value}, expected a number above 0")
-    if unknown := [split for split in _SPLIT.value if split not in worldscore.SPLITS]:
-        raise UserError(f"--split: unknown {unknown[0]!r}, expected some of {', '.join(worldscore.SPLITS)}")
+    if unknown := [split for split in _SPLIT.value if split not in paths.SPLITS]:
+        raise UserError(f"--split: unknown {unknown[0]!r}, expected some of {', '.join(paths.SPLITS)}")
     chosen = []
     for split in dict.fromkeys(_SPLIT.value):
-        found = worldscore_files.read(_DATASET.value, split)
+        found = files.read(_DATASET.value, split)
         chosen += [found[index] for index in data.spread(len(found), _SAMPLES.value)]
     return chosen
 
@@ -179,10 +177,10 @@ def _check(samples: list[Sample]) -> None:
         sentences = [sample.fault] if sample.fault else []
         if not sentences:
             sentences = [f"no file {sample.root / name}" for name in sample.missing()]
-            lack = worldscore_files.lacks(out, sample, _FRAMES.value)
-            if lack is not None and (out / worldscore_files.OUTPUT / sample.folder).is_dir():
+            lack = files.lacks(out, sample, _FRAMES.value)
+            if lack is not None and (out / files.OUTPUT / sample.folder).is_dir():
                 sentences.append(f"its result is not whole and will be made again: {lack}")
-            if lack is None and (bad := worldscore_files.damaged_frames(out, sample)):
+            if lack is None and (bad := files.damaged_frames(out, sample)):
                 sentences.append(f"damaged frames in its result, delete it to have it made again: {', '.join(bad[:3])}")
             states["finished" if lack is None else "left to make"] += 1
         for sentence in sentences:
@@ -196,7 +194,7 @@ def _check(samples: list[Sample]) -> None:
 def _scored_size(model) -> tuple[int, int]:
     """Rows and columns of the frames that are scored."""
     if _RESOLUTION.value is None:
-        return worldscore.scored_size(model.height, model.width)
+        return paths.scored_size(model.height, model.width)
     words = _RESOLUTION.value
     if len(words) != 2 or not all(word.strip().isdigit() and int(word) >= 16 for word in words):
         raise UserError(f"--resolution {','.join(words)}: expected W,H in pixels, at least 16 each")
@@ -263,7 +261,7 @@ def _inputs(sample: Sample, scored: tuple[int, int], text: Text) -> tuple[PIL.Im
     """
     if sample.fault is not None:
         raise UserError(sample.fault)
-    return worldscore.centre_crop(sample.picture(), *scored), text(sample)
+    return paths.centre_crop(sample.picture(), *scored), text(sample)
 
 
 def _generate(
@@ -271,11 +269,11 @@ def _generate(
 ) -> np.ndarray:
     """uint8 `[T, H, W, 3]` at the model's size; the first one is the picture as the model saw it."""
     model = config.model
-    path = worldscore.cameras(
+    path = paths.cameras(
         sample.moves, _FRAMES.value, (picture.height, picture.width), (model.height, model.width), _CAMERA_SPEED.value
     )
     segments, wanted = inputs.whole_segments(path, model.segment_frames)
-    scenes = worldscore.scene_of_segments(len(segments), model.segment_frames, len(sample.moves), _FRAMES.value)
+    scenes = paths.scene_of_segments(len(segments), model.segment_frames, len(sample.moves), _FRAMES.value)
     view = np.asarray(picture.resize((model.width, model.height), PIL.Image.Resampling.LANCZOS))
     key = jax.random.fold_in(jax.random.key(_SEED.value), zlib.crc32(sample.folder.encode()))
     state = world.init(config, params, view, None, path[0], key)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from experiments.bench import timing
+from experiments.bench import records, timing
 from experiments.bench.rollout_speed import walk
 from mirage_jax import weights, world
 from mirage_jax.geometry import Camera
@@ -151,23 +151,19 @@ def staged(
 
 def markdown(record: dict[str, Any]) -> str:
     """The record as a table."""
+    rows = []
+    for title, name in [*((f"{name}: {about}", name) for name, about in STAGES.items()), ("whole segment", "segment")]:
+        times = (1e3 * np.percentile(method[name], [50, 10, 90]) for method in record["methods"].values())
+        rows.append([title, *("{:.3g} [{:.3g}, {:.3g}]".format(*some) for some in times)])
+    sums = [1e3 * sum(np.median(method[name]) for name in STAGES) for method in record["methods"].values()]
+    rows.append(["sum of the stages' medians", *(f"{value:.3g}" for value in sums)])
     lines = [
         f"A segment of {record['frames']} frames of model {record['model']} after {SEGMENTS} others, on "
         f"{record['device']}, JAX {record['jax']}: milliseconds, median [10th to 90th percentile] of "
         f"{record['repeats']} calls in turn after two that warm up.",
         "",
-        "| | " + " | ".join(f"{name}, {record['points'][name]:,} points" for name in record["methods"]) + " |",
-        "|---" * (1 + len(record["methods"])) + "|",
+        *records.table(["", *(f"{name}, {record['points'][name]:,} points" for name in record["methods"])], rows),
     ]
-    rows = [(f"{name}: {about}", name) for name, about in STAGES.items()] + [("whole segment", "segment")]
-    for title, name in rows:
-        cells = [
-            "{:.3g} [{:.3g}, {:.3g}]".format(*1e3 * np.percentile(method[name], [50, 10, 90]))
-            for method in record["methods"].values()
-        ]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    sums = [1e3 * sum(np.median(method[name]) for name in STAGES) for method in record["methods"].values()]
-    lines.append(f"| sum of the stages' medians | {' | '.join(f'{value:.3g}' for value in sums)} |")
     peaks = {"process": "host_memory_peak_gib", "device": "device_memory_peak_gib"}
     held = [f"{record['memory'][key]:.2f} GiB of the {what}" for what, key in peaks.items() if key in record["memory"]]
     return "\n".join([*lines, "", f"Peak memory over all three: {', '.join(held)}.", ""])

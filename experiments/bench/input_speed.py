@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.bench import timing
+from experiments.bench import records, timing
 from mirage_jax.data import latents as coded
 from mirage_jax.data import source as rendered
 from mirage_jax.errors import UserError
@@ -29,6 +29,9 @@ from mirage_jax.weights import model_files
 
 OPTIONS = ("stage_config", "clips", "latents")
 WORKERS = (0, 2)
+COLUMNS = (
+    *("stage, its batch", "workers", "pipeline delivers", "train step consumes", "ratio", "step waits for a batch"),
+)
 TIMES = 3.0
 """What a pipeline must deliver at least, in units of what its step consumes."""
 
@@ -86,7 +89,7 @@ def measure(stage_config: Callable[[str], Any], clips: str, latents: str) -> dic
         "batches_a_round": _BATCHES,
         "processor": timing.processor(),
         "device": jax.devices()[0].device_kind,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": timing.cores(),
         "load_before_and_after": [load, os.getloadavg()[0]],
     }
 
@@ -94,20 +97,18 @@ def measure(stage_config: Callable[[str], Any], clips: str, latents: str) -> dic
 def markdown(record: dict[str, Any]) -> str:
     """The record as a table."""
     load = " to ".join(f"{load:.1f}" for load in record["load_before_and_after"])
+    rows = []
+    for row in record["rows"]:
+        speeds = [timing.spread(row["delivered"]), timing.spread(row["consumed"]), f"{row['ratio']:.1f}"]
+        waits = f"{100 * row['waiting_share']:.1f} %"
+        rows.append([f"{row['stage']}, {row['batch_size']} {row['sample']}", row["workers"], *speeds, waits])
     lines = [
         f"Samples a second, median of {record['rounds']} rounds in which all take turns [10th to 90th percentile]; "
         f"{record['processor']}, {record['cores']} cores, steps on {record['device']}, load {load}. The aim is a "
         f"ratio of at least {TIMES:g}.",
         "",
-        "| stage, its batch | workers | pipeline delivers | train step consumes | ratio | step waits for a batch |",
-        "|---|---|---|---|---|---|",
+        *records.table(COLUMNS, rows),
     ]
-    for row in record["rows"]:
-        lines.append(
-            f"| {row['stage']}, {row['batch_size']} {row['sample']} | {row['workers']} "
-            f"| {_range(row['delivered'])} | {_range(row['consumed'])} | {row['ratio']:.1f} "
-            f"| {100 * row['waiting_share']:.1f} % |"
-        )
     return "\n".join([*lines, ""])
 
 
@@ -181,20 +182,11 @@ def _row(stage: _Stage, workers: int) -> dict[str, Any]:
         "sample": {"generator": "coded clips", "vae": "windows of rendered clips"}[stage.name],
         "batch_size": stage.batch_size,
         "workers": workers,
-        "delivered": _spread(delivered),
-        "consumed": _spread(consumed),
+        "delivered": timing.summary(delivered),
+        "consumed": timing.summary(consumed),
         "ratio": float(np.median(delivered) / np.median(consumed)),
         "waiting_share": float(np.median(waits) / (np.median(waits) + np.median(stage.step_seconds))),
         "delivered_by_round": delivered.tolist(),
         "step_seconds": list(stage.step_seconds),
         "wait_seconds": waits.tolist(),
     }
-
-
-def _spread(values: np.ndarray) -> dict[str, float]:
-    low, median, high = np.percentile(values, [10, 50, 90])
-    return {"median": float(median), "low": float(low), "high": float(high)}
-
-
-def _range(values: dict[str, float]) -> str:
-    return f"{values['median']:.1f} [{values['low']:.1f}, {values['high']:.1f}]"

@@ -9,9 +9,6 @@ right token of every cell is known, and one of a larger or smaller cell is a lit
 - bleeding: cells that show what is in front of everything in them, by over 5 %.
 - error: mean squared error of the shown tokens, whose variance is 1.
 - error with holes: the same over all cells whose surface was seen, holes counted as zeros.
-
-The second table is why depth is sampled at the cells' centres: the error of several ways to
-bring depth to the latent grid, against the true depth there.
 """
 
 from __future__ import annotations
@@ -21,21 +18,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench import room
+from experiments.bench import records, room
 from mirage_jax.evaluation.statistics import bootstrap_mean
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, splat
 from mirage_jax.memory.points import NEAR, PointMemory
-from mirage_jax.memory.resample import depth_to_grid
 
 GRIDS = ((16, 16), (44, 80))
 SOURCES = (1, 5)
-TOLERANCES = (0.0, 1.0, 2.0, 3.0, 4.0)
-SCALE_WEIGHTS = (0.0, 2.0, 8.0, 32.0)
-PIXELS = {(16, 16): (128, 128), (44, 80): (704, 1280)}
+COLUMNS = (*("grid", "frames held", "read", "avoidable holes %", "leaks %", "bleeding %", "error", "error with holes"),)
 FIGURES = ("holes", "leaks", "bleeding", "error", "error_with_holes")
 
 _CHANNELS = 16
@@ -43,52 +36,26 @@ _TRIALS = 24
 
 
 def measure() -> dict[str, Any]:
-    """Both tables, with 95 % intervals over walks."""
-    reads = [
-        {"grid": list(grid), "sources": sources, "read": name, **_intervals(FIGURES, values)}
-        for grid in GRIDS
-        for sources in SOURCES
-        for name, values in _walks(grid, sources).items()
-    ]
-    resampled = [
-        {"pixels": list(PIXELS[grid]), "grid": list(grid), "filter": name, **_intervals(("mean", "above_5"), values)}
-        for grid in GRIDS
-        for name, values in _resampling(grid).items()
-    ]
-    return {"walks": _TRIALS, "reads": reads, "resampling": resampled}
+    """The figures of every read, with 95 % intervals over walks."""
+    rows = []
+    for grid in GRIDS:
+        for sources in SOURCES:
+            for name, values in _walks(grid, sources).items():
+                intervals = zip(FIGURES, map(bootstrap_mean, np.array(values).T), strict=True)
+                found = {figure: {"mean": i.mean, "low": i.low, "high": i.high} for figure, i in intervals}
+                rows.append({"grid": list(grid), "sources": sources, "read": name, **found})
+    return {"walks": _TRIALS, "reads": rows}
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The record as two tables of means."""
-    lines = [
-        f"Means over {record['walks']} walks.",
-        "",
-        "| grid | frames held | read | avoidable holes % | leaks % | bleeding % | error | error with holes |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """The record as a table of means."""
+    rows = []
     for row in record["reads"]:
-        shares = " | ".join(f"{100 * row[name]['mean']:.1f}" for name in FIGURES[:3])
-        errors = " | ".join(f"{row[name]['mean']:.3f}" for name in FIGURES[3:])
-        lines.append(f"| {_by(row['grid'])} | {row['sources']} | {row['read']} | {shares} | {errors} |")
-    lines += [
-        "",
-        "| pixels to cells | filter | mean relative error of depth at the centre % | cells over 5 % off, % |",
-        "|---|---|---|---|",
-    ]
-    for row in record["resampling"]:
-        means = " | ".join(f"{100 * row[name]['mean']:.2f}" for name in ("mean", "above_5"))
-        lines.append(f"| {_by(row['pixels'])} to {_by(row['grid'])} | {row['filter']} | {means} |")
-    return "\n".join([*lines, ""])
-
-
-def _by(size: list[int]) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
-def _intervals(names: tuple[str, ...], values: list[list[float]]) -> dict[str, dict[str, float]]:
-    """Mean and interval of every figure over `[walks, figures]`."""
-    intervals = (bootstrap_mean(column) for column in np.array(values).T)
-    return {n: {"mean": i.mean, "low": i.low, "high": i.high} for n, i in zip(names, intervals, strict=True)}
+        shares = [f"{100 * row[name]['mean']:.1f}" for name in FIGURES[:3]]
+        errors = [f"{row[name]['mean']:.3f}" for name in FIGURES[3:]]
+        rows.append(["x".join(map(str, row["grid"])), row["sources"], row["read"], *shares, *errors])
+    lines = records.table(COLUMNS, rows)
+    return "\n".join([f"Means over {record['walks']} walks.", "", *lines, ""])
 
 
 def _reads() -> dict[str, Callable[[PointMemory, Camera], jax.Array]]:
@@ -99,12 +66,7 @@ def _reads() -> dict[str, Callable[[PointMemory, Camera], jax.Array]]:
         splats = splat.Splats(x=x, y=y, z=z, w=w, cell_size=memory.cell_size)
         return select(cameras[0], splats, memory.size, near=NEAR)
 
-    def footprint(**settings: float) -> Callable[..., jax.Array]:
-        return functools.partial(splat.footprint, max_footprint=3, **settings)
-
-    ways = {"nearest cell": splat.nearest}
-    ways |= {f"footprint, tolerance {tolerance:g}": footprint(tolerance=tolerance) for tolerance in TOLERANCES}
-    ways |= {f"footprint, scale weight {weight:g}": footprint(scale_weight=weight) for weight in SCALE_WEIGHTS}
+    ways = {"nearest cell": splat.nearest, "footprint": functools.partial(splat.footprint, max_footprint=3)}
     return {name: jax.jit(functools.partial(chosen, select=select)) for name, select in ways.items()}
 
 
@@ -152,33 +114,6 @@ def _walks(grid: tuple[int, int], sources: int) -> dict[str, list[list[float]]]:
                     np.where(visible, error, np.mean(truth**2, axis=-1))[seen].mean(),
                 ]
             )
-    return figures
-
-
-def _resampling(grid: tuple[int, int]) -> dict[str, list[list[float]]]:
-    """For every filter, mean relative error and share over 5 %, of each walk."""
-    height, width = PIXELS[grid]
-    rows, columns = height // grid[0], width // grid[1]
-
-    def cells(depth: np.ndarray) -> np.ndarray:
-        return depth.reshape(grid[0], rows, grid[1], columns)
-
-    filters: dict[str, Callable[[np.ndarray], Any]] = {
-        "bilinear at the centre (ours)": lambda depth: depth_to_grid(depth, *grid),
-        "triangle as wide as the cell": lambda depth: jax.image.resize(jnp.asarray(depth), grid, "linear"),
-        "mean of the cell": lambda depth: cells(depth).mean(axis=(1, 3)),
-        "median of the cell": lambda depth: np.median(cells(depth), axis=(1, 3)),
-        "pixel beside the centre": lambda depth: depth[rows // 2 :: rows, columns // 2 :: columns],
-    }
-    figures = {name: [] for name in filters}
-    for walk in range(_TRIALS):
-        random = np.random.default_rng(walk)
-        pose = room.pose(random.uniform(-1, 1), random.uniform(-2, 4), random.uniform(-0.6, 0.6))
-        depth, _ = room.depth_and_points(room.intrinsics(height, width), pose, height, width)
-        truth, _ = room.depth_and_points(room.intrinsics(*grid), pose, *grid)
-        for name, resample in filters.items():
-            error = np.abs(np.asarray(resample(depth.astype(np.float32))) / truth - 1)
-            figures[name].append([error.mean(), (error > 0.05).mean()])
     return figures
 
 

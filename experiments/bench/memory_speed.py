@@ -18,13 +18,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.bench import room, timing
+from experiments.bench import records, room, timing
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 from mirage_jax.memory.points import NEAR, PointMemory
 
 HEIGHT, WIDTH, CHANNELS, FRAMES = 44, 80, 48, 9
 SEGMENTS = 5
+COLUMNS = (
+    *("", "points held", "capacity", "held, MiB", "ms", "release, one thread, ms", "times faster"),
+    *("release, default threads, ms", "of its cells wrong"),
+)
 
 _REPEATS = 31
 _SLOW_REPEATS = 7  # of the sorts, which take most of the suite's time
@@ -72,25 +76,22 @@ def markdown(record: dict[str, Any]) -> str:
     load = " to ".join(f"{load:.1f}" for load in record["load_before_and_after"])
     torch = record["torch"]
     release = "not installed" if torch is None else f"{torch['version']}, {torch['threads']} threads by default"
+    rows = []
+    for row in record["rows"]:
+        cells = [row["what"], f"{row['points']:,}", f"{row['capacity']:,}", f"{row['bytes']['held'] / 2**20:.1f}"]
+        cells += [timing.spread(row), "", "", "", ""]
+        if "release" in row:
+            one, several = row["release"]["one thread"], row["release"]["default threads"]
+            faster, wrong = f"{row['times_faster_than_release']:.0f}x", f"{100 * several['wrong_cells']:.1f} %"
+            cells[-4:] = [timing.spread(one), faster, timing.spread(several), wrong]
+        rows.append(cells)
     lines = [
         f"{record['work']}; median of {record['repeats']} calls ({record['repeats_of_the_sort']} of the sorts) "
         f"[10th to 90th percentile], compiled before; {record['processor']}, {record['cores']} cores, load {load}; "
         f"PyTorch {release}",
         "",
-        "| | points held | capacity | held, MiB | ms | release, one thread, ms | times faster | "
-        "release, default threads, ms | of its cells wrong |",
-        "|---" * 9 + "|",
+        *records.table(COLUMNS, rows),
     ]
-    for row in record["rows"]:
-        cells = ["", "", "", ""]
-        if "release" in row:
-            one, several = row["release"]["one thread"], row["release"]["default threads"]
-            cells = [timing.spread(one), f"{row['times_faster_than_release']:.0f}x", timing.spread(several)]
-            cells.append(f"{100 * several['wrong_cells']:.1f} %")
-        lines.append(
-            f"| {row['what']} | {row['points']:,} | {row['capacity']:,} | {row['bytes']['held'] / 2**20:.1f} "
-            f"| {timing.spread(row)} | {' | '.join(cells)} |"
-        )
     if any("release" in row for row in record["rows"]):
         shares = [row["release"]["one thread"]["wrong_cells"] for row in record["rows"] if "release" in row]
         lines += ["", f"With one thread, {100 * max(shares):.1f} % of the release's cells are wrong."]

@@ -15,21 +15,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
-from experiments.bench import full_size, full_size_programs, room, timing
+from experiments.bench import records, room, timing
+from experiments.bench.full_size import programs, segment
 from mirage_jax import weights
-from mirage_jax.errors import UserError
 from mirage_jax.evaluation.report import published
 from mirage_jax.geometry import Camera
-from mirage_jax.io import write_json
 from mirage_jax.memory import latent, rgb
 from mirage_jax.memory.points import PointMemory
 from mirage_jax.models import config as model_config
@@ -44,6 +42,10 @@ AIM_FASTER, AIM_SMALLER = 10.57, 55.0
 """What the paper says of its own latent memory against RGB memories."""
 
 SEGMENTS = (1, 2, 5, 10, 20, 50)
+COLUMNS = (
+    *("size", "frames written a segment", "segments", "latent", "RGB: render", "RGB: encode", "RGB", "times faster"),
+    *("latent, MiB", "RGB, MiB", "times smaller", "in small types"),
+)
 _GEOMETRY_BYTES = 4 * 4 + 4 + 4  # of a point: position, size of its cell, number of its write
 
 
@@ -87,20 +89,14 @@ def measure(out: pathlib.Path, scale: str) -> dict[str, Any]:
     Raises:
       UserError: if the record is of another device.
     """
-    target = pathlib.Path(out) / "rollout.json"
-    about = {"device": timing.device(), "jax": jax.__version__}
-    record = json.loads(target.read_text()) if target.exists() else {**about, "rows": []}
-    for name, value in about.items():
-        if record[name] != value:
-            raise UserError(f"{target}: rows are of {name} {record[name]!r}, this is {value!r}; give another --out")
-    wanted = [(name, size, spec) for name, size in sizes(scale).items() for spec in _specs(name, size)]
-    done = [row["spec"] for row in record["rows"]]
-    missing = [one for one in wanted if one[2] not in done]
-    for _, size, spec in tqdm.tqdm(missing, unit="row", dynamic_ncols=True):
-        found = _encoding(size) if spec["what"] == "encode" else _reading(size, spec["written"], spec["segments"])
-        record["rows"].append({"spec": spec, **found})
-        write_json(target, record)
-    return record
+    wanted = {name: _specs(name, size) for name, size in sizes(scale).items()}
+
+    def measured(spec: Mapping[str, Any]) -> dict[str, Any]:
+        size = sizes(scale)[spec["size"]]
+        return _encoding(size) if spec["what"] == "encode" else _reading(size, spec["written"], spec["segments"])
+
+    target, here = pathlib.Path(out) / "rollout.json", {"device": timing.device(), "jax": jax.__version__}
+    return records.resumed(target, [spec for some in wanted.values() for spec in some], measured, same=here)
 
 
 def ratios(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -143,26 +139,23 @@ def ratios(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def markdown(record: dict[str, Any]) -> str:
     """The record as a table, with the paper's figures."""
+    found = ratios(record)
+    rows = []
+    for row in found:
+        parts = [row[name] for name in ("latent", "render", "encode")]
+        cells = ["{:.3g} [{:.3g}, {:.3g}]".format(*(1e3 * v for v in p)) if p else "not timed" for p in parts]
+        cells += [f"{1e3 * row['faster'] * row['latent'][0]:.3g}", f"{row['faster']:.1f}x"]
+        cells += [f"{row['latent_bytes'] / 2**20:.3g}", f"{row['rgb_bytes'] / 2**20:.4g}"]
+        cells += [f"{row['smaller']:.1f}x", f"{row['smaller_small_types']:.1f}x"]
+        rows.append([row["size"], row["written"], row["segments"], *cells])
     lines = [
         f"Readouts on {record['device']}, JAX {record['jax']}: ms per pixel frame, median [10th to 90th percentile] of "
         "reads in turn after two that warm up; the RGB readout is rendering plus encoding. The cache is as the world "
         "holds it: tokens in the type the DiT computes in (bfloat16 for wan22), colours in float32; beside it the "
         "ratio with bfloat16 tokens and 8-bit colours.",
         "",
-        "| size | frames written a segment | segments | latent | RGB: render | RGB: encode | RGB | times faster | "
-        "latent, MiB | RGB, MiB | times smaller | in small types |",
-        "|---" * 12 + "|",
+        *records.table(COLUMNS, rows),
     ]
-    found = ratios(record)
-    for row in found:
-        parts = [row[name] for name in ("latent", "render", "encode")]
-        cells = ["{:.3g} [{:.3g}, {:.3g}]".format(*(1e3 * v for v in p)) if p else "not timed" for p in parts]
-        both = 1e3 * row["faster"] * row["latent"][0]
-        lines.append(
-            f"| {row['size']} | {row['written']} | {row['segments']} | {' | '.join(cells)} | {both:.3g} "
-            f"| {row['faster']:.1f}x | {row['latent_bytes'] / 2**20:.3g} | {row['rgb_bytes'] / 2**20:.4g} "
-            f"| {row['smaller']:.1f}x | {row['smaller_small_types']:.1f}x |"
-        )
     for name in dict.fromkeys(row["size"] for row in found):
         mine = [row for row in found if row["size"] == name]
         least = {key: min(row[key] for row in mine) for key in ("faster", "smaller", "smaller_small_types")}
@@ -173,11 +166,10 @@ def markdown(record: dict[str, Any]) -> str:
             f"{least['smaller']:.1f} times smaller, {least['smaller_small_types']:.1f} times in small types (the "
             f"paper's is {AIM_SMALLER:g}). {' '.join(dict.fromkeys(notes))}",
         ]
-    lines += ["", f"Published ({published.SOURCE}), one H100, 704x1280:", "", "| segment | 1 | 2 | 3 | 4 | 5 |"]
-    lines.append("|---" * 6 + "|")
-    tables = (("readout, s per frame", published.READOUT_SECONDS_PER_FRAME), ("cache, MiB", published.CACHE_MIB))
-    for what, table in tables:
-        lines += [f"| {system}: {what} | {' | '.join(f'{v:g}' for v in row)} |" for system, row in table.items()]
+    costs = {"readout, s per frame": published.READOUT_SECONDS_PER_FRAME, "cache, MiB": published.CACHE_MIB}
+    theirs = [[f"{system}: {what}", *(f"{v:g}" for v in row)] for what, t in costs.items() for system, row in t.items()]
+    lines += ["", f"Published ({published.SOURCE}), one H100, 704x1280:", ""]
+    lines += records.table(["segment", "1", "2", "3", "4", "5"], theirs)
     return "\n".join([*lines, ""])
 
 
@@ -269,7 +261,7 @@ def _encoding(size: Size) -> dict[str, Any]:
     if size.shipped:
         params = weights.load(weights.DEFAULT, ["vae"])[1]["vae"]
     else:
-        params = {"encoder": full_size.random_like(full_size_programs.vae_shapes(model)["encoder"], jnp.float32)}
+        params = {"encoder": segment.random_like(programs.vae_shapes(model)["encoder"], jnp.float32)}
     if not size.grouped:
         seconds = timing.alone(lambda: vae.encode(model.vae, params, frames), size.encodes)
         return {"seconds_per_frame": [value / model.segment_frames for value in seconds]}

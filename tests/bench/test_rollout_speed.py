@@ -95,7 +95,7 @@ def test_a_stopped_run_goes_on(sizes, tmp_path, monkeypatch):
     assert rollout_speed.markdown(reads).count("not timed") == 3
 
     monkeypatch.setattr(rollout_speed.timing, "device", lambda: "another")
-    with pytest.raises(UserError, match="this is 'another'"):
+    with pytest.raises(UserError, match="now it is 'another'"):
         rollout_speed.measure(tmp_path, "full")
 
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import transform
 
-from experiments.bench import worldscore, worldscore_files
+from experiments.bench.worldscore import files, paths
 from mirage_jax import geometry
 from mirage_jax.errors import UserError
 
 PATH = ["pan_left", "move_right", "orbit_right", "pull_out", "pan_right", "push_in"]
-MOVES = st.lists(st.sampled_from(sorted(worldscore.MOVES)), min_size=1, max_size=3)
+MOVES = st.lists(st.sampled_from(sorted(paths.MOVES)), min_size=1, max_size=3)
 SIN, COS = 0.5, 3**0.5 / 2
 
 # Position, and what the camera looks along, in OpenCV axes of the first view: x right, y down, z forward.
@@ -32,15 +32,15 @@ ENDS = {
 
 
 def stored(moves, frames=9, speed=1.0):
-    return np.array(worldscore.camera_data(moves, frames, speed)["cameras_interp"])
+    return np.array(paths.camera_data(moves, frames, speed)["cameras_interp"])
 
 
 def ours(moves, frames=9, speed=1.0):
-    return np.asarray(worldscore.cameras(moves, frames, (512, 512), (512, 512), speed).cam2world, np.float64)
+    return np.asarray(paths.cameras(moves, frames, (512, 512), (512, 512), speed).cam2world, np.float64)
 
 
 def test_every_move_has_an_end():
-    assert set(ENDS) == set(worldscore.MOVES)
+    assert set(ENDS) == set(paths.MOVES)
 
 
 @pytest.mark.parametrize("move", ENDS)
@@ -80,15 +80,15 @@ def test_keyframes_are_those_of_the_generator(moves):
         pose[:3, 3] = -position[0], 0, position[2]
         cameras.append(np.linalg.inv(pose))
     cameras = [camera @ np.linalg.inv(cameras[0]) for camera in cameras]
-    np.testing.assert_allclose(worldscore.keyframes(moves), cameras, atol=1e-9)
+    np.testing.assert_allclose(paths.keyframes(moves), cameras, atol=1e-9)
 
 
 @given(MOVES, st.sampled_from([2, 5]))
 def test_between_keyframes_rotation_is_slerped_and_translation_linear(moves, frames):
-    found, keys = worldscore.world2cam(moves, frames), worldscore.keyframes(moves)
-    assert len(found) == worldscore.total_frames(moves, frames)
+    found, keys = paths.world2cam(moves, frames), paths.keyframes(moves)
+    assert len(found) == paths.total_frames(moves, frames)
     steps = np.linspace(0, 1, frames)
-    for scene, start in enumerate(worldscore.anchors(moves, frames)[:-1]):
+    for scene, start in enumerate(paths.anchors(moves, frames)[:-1]):
         turns = transform.Rotation.from_matrix(keys[scene : scene + 2, :3, :3])
         part = found[start : start + frames]
         np.testing.assert_allclose(part[:, :3, :3], transform.Slerp([0, 1], turns)(steps).as_matrix(), atol=2e-6)
@@ -104,7 +104,7 @@ def test_points_are_seen_at_the_same_pixels_in_both_conventions():
     x, y, z = np.moveaxis((np.linalg.inv(cam2world)[:, None] @ homogeneous[None, ..., None])[..., :3, 0], -1, 0)
     blender = np.stack([500 * x / -z + width / 2, -500 * y / -z + height / 2], axis=-1)  # y up, looking along -z
 
-    cameras = worldscore.cameras(PATH, frames, (height, width), (height, width))
+    cameras = paths.cameras(PATH, frames, (height, width), (height, width))
     moved = np.tile(points * (-1, -1, 1), (len(cameras), 1, 1)).astype(np.float32)  # x right, y down
     pixels, depth = geometry.project(cameras, moved[:, :, None])
     seen = -z > 0.5
@@ -127,8 +127,8 @@ def test_the_scorer_finds_no_error_in_a_perfectly_tracked_path_and_some_in_a_mir
 
 
 def test_a_smaller_model_sees_through_the_same_lens():
-    large = worldscore.cameras(["pan_left"], 3, (704, 1280), (704, 1280))
-    small = worldscore.cameras(["pan_left"], 3, (704, 1280), (64, 128))
+    large = paths.cameras(["pan_left"], 3, (704, 1280), (704, 1280))
+    small = paths.cameras(["pan_left"], 3, (704, 1280), (64, 128))
     np.testing.assert_allclose(large.intrinsics[0], [[500, 0, 640], [0, 500, 352], [0, 0, 1]])
     np.testing.assert_allclose(small.intrinsics[0], [[50, 0, 64], [0, 500 / 11, 32], [0, 0, 1]], rtol=1e-6)
     np.testing.assert_array_equal(small.cam2world, large.cam2world)
@@ -138,7 +138,7 @@ def test_a_smaller_model_sees_through_the_same_lens():
     "model, scored", [((128, 128), (512, 512)), ((704, 1280), (704, 1280)), ((64, 256), (256, 1024))]
 )
 def test_small_frames_are_scored_at_the_area_that_the_scorer_scales_to(model, scored):
-    assert worldscore.scored_size(*model) == scored
+    assert paths.scored_size(*model) == scored
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_small_frames_are_scored_at_the_area_that_the_scorer_scales_to(model, sc
 def test_the_crop_takes_the_middle(size, first, step):
     columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     picture = PIL.Image.fromarray(np.stack([columns, rows, 0 * rows], -1).astype(np.uint8))
-    cropped = np.asarray(worldscore.centre_crop(picture, 50, 50)).astype(float)
+    cropped = np.asarray(paths.centre_crop(picture, 50, 50)).astype(float)
     centres = step * (np.arange(50) + 0.5) - 0.5
     np.testing.assert_allclose(cropped[25, 3:-3, 0], (first[0] + centres)[3:-3], atol=1)
     np.testing.assert_allclose(cropped[3:-3, 25, 1], (first[1] + centres)[3:-3], atol=1)
@@ -155,11 +155,11 @@ def test_the_crop_takes_the_middle(size, first, step):
 
 def test_prompts_say_what_the_camera_does_and_sees():
     scenes = ["A hall.", "A door", "A stair."]
-    assert worldscore.prompts(["pan_left", "push_in"], scenes, "Ink", static=True) == [
+    assert paths.prompts(["pan_left", "push_in"], scenes, "Ink", static=True) == [
         "Camera pan left. A door. Ink. Everything in the scene remains completely motionless.",
         "Camera push in. A stair. Ink. Everything in the scene remains completely motionless.",
     ]
-    assert worldscore.prompts(["fixed"], ["A cat runs."], "Ink", static=False) == ["Camera fixed. A cat runs. Ink"]
+    assert paths.prompts(["fixed"], ["A cat runs."], "Ink", static=False) == ["Camera fixed. A cat runs. Ink"]
 
 
 @given(st.integers(1, 4), st.integers(1, 40), st.integers(2, 60))
@@ -168,7 +168,7 @@ def test_a_segment_gets_the_prompt_of_the_move_that_most_of_it_is_in(moves, segm
         frames = segment_frames + 1
     total = moves * (frames - 1)
     segments = -(-total // segment_frames)
-    found = worldscore.scene_of_segments(segments, segment_frames, moves, frames)
+    found = paths.scene_of_segments(segments, segment_frames, moves, frames)
     of_frame = np.minimum(np.arange(segments * segment_frames) // (frames - 1), moves - 1)
     for scene, part in zip(found, of_frame.reshape(segments, -1), strict=True):
         counts = np.bincount(part, minlength=moves)
@@ -205,43 +205,43 @@ def test_an_entry_that_cannot_be_used_says_why_and_the_others_stay(tmp_path, sen
     (tmp_path / "WorldScore-Dataset" / "static").mkdir(parents=True)
     file = tmp_path / "WorldScore-Dataset" / "static" / "static.json"
     file.write_text(json.dumps([STATIC, FAULTS[sentence]]))
-    good, bad = worldscore_files.read(tmp_path, "static")
+    good, bad = files.read(tmp_path, "static")
     assert good.fault is None and good.folder == "static/stylized/indoor/halls/004"
     assert sentence in bad.fault and bad.folder == "static.json, entry 1"
 
 
 def test_a_list_that_cannot_be_used_is_refused(tmp_path):
     with pytest.raises(UserError, match="no file"):
-        worldscore_files.read(tmp_path, "static")
+        files.read(tmp_path, "static")
     (tmp_path / "static").mkdir()
     (tmp_path / "static" / "train-00000.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="Parquet files, which are there, lack file names"):
-        worldscore_files.read(tmp_path, "static")
+        files.read(tmp_path, "static")
     for text in ("[", "{}", "[]"):
         (tmp_path / "static" / "static.json").write_text(text)
         with pytest.raises(UserError, match=r"static\.json"):
-            worldscore_files.read(tmp_path, "static")
+            files.read(tmp_path, "static")
 
 
 def test_a_result_is_whole_or_not_there(tmp_path, monkeypatch):
-    sample, picture = worldscore_files.Sample("static", 0, STATIC, tmp_path), PIL.Image.new("RGB", (32, 32))
+    sample, picture = files.Sample("static", 0, STATIC, tmp_path), PIL.Image.new("RGB", (32, 32))
     frames = np.zeros((3, 32, 32, 3), np.uint8)
-    write = lambda: worldscore_files.save(tmp_path, sample, picture, frames, move_frames=3, speed=2.0, fps=8)  # noqa: E731
-    assert worldscore_files.lacks(tmp_path, sample, 3) == "not made yet"
+    write = lambda: files.save(tmp_path, sample, picture, frames, move_frames=3, speed=2.0, fps=8)  # noqa: E731
+    assert files.lacks(tmp_path, sample, 3) == "not made yet"
     with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
-        patch.setattr(worldscore, "camera_data", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        patch.setattr(paths, "camera_data", lambda *_: (_ for _ in ()).throw(OSError("full")))
         write()
-    assert worldscore_files.lacks(tmp_path, sample, 3) == "not made yet"
+    assert files.lacks(tmp_path, sample, 3) == "not made yet"
     write()
-    assert worldscore_files.lacks(tmp_path, sample, 3) is None
-    assert "expected 5" in worldscore_files.lacks(tmp_path, sample, 5)
+    assert files.lacks(tmp_path, sample, 3) is None
+    assert "expected 5" in files.lacks(tmp_path, sample, 5)
     folder = tmp_path / "worldscore_output" / sample.folder
     about = json.loads((folder / "image_data.json").read_text())
     assert about == STATIC | {"num_scenes": 1, "total_frames": 3, "anchor_frame_idx": [0, 2]}
     assert json.loads((folder / "camera_data.json").read_text())["scale"] == 2.0
     (folder / "frames" / "001.png").write_bytes(b"")
-    assert worldscore_files.damaged_frames(tmp_path, sample) == ["001.png"]
+    assert files.damaged_frames(tmp_path, sample) == ["001.png"]
     (folder / "frames" / "001.png").unlink()
-    assert worldscore_files.lacks(tmp_path, sample, 3) == "2 frames, expected 3"
+    assert files.lacks(tmp_path, sample, 3) == "2 frames, expected 3"
     (folder / "image_data.json").write_text('{"total_frames": ')
-    assert "damaged" in worldscore_files.lacks(tmp_path, sample, 3)
+    assert "damaged" in files.lacks(tmp_path, sample, 3)

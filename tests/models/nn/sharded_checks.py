@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments.bench import collectives
+from experiments.bench.full_size import collectives
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent

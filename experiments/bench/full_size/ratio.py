@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from experiments.bench import records, timing
 from mirage_jax.errors import UserError
 from mirage_jax.models.dit import DiTConfig
 from mirage_jax.models.generator import Generator
@@ -33,6 +34,9 @@ GRID = (3, 40, 44)
 REPEATS = 15
 IN_A_ROW = 5
 """Products per timed call: a rate that lasts, not that of a cold start."""
+
+TIMES = (*("", "PyTorch", "ours", "ratio of medians", "ratio of minima", "ratio pair by pair", "relative difference"),)
+LIMITS = (*("", "GFLOP/s of the product", "time at that rate", "ratio at that rate", "PyTorch's share", "our share"),)
 
 PAUSE = 0.3
 """Seconds between calls, in which the threads of the other library go to sleep."""
@@ -51,7 +55,7 @@ def measure() -> dict[str, Any]:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(f"suite dit_ratio needs the extra 'parity' ({error})") from error
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = timing.cores()
     torch.set_num_threads(cores)
     model = _public_model(diffusers, torch)
     tensors = {name: value.numpy() for name, value in model.state_dict().items()}
@@ -114,35 +118,28 @@ def measure() -> dict[str, Any]:
 
 def markdown(record: dict[str, Any]) -> str:
     """The record as a table."""
+    times, limits = [], []
+    for row in record["rows"]:
+        spread = ["{1:.0f} [{0:.0f}, {2:.0f}]".format(*row[name]) for name in ("public", "ours")]
+        ratios = [f"{row['ratio_of_medians']:.2f}", f"{row['ratio_of_minima']:.2f}"]
+        pairs = "{1:.2f} [{0:.2f}, {2:.2f}]".format(*row["ratio_of_pairs"])
+        times.append([row["what"], *spread, *ratios, pairs, f"{row['error']:.1e}"])
+        reached = [f"{row['least']:.0f}", f"{row['largest_ratio']:.2f}"]
+        shares = [f"{row['public_share']:.0%}", f"{row['our_share']:.0%}"]
+        limits.append([row["what"], f"{row['product_rate'] / 1e6:.0f}", *reached, *shares])
     lines = [
         f"{record['work']}; {record['threads']} threads; PyTorch {record['torch']}, diffusers {record['diffusers']}, "
         f"JAX {record['jax']}; {REPEATS} pairs in turn after warm-up, milliseconds as median [10th, 90th percentile], "
         f"load {record['load']:.1f} at the end",
         "",
-        "| | PyTorch | ours | ratio of medians | ratio of minima | ratio pair by pair | relative difference |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in record["rows"]:
-        spread = ["{1:.0f} [{0:.0f}, {2:.0f}]".format(*row[name]) for name in ("public", "ours")]
-        pairs = "{1:.2f} [{0:.2f}, {2:.2f}]".format(*row["ratio_of_pairs"])
-        lines.append(
-            f"| {row['what']} | {spread[0]} | {spread[1]} | {row['ratio_of_medians']:.2f} "
-            f"| {row['ratio_of_minima']:.2f} | {pairs} | {row['error']:.1e} |"
-        )
-    lines += [
+        *records.table(TIMES, times),
         "",
         f"A forward pass is {record['rows'][0]['operations'] / 1e9:.0f} GFLOP of products. At the rate of its largest "
         "product alone (the fastest call of either library in the same run) it would take the time below; the ratio "
         "beside it is what an implementation would reach that did nothing else.",
         "",
-        "| | GFLOP/s of the product | time at that rate | ratio at that rate | PyTorch's share | our share |",
-        "|---|---|---|---|---|---|",
+        *records.table(LIMITS, limits),
     ]
-    for row in record["rows"]:
-        lines.append(
-            f"| {row['what']} | {row['product_rate'] / 1e6:.0f} | {row['least']:.0f} | {row['largest_ratio']:.2f} "
-            f"| {row['public_share']:.0%} | {row['our_share']:.0%} |"
-        )
     return "\n".join([*lines, ""])
 
 

@@ -8,19 +8,18 @@ figure for all blocks follows in a straight line, since blocks are alike. Rows i
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import pathlib
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import tqdm
 
-from experiments.bench import train_program
-from experiments.bench.collectives import Collective
+from experiments.bench import records
+from experiments.bench.full_size import programs
+from experiments.bench.full_size.collectives import Collective
 from mirage_jax.errors import UserError
-from mirage_jax.io import write_json
 from mirage_jax.models import config as model_config
 
 OPTIONS = ("out",)
@@ -56,6 +55,11 @@ SHARE = 0.4
 """Share of the peak that matrix products and attention reach together: an assumption, not a measurement."""
 
 
+SIZES = ("devices", "mesh", "accumulated parts", "arguments GB", "temporaries GB (v5p)", "PFLOP per device")
+SENT = ("devices", "collective", "among", "where", "times", "GB")
+TIMES = ("chip", "devices", "computing", "exchanging", "step, from", "to", "efficiency")
+
+
 def rows() -> list[dict[str, Any]]:
     """What is compiled, in order."""
     return [
@@ -68,21 +72,23 @@ def rows() -> list[dict[str, Any]]:
 
 def measure(out: pathlib.Path) -> dict[str, Any]:
     """Compiles the rows that `out/train_scale.json` does not have yet, one process at a time."""
-    target = pathlib.Path(out) / "train_scale.json"
-    layers = model_config.PRESETS[MODEL]().dit.layers
-    record = json.loads(target.read_text()) if target.exists() else {"rows": []}
-    record |= {"model": MODEL, "layers": layers, "jax": jax.__version__}
-    done = [row["spec"] for row in record["rows"]]
     have_tpu = importlib.util.find_spec("libtpu") is not None
-    missing = [spec for spec in rows() if spec not in done and (have_tpu or "topology" not in spec)]
-    for spec in tqdm.tqdm(missing, unit="program", dynamic_ncols=True):
-        record["rows"].append({"spec": spec, **summary(_compile_elsewhere(spec))})
-        write_json(target, record)
-    return record
+    wanted = [spec for spec in rows() if have_tpu or "topology" not in spec]
+    about = {"layers": model_config.PRESETS[MODEL]().dit.layers, "jax": jax.__version__}
+    return records.resumed(
+        pathlib.Path(out) / "train_scale.json", wanted, _compiled, same={"model": MODEL}, about=about
+    )
+
+
+def _compiled(spec: Mapping[str, Any]) -> dict[str, Any]:
+    found = programs.elsewhere({**spec, "program": "train", "model": MODEL, "exchanges": True})
+    if "error" in found:
+        raise UserError(f"compiling {spec} failed: {found['error']}")
+    return summary({name: found[name] for name in ("arguments", "temporaries", "flops", "collectives", "seconds")})
 
 
 def summary(compiled: dict[str, Any]) -> dict[str, Any]:
-    """What `train_program` gives, with the collectives summed by kind, group size, and whether they leave a node."""
+    """What `programs` gives, with the collectives summed by kind, group size, and whether they leave a node."""
     traffic: dict[tuple[str, int, bool], list[float]] = defaultdict(lambda: [0, 0.0])
     for fields in compiled["collectives"]:
         exchange = Collective(**fields)
@@ -134,9 +140,27 @@ def step_time(figures: dict[str, Any], devices: int, chip: str) -> tuple[float, 
 def markdown(record: dict[str, Any]) -> str:
     """Tables: memory, exchanges, expected time, and what grows too large first."""
     compiled = {devices: figures for devices in MESHES if (figures := whole(record, devices))}
+    sizes, sent, times = [], [], []
+    for devices, x in compiled.items():
+        mesh = " x ".join(f"{axis} {size}" for axis, size in x["mesh"].items())
+        tpu = whole(record, devices, tpu=True)
+        temporaries = f"{tpu['temporaries'] / 1e9:.1f}" if tpu else "not compiled"
+        numbers = f"{x['arguments'] / 1e9:.1f}", temporaries, f"{x['flops'] / devices / 1e15:.2f}"
+        sizes.append([devices, mesh, x["accumulate"], *numbers])
+        for t in x["traffic"]:
+            if t["bytes"] >= 1e6:
+                where = "between nodes" if t["between_nodes"] else "within a node"
+                sent.append([devices, t["kind"], t["group"], where, f"{t['times']:.0f}", f"{t['bytes'] / 1e9:.3f}"])
+    for chip in CHIPS:
+        base = sum(step_time(compiled[8], 8, chip)) * 8
+        for devices, x in compiled.items():
+            compute, exchange = step_time(x, devices, chip)
+            total = compute + exchange
+            numbers = [f"{seconds:.2f}" for seconds in (compute, exchange, max(compute, exchange), total)]
+            times.append([chip, devices, *numbers, f"{base / (devices * total):.0%}"])
     lines = [
         f"{record['model']}, stage 1 (side branch trained in float32, DiT frozen in bfloat16, full rematerialisation), "
-        f"global batch {BATCH}, clips of {train_program.CLIP_LATENTS} latent frames, JAX {record['jax']}.",
+        f"global batch {BATCH}, clips of {programs.CLIP_LATENTS} latent frames, JAX {record['jax']}.",
         "",
         f"Compiled ahead of time for virtual CPU devices with {LAYERS[0]} and {LAYERS[1]} DiT blocks; figures for "
         f"{record['layers']} blocks are on the straight line through the two. Temporaries are those of the compiler "
@@ -144,44 +168,18 @@ def markdown(record: dict[str, Any]) -> str:
         "computed again with the first time, and stores attention maps). Exchanges are counted in the CPU program, "
         "where gradients are summed with all-reduce; a GPU or TPU uses reduce-scatter, half the bytes.",
         "",
-        "| devices | mesh | accumulated parts | arguments GB | temporaries GB (v5p) | PFLOP per device |",
-        "|---|---|---|---|---|---|",
-    ]
-    for devices, x in compiled.items():
-        mesh = " x ".join(f"{axis} {size}" for axis, size in x["mesh"].items())
-        tpu = whole(record, devices, tpu=True)
-        temporaries = f"{tpu['temporaries'] / 1e9:.1f}" if tpu else "not compiled"
-        numbers = f"{x['arguments'] / 1e9:.1f} | {temporaries} | {x['flops'] / devices / 1e15:.2f}"
-        lines.append(f"| {devices} | {mesh} | {x['accumulate']} | {numbers} |")
-    lines += [
+        *records.table(SIZES, sizes),
         "",
         f"What one device sends in a step, by ring algorithms; groups within {NODE} neighbours are within a node.",
         "",
-        "| devices | collective | among | where | times | GB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for devices, x in compiled.items():
-        for t in x["traffic"]:
-            if t["bytes"] >= 1e6:
-                where = "between nodes" if t["between_nodes"] else "within a node"
-                numbers = f"{t['times']:.0f} | {t['bytes'] / 1e9:.3f}"
-                lines.append(f"| {devices} | {t['kind']} | {t['group']} | {where} | {numbers} |")
-    lines += [
+        *records.table(SENT, sent),
         "",
         f"Expected seconds of a step. Computing: FLOP / (peak x {SHARE:g}). Exchanging: bytes / link. The step lies "
         "between the larger of the two (all exchanges hidden) and their sum (none hidden). Efficiency is against 8 "
         "devices, from the sums.",
         "",
-        "| chip | devices | computing | exchanging | step, from | to | efficiency |",
-        "|---|---|---|---|---|---|---|",
+        *records.table(TIMES, times),
     ]
-    for chip in CHIPS:
-        base = sum(step_time(compiled[8], 8, chip)) * 8
-        for devices, x in compiled.items():
-            compute, exchange = step_time(x, devices, chip)
-            total = compute + exchange
-            numbers = f"{compute:.2f} | {exchange:.2f} | {max(compute, exchange):.2f} | {total:.2f}"
-            lines.append(f"| {chip} | {devices} | {numbers} | {base / (devices * total):.0%} |")
     return "\n".join([*lines, "", *_first_to_break(compiled), ""])
 
 
@@ -215,10 +213,3 @@ def _traffic(row: dict[str, Any], key: tuple[str, int, bool]) -> tuple[float, fl
 
 def _devices(spec: dict[str, Any]) -> int:
     return math.prod(spec["mesh"].values())
-
-
-def _compile_elsewhere(spec: dict[str, Any]) -> dict[str, Any]:
-    run = train_program.elsewhere(train_program.__name__, spec)
-    if run.returncode:
-        raise UserError(f"compiling {spec} failed: {run.stderr.strip().splitlines()[-1:]}")
-    return json.loads(run.stdout.strip().splitlines()[-1])

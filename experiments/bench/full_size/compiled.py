@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import tqdm
 
-from experiments.bench import full_size_programs as programs
-from experiments.bench import train_program
-from mirage_jax.errors import UserError
-from mirage_jax.io import write_json
+from experiments.bench import records
+from experiments.bench.full_size import programs
 from mirage_jax.models import config as model_config
 
 OPTIONS = ("out",)
@@ -33,6 +32,7 @@ CHIPS = {"v5p": (95, "2x2x2", "4x4x4"), "v5e": (16, "2x4", "8x8"), "v6e": (32, "
 GPUS = (24, 48, 80, 141)
 """GB of the GPUs for which a statement is made."""
 TILE = 24
+COLUMNS = ("program", "devices", "mesh", "compiled for", "arguments", "temporaries", "output", "fits")
 GB = 1e9
 
 DENOISE_MESHES = {1: {"data": 1}, 8: {"tensor": 8}, 64: {"fsdp": 8, "tensor": 8}}
@@ -71,56 +71,47 @@ def measure(out: pathlib.Path, model: str = MODEL) -> dict[str, Any]:
 
     Rows for TPUs are left for another run where libtpu is not installed.
     """
-    target = pathlib.Path(out) / "compile.json"
-    record = json.loads(target.read_text()) if target.exists() else {"rows": []}
-    if record.get("model", model) != model:
-        raise UserError(f"{target}: rows are of {record['model']!r}, expected {model!r}; give another --out")
     config = model_config.PRESETS[model]()
-    record |= {
-        "model": model,
-        "tokens": programs.tokens(config),
-        "parameters": programs.counts(config),
-        "jax": jax.__version__,
-    }
+    parameters = programs.counts(config)
     if config.text is not None:
-        record["parameters"]["text"] = _text_parameters(config)
+        parameters["text"] = _text_parameters(config)
+    about = {"tokens": programs.tokens(config), "parameters": parameters, "jax": jax.__version__}
     have_tpu = importlib.util.find_spec("libtpu") is not None
-    done = [row["spec"] for row in record["rows"]]
-    missing = [spec for spec in rows() if spec not in done and (have_tpu or "topology" not in spec)]
-    for spec in tqdm.tqdm(missing, unit="program", dynamic_ncols=True):
+    wanted = [spec for spec in rows() if have_tpu or "topology" not in spec]
+
+    def compiled(spec: Mapping[str, Any]) -> dict[str, Any]:
         print(f"compiling {_name(spec)}", flush=True)
-        record["rows"].append({"spec": spec, **_compile_elsewhere({**spec, "model": model})})
-        write_json(target, record)
-    return record
+        return programs.elsewhere({**spec, "model": model})
+
+    target = pathlib.Path(out) / "compile.json"
+    return records.resumed(target, wanted, compiled, same={"model": model}, about=about)
 
 
 def markdown(record: dict[str, Any]) -> str:
     """The record as tables: counts, bytes by program, what fits."""
-    lines = [
-        f"{record['model']}, {record['tokens']:,} tokens a segment, JAX {record['jax']}. Parameters: "
-        + ", ".join(f"{name} {count:,}" for name, count in record["parameters"].items())
-        + ".",
+    order = {json.dumps(spec, sort_keys=True): i for i, spec in enumerate(rows())}
+    lines = []
+    for row in sorted(record["rows"], key=lambda row: order.get(json.dumps(row["spec"], sort_keys=True), len(order))):
+        spec = row["spec"]
+        mesh = " x ".join(f"{axis} {size}" for axis, size in spec["mesh"].items() if size > 1) or "one device"
+        if "error" in row:
+            numbers = ["", "", "", f"did not compile: {row['error']}"]
+        elif row["fits"] is False:
+            numbers = ["", "", "", f"no: {row['compiler']}"]
+        else:
+            sizes = (f"{row[name] / GB:.2f}" for name in ("arguments", "temporaries", "output"))
+            numbers = [*sizes, "yes" if row["fits"] else ""]
+        lines.append([_title(spec), _devices(spec), mesh, spec.get("topology", "virtual CPU devices"), *numbers])
+    parameters = ", ".join(f"{name} {count:,}" for name, count in record["parameters"].items())
+    text = [
+        f"{record['model']}, {record['tokens']:,} tokens a segment, JAX {record['jax']}. Parameters: {parameters}.",
         "",
         "GB per device as the compiler reports them: arguments are weights, state and inputs; temporaries are what a "
         "program needs beside them; output is what it adds to donated arguments.",
         "",
-        "| program | devices | mesh | compiled for | arguments | temporaries | output | fits |",
-        "|---|---|---|---|---|---|---|---|",
+        *records.table(COLUMNS, lines),
     ]
-    order = {json.dumps(spec, sort_keys=True): i for i, spec in enumerate(rows())}
-    for row in sorted(record["rows"], key=lambda row: order.get(json.dumps(row["spec"], sort_keys=True), len(order))):
-        spec = row["spec"]
-        mesh = " x ".join(f"{axis} {size}" for axis, size in spec["mesh"].items() if size > 1) or "one device"
-        target = spec.get("topology", "virtual CPU devices")
-        if "error" in row:
-            numbers = f"| | | | did not compile: {row['error']} |"
-        elif row["fits"] is False:
-            numbers = f"| | | | no: {row['compiler']} |"
-        else:
-            sizes = " | ".join(f"{row[name] / GB:.2f}" for name in ("arguments", "temporaries", "output"))
-            numbers = f"| {sizes} | {'yes' if row['fits'] else ''} |"
-        lines.append(f"| {_title(spec)} | {_devices(spec)} | {mesh} | {target} {numbers}")
-    return "\n".join([*lines, "", *fits(record), ""])
+    return "\n".join([*text, "", *fits(record), ""])
 
 
 def fits(record: dict[str, Any]) -> list[str]:
@@ -146,18 +137,19 @@ def fits(record: dict[str, Any]) -> list[str]:
         "... and 8-bit weights": small["arguments"] + vae + _peak(small, tiled),
         "train step of the side branch, batch 1, remat": train["arguments"] + train["temporaries"] + train["output"],
     }
-    lines = [
+    return [
         "Sums for one device in GB, with one tenth of the device left for the runtime and fragments. Resident are the "
         "weights of generator and VAE (the latter float32); the peak is the larger of one denoising step and the "
         "decoding of one latent frame.",
         "",
-        "| | GB | " + " | ".join(f"{size} GB" for size in GPUS) + " |",
-        "|---|---|" + "---|" * len(GPUS),
+        *records.table(
+            ["", "GB", *(f"{size} GB" for size in GPUS)],
+            (
+                [name, f"{need / GB:.1f}", *("yes" if need < 0.9 * size * GB else "no" for size in GPUS)]
+                for name, need in modes.items()
+            ),
+        ),
     ]
-    for name, need in modes.items():
-        answers = " | ".join("yes" if need < 0.9 * size * GB else "no" for size in GPUS)
-        lines.append(f"| {name} | {need / GB:.1f} | {answers} |")
-    return lines
 
 
 def _peak(*compiled: dict[str, Any]) -> float:
@@ -173,14 +165,11 @@ def _text_parameters(config: model_config.ModelConfig) -> int:
     return sum(x.size for x in jax.tree.leaves(shapes))
 
 
-def _devices(spec: dict[str, Any]) -> int:
-    count = 1
-    for size in spec["mesh"].values():
-        count *= size
-    return count
+def _devices(spec: Mapping[str, Any]) -> int:
+    return math.prod(spec["mesh"].values())
 
 
-def _title(spec: dict[str, Any]) -> str:
+def _title(spec: Mapping[str, Any]) -> str:
     name = {"denoise": "denoising step", "train": "train step", "decode": "VAE decode"}[spec["program"]]
     if spec.get("batch", 1) > 1:
         name += f", batch {spec['batch']}"
@@ -191,15 +180,5 @@ def _title(spec: dict[str, Any]) -> str:
     )
 
 
-def _name(spec: dict[str, Any]) -> str:
+def _name(spec: Mapping[str, Any]) -> str:
     return f"{_title(spec)} on {_devices(spec)} x {spec.get('topology', 'cpu')}"
-
-
-def _compile_elsewhere(spec: dict[str, Any]) -> dict[str, Any]:
-    result = train_program.elsewhere(programs.__name__, spec)
-    if result.returncode < 0:
-        return {"error": f"ended by signal {-result.returncode}"}
-    if result.returncode:
-        last = [line for line in result.stderr.strip().splitlines() if line.strip()][-1:]
-        return {"error": (last or [f"exit {result.returncode}"])[0][:300]}
-    return json.loads(result.stdout.strip().splitlines()[-1])

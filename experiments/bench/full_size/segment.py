@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from experiments.bench import full_size_programs as programs
-from experiments.bench import room, timing
+from experiments.bench import records, room, timing
+from experiments.bench.full_size import programs
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 from mirage_jax.memory.points import PointMemory
@@ -84,19 +84,17 @@ def measure(scale: str) -> dict[str, Any]:
 
 def markdown(record: dict[str, Any]) -> str:
     """The record as a table."""
+    rows = []
+    for part in record["parts"]:
+        share = part["median"] * part["times"] / record["segment_seconds"]
+        rows.append([part["what"], f"{part['median']:.4g}", part["times"], f"{100 * share:.1f} %"])
+    step = record["parts"][0]
     lines = [
         f"{record['model']}, {record['tokens']:,} tokens, {record['frames']} new frames a segment, random weights, on "
         f"one {record['device']} ({record['platform']}), JAX {record['jax']}. Matrix products of the same type reach "
         f"{record['peak_flops_per_second'] / 1e12:.3g} TFLOP/s there.",
         "",
-        "| part | seconds | times a segment | share of the segment |",
-        "|---|---|---|---|",
-    ]
-    for part in record["parts"]:
-        share = part["median"] * part["times"] / record["segment_seconds"]
-        lines.append(f"| {part['what']} | {part['median']:.4g} | {part['times']} | {100 * share:.1f} % |")
-    step = record["parts"][0]
-    lines += [
+        *records.table(["part", "seconds", "times a segment", "share of the segment"], rows),
         "",
         f"A segment takes {record['segment_seconds']:.4g} s. A denoising step is {step['flops']:.3g} FLOP of matrix "
         f"products, done at {100 * step['share_of_peak']:.1f} % of the peak.",

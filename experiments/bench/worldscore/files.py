@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from experiments.bench import worldscore
+from experiments.bench.worldscore import paths
 from mirage_jax import io, viz
 from mirage_jax.errors import UserError
 
@@ -72,7 +72,7 @@ class Sample:
         """One a move."""
         static = self.split == "static"
         scenes = self.entry["prompt_list"] if static else [self.entry["prompt"]]
-        return worldscore.prompts(self.moves, scenes, self.entry["style"], static=static)
+        return paths.prompts(self.moves, scenes, self.entry["style"], static=static)
 
     def missing(self) -> list[str]:
         """Files it names that are not there."""
@@ -100,7 +100,7 @@ def read(dataset: str | Path, split: str) -> list[Sample]:
 
     Args:
       dataset: the folder `WorldScore-Dataset`, or the one that it is in.
-      split: of `worldscore.SPLITS`.
+      split: of `paths.SPLITS`.
 
     Raises:
       UserError: if the list is missing, damaged or no list of entries.
@@ -138,16 +138,16 @@ def _fault(entry: Any, split: str) -> str | None:
             return f"expected a list {name!r}, found {entry.get(name)!r}"
     if entry.get("visual_movement") != split:
         return f"visual_movement is {entry.get('visual_movement')!r}, expected {split!r}"
-    if unknown := [move for move in entry["camera_path"] if move not in worldscore.MOVES]:
-        return f"unknown move {unknown[0]!r} in camera_path, expected some of {', '.join(worldscore.MOVES)}"
+    if unknown := [move for move in entry["camera_path"] if move not in paths.MOVES]:
+        return f"unknown move {unknown[0]!r} in camera_path, expected some of {', '.join(paths.MOVES)}"
     for name in _LISTS["static"] if split == "static" else ():
         if len(entry[name]) < len(entry["camera_path"]) + 1:
             return f"{len(entry[name])} entries in {name!r} for {len(entry['camera_path'])} moves, expected one more"
     names = [entry["image"], *(entry["masks"] if split == "dynamic" else entry["prompt_list"])]
     if not all(isinstance(name, str) for name in names):
         return "expected texts in its lists"
-    paths = [entry["image"], *(entry["masks"] if split == "dynamic" else ())]
-    if away := [name for name in paths if Path(name).is_absolute() or ".." in Path(name).parts]:
+    named = [entry["image"], *(entry["masks"] if split == "dynamic" else ())]
+    if away := [name for name in named if Path(name).is_absolute() or ".." in Path(name).parts]:
         return f"{away[0]!r} leads out of the data set"
     category, file = ("", *Path(entry["image"]).parts)[-2:]
     parts = [entry["visual_style"], entry[kind], category, file.split(".")[0]]
@@ -164,7 +164,7 @@ def lacks(out: Path, sample: Sample, frames: int) -> str | None:
       sample: without fault.
       frames: of one move.
     """
-    folder, total = out / OUTPUT / sample.folder, worldscore.total_frames(sample.moves, frames)
+    folder, total = out / OUTPUT / sample.folder, paths.total_frames(sample.moves, frames)
     if not folder.is_dir():
         return "not made yet"
     static = sample.split == "static"
@@ -214,7 +214,7 @@ def save(
       move_frames, speed: of the camera path.
       fps: of the video.
     """
-    total = worldscore.total_frames(sample.moves, move_frames)
+    total = paths.total_frames(sample.moves, move_frames)
     if len(frames) != total:
         raise ValueError(f"{len(frames)} frames for a path of {total}")
     final = out / OUTPUT / sample.folder
@@ -228,8 +228,8 @@ def save(
     picture.save(work / "input_image.png")
     about = sample.entry | {"num_scenes": len(sample.moves), "total_frames": total}
     if sample.split == "static":
-        about["anchor_frame_idx"] = worldscore.anchors(sample.moves, move_frames)
-        io.write_json(work / "camera_data.json", worldscore.camera_data(sample.moves, move_frames, speed))
+        about["anchor_frame_idx"] = paths.anchors(sample.moves, move_frames)
+        io.write_json(work / "camera_data.json", paths.camera_data(sample.moves, move_frames, speed))
     io.write_json(work / "image_data.json", about)
     for file in work.rglob("*.png"):
         with open(file, "rb") as opened:

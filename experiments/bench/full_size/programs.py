@@ -1,8 +1,8 @@
-"""The programs of a full-size model, ready to be compiled without weights: what `full_size_compile` measures.
+"""The programs of a full-size model, ready to be compiled without weights: weights, state and inputs as shapes.
 
 Run as a module, it compiles one program in this process and prints a line of JSON:
 
-    python -m experiments.bench.full_size_programs '{"program": "denoise", "mesh": {"tensor": 8}}'
+    python -m experiments.bench.full_size.programs '{"program": "denoise", "mesh": {"tensor": 8}}'
 
 The devices are virtual CPU devices, or, with "topology" ("v5e:2x4"), TPUs that are described and not there, which
 needs the package libtpu.
@@ -15,6 +15,7 @@ import functools
 import json
 import math
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -22,29 +23,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments.bench import train_program
+from experiments.bench.full_size import collectives
+from mirage_jax.errors import UserError
+from mirage_jax.memory import splat
 from mirage_jax.models import config as model_config
 from mirage_jax.models import partition, quantize, vae, vae_tiling
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
+from mirage_jax.training import flops, optimizer, posed, step
+from mirage_jax.training.stage import Stage
+from mirage_jax.training.stages import generator
+from mirage_jax.world import recipe as recipes
+
+CLIP_LATENTS = 17
+"""Latent frames of a clip in training: 65 frames, of which any but the last 8 latents may be in the memory."""
 
 Shape = jax.ShapeDtypeStruct
 
 
 def generator_shapes(model: ModelConfig) -> dict[str, Any]:
     """Parameters `{'dit', 'side'}` as shapes, float32."""
-    grid, channels = (4, 4), model.vae.latent_channels  # parameters do not depend on the grid
-    assert model.dit is not None and model.side is not None
-    generator = Generator(model.dit, model.side)
-
-    def init():
-        target, control = jnp.zeros((2, *grid, channels)), jnp.zeros((2, *grid, model.side.control_channels))
-        text = jnp.zeros((model.dit.text_tokens, model.dit.text_dim)) if model.dit.text_dim else None
-        return generator.init(jax.random.key(0), target, jnp.zeros(2), control=control, text=text)["params"]
-
-    return jax.eval_shape(init)
+    return jax.eval_shape(functools.partial(_generator_init, model), jax.random.key(0))
 
 
 def vae_shapes(model: ModelConfig) -> Any:
@@ -143,20 +145,118 @@ def decode(model: ModelConfig, mesh: Mesh, tile: int = 0):
     return jax.jit(step, donate_argnums=2), (placed, latents, _replicated(cache, mesh))
 
 
-def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
-    """Compiles what a row of the table asks for; bytes per device as the compiler reports them.
+def settings(batch: int, accumulate: int) -> ml_collections.ConfigDict:
+    """What the step and its optimizer read of a run's config: stage 1 of the recipe."""
+    return ml_collections.ConfigDict(
+        dict(
+            accumulate=accumulate,
+            batch_size=batch,
+            ema_decay=0.999,
+            learning_rate=1e-5,
+            warmup_steps=100,
+            steps=10_000,
+            final_fraction=1.0,
+            b1=0.9,
+            b2=0.99,
+            weight_decay=0.01,
+            clip_norm=1.0,
+            rate_factors=(),
+        )
+    )
+
+
+def abstract_stage(model: ModelConfig) -> Stage:
+    """Stage 1, the side branch on a frozen DiT in bfloat16, with shapes in the place of weights and no data."""
+    frozen = {"dit": _cast(generator_shapes(model)["dit"], "bfloat16")}
+    if "ones" in model.segment.control:
+        size = model.height // model.vae.stride_space, model.width // model.vae.stride_space
+        frozen["ones"] = Shape(
+            (1 + model.segment.latents + model.segment.preceding, *size, model.vae.latent_channels), jnp.float32
+        )
+    return Stage(
+        init=lambda key, *_: {"side": _generator_init(model, key)["side"]},
+        frozen=frozen,
+        loss=generator.batch_loss(model, posed.Augmentation(), with_memory=True),
+        batches=lambda: iter(()),
+        preview=lambda *_: {},
+        finish=lambda *_: (model, {}),
+    )
+
+
+def clips(model: ModelConfig, batch: int, mesh: Mesh) -> dict[str, Shape]:
+    """A batch of coded clips with embedded text, split over the mesh."""
+    grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
+    frames = 1 + model.vae.stride_time * (CLIP_LATENTS - 1)
+    shapes = {
+        "latents": ((CLIP_LATENTS, *grid, model.vae.latent_channels), jnp.float16),
+        "depth": ((CLIP_LATENTS, *grid), jnp.float16),
+        "dynamic": ((CLIP_LATENTS, *grid), jnp.uint8),
+        "intrinsics": ((frames, 3, 3), jnp.float32),
+        "cam2world": ((frames, 4, 4), jnp.float32),
+    }
+    if recipes.of(model).token == "still":
+        shapes["stills"] = shapes["latents"]
+    if model.dit.text_dim:
+        shapes["text"] = ((model.dit.text_tokens, model.dit.text_dim), jnp.float32)
+    split = partition.batch_sharding(mesh)
+    return {name: Shape((batch, *shape), dtype, sharding=split) for name, (shape, dtype) in shapes.items()}
+
+
+def train_step(model: ModelConfig, mesh: Mesh, batch: int, accumulate: int = 1):
+    """The step as `training.step.make_step` gives it, and its arguments as shapes with shardings.
 
     Args:
-      spec: `program` ('denoise', 'decode', or 'train', the step of `train_program`), `mesh` {axis: size}, and
-        `topology`, `int8`, `tile`, `batch`.
+      model: with DiT and side branch.
+      mesh: of `partition.make_mesh`.
+      batch: global batch.
+      accumulate: parts of it that go one after the other.
+
+    Returns:
+      The `jax.jit` function, to be lowered within `jax.set_mesh(mesh)`, and `(state, frozen, batch, key)`.
+    """
+    partition.batch_parts(mesh, batch // accumulate)
+    config, stage = settings(batch, accumulate), abstract_stage(model)
+    transform = optimizer.make(config)
+    state = jax.eval_shape(lambda frozen: step.create(stage, transform, jax.random.key(0), frozen, {}), stage.frozen)
+    layout, frozen_layout, _ = step.shardings(stage, transform, mesh)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    arguments = (_placed(state, layout), _placed(stage.frozen, frozen_layout), clips(model, batch, mesh), key)
+    return step.make_step(stage, config, transform, mesh, layout).__wrapped__, arguments
+
+
+def devices(count: int, topology: str | None) -> list[Any]:
+    """Virtual CPU devices of this process, or TPUs that are described and not there ("v5p:2x4x4"; needs libtpu).
+
+    Raises:
+      UserError: if there are fewer than `count`.
+    """
+    if topology is None:
+        found = jax.devices("cpu")
+    else:
+        from jax.experimental import topologies
+
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    if len(found) < count:
+        raise UserError(f"{topology or 'this process'} has {len(found)} devices, the mesh needs {count}")
+    return list(found[:count])
+
+
+def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
+    """Compiles what a row of a table asks for; bytes per device as the compiler reports them.
+
+    Args:
+      spec: `program` ('denoise', 'decode' or 'train'), `mesh` {axis: size}, and `topology` (of `devices`), `int8`,
+        `tile`, `batch`, `accumulate`, `layers` (fewer than the model's), `remat`; with `exchanges`, of a train step
+        also the collectives that one device runs.
       model: whose programs.
     """
-    mesh = partition.make_mesh(
-        spec["mesh"], train_program.devices(math.prod(spec["mesh"].values()), spec.get("topology"))
-    )
+    changes = {name: spec[name] for name in ("layers", "remat") if name in spec}
+    model = dataclasses.replace(model, dit=dataclasses.replace(model.dit, **changes))
+    mesh = partition.make_mesh(spec["mesh"], devices(math.prod(spec["mesh"].values()), spec.get("topology")))
     build = {
         "denoise": lambda: denoise(model, mesh, spec.get("int8", False)),
-        "train": lambda: train_program.train_step(model, mesh, spec["batch"]),
+        "train": lambda: train_step(model, mesh, spec["batch"], spec.get("accumulate", 1)),
         "decode": lambda: decode(model, mesh, spec.get("tile", 0)),
     }[spec["program"]]
     started = time.perf_counter()
@@ -169,19 +269,59 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return {"fits": False, "compiler": _essence(str(error))}
+        cost = (compiled.cost_analysis() or {}).get("flops")
+        operations = flops.of_jitted(function, *arguments) if spec["program"] == "train" else cost
     memory = compiled.memory_analysis()
-    cost = compiled.cost_analysis() or {}
-    return {
+    found = {
         "fits": True if spec.get("topology") else None,
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "output": memory.output_size_in_bytes - memory.alias_size_in_bytes,
         "code": memory.generated_code_size_in_bytes,
-        "flops": cost.get("flops"),
+        "flops": operations,
         "splash": "splash_mha" in lowered.as_text(),
         "device": mesh.devices.flat[0].device_kind,
         "seconds": round(time.perf_counter() - started, 1),
     }
+    if spec.get("exchanges"):
+        # The loop over the points of a memory is as long as what it holds: at most this.
+        blocks = -(-clips(model, 1, mesh)["depth"].size // splat.BLOCK)
+        exchanges = collectives.of_program(compiled.as_text(), blocks)
+        found["collectives"] = [dataclasses.asdict(exchange) for exchange in exchanges]
+    return found
+
+
+def elsewhere(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """`compile_program` in a process that starts with as many virtual devices as the mesh needs.
+
+    Args:
+      spec: as there, and `model`, of the presets.
+
+    Returns:
+      As there, or `error`, a sentence.
+    """
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={math.prod(spec['mesh'].values())}",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    command = [sys.executable, "-m", "experiments.bench.full_size.programs", json.dumps(spec)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode < 0:
+        return {"error": f"ended by signal {-result.returncode}"}
+    if result.returncode:
+        last = [line for line in result.stderr.strip().splitlines() if line.strip()][-1:]
+        return {"error": (last or [f"exit {result.returncode}"])[0][:300]}
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def _generator_init(model: ModelConfig, key: jax.Array) -> Any:
+    assert model.dit is not None and model.side is not None
+    grid, channels = (4, 4), model.vae.latent_channels  # parameters do not depend on the grid
+    target, control = jnp.zeros((2, *grid, channels)), jnp.zeros((2, *grid, model.side.control_channels))
+    text = jnp.zeros((model.dit.text_tokens, model.dit.text_dim)) if model.dit.text_dim else None
+    return Generator(model.dit, model.side).init(key, target, jnp.zeros(2), control=control, text=text)["params"]
 
 
 def _essence(message: str) -> str:
