@@ -34,11 +34,11 @@ import jax
 import tqdm
 from absl import flags
 
-from experiments import cli, other_videos
+from experiments import cli, other_videos, report
 from experiments.bench import readout_cost
 from mirage_jax import io, viz, weights
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import ablations, report, runner
+from mirage_jax.evaluation import ablations, runner
 from mirage_jax.evaluation.methods import METHODS, MORE_METHODS, Models
 
 _DATA = flags.DEFINE_string("data", "data/doom", "Data set of posed clips (see build_dataset).")

@@ -25,8 +25,8 @@ import numpy as np
 
 from experiments.bench import records, room, timing
 from experiments.bench.full_size import programs, segment
+from experiments.report import published
 from mirage_jax import weights
-from mirage_jax.evaluation.report import published
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, rgb
 from mirage_jax.memory.points import PointMemory

@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mirage_jax.evaluation import metrics
+from mirage_jax.evaluation import metrics, summary
 from mirage_jax.evaluation.protocols import scores, video
-from mirage_jax.evaluation.report import summary
 from tests import analytic
 
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from mirage_jax.evaluation import metrics
+from mirage_jax.evaluation import metrics, summary
 from mirage_jax.evaluation.protocols import revisit
-from mirage_jax.evaluation.report import summary
 
 
 def _poses(x, yaw_degrees):

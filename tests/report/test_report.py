@@ -8,10 +8,11 @@ import re
 import numpy as np
 import pytest
 
+from experiments import report
 from mirage_jax import viz
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import report, statistics
-from mirage_jax.evaluation.report import summary as tables
+from mirage_jax.evaluation import statistics
+from mirage_jax.evaluation import summary as tables
 
 CLIPS, SEEDS = 12, 3
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.report import films, page, plots, published
 from mirage_jax import io
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation.report import films, page, plots, published
-from mirage_jax.evaluation.report import summary as tables
-from mirage_jax.evaluation.report.summary import Summary
+from mirage_jax.evaluation import summary as tables
+from mirage_jax.evaluation.summary import Summary
 
 PROTOCOLS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("protocols.toml").read_text("utf-8"))
 """protocol -> how it is shown, in order."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jinja2
 import PIL.Image
 
-from mirage_jax.evaluation.report import summary
+from mirage_jax.evaluation import summary
 
 _JPEG_QUALITY = 85
 
@@ -39,7 +39,7 @@ def render(
       place: where the page finds a file.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mirage_jax.evaluation.report", "."),
+        loader=jinja2.PackageLoader("experiments.report", "."),
         autoescape=form == "html",
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
