@@ -7,20 +7,21 @@ becomes inf; where a mask says what to keep (nerfstudio, the PyTorch release), a
 from __future__ import annotations
 
 import dataclasses
-import io
 import pathlib
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
+from mirage_jax import io
 from mirage_jax.data import pictures
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
-from mirage_jax.geometry.pose_files import DepthMaps, reading
+from mirage_jax.geometry.pose_files import DepthMaps
 
 _DAMAGE = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
 _MILLIMETRE = 1e-3
@@ -159,7 +160,7 @@ def _entry(
     archives: Mapping[pathlib.Path, zipfile.ZipFile],
     path: pathlib.Path,
     name: str,
-    decode: Callable[[io.BytesIO], np.ndarray],
+    decode: Callable[[BytesIO], np.ndarray],
 ) -> np.ndarray | None:
     """A map in an archive, or None if it has none of that name. Raises `UserError` if it is damaged."""
     if path not in archives:
@@ -169,7 +170,7 @@ def _entry(
     except KeyError:
         return None
     try:
-        value = decode(io.BytesIO(archives[path].read(entry)))
+        value = decode(BytesIO(archives[path].read(entry)))
     except (KeyError, *_DAMAGE) as error:  # KeyError: there is no channel Z
         raise UserError(f"{path}: {name} cannot be read ({error})") from error
     if value.ndim != 2:
@@ -177,7 +178,7 @@ def _entry(
     return value
 
 
-def _exr(file: io.BytesIO) -> np.ndarray:
+def _exr(file: BytesIO) -> np.ndarray:
     """Channel `Z` of an EXR file as float32."""
     import OpenEXR  # here, so that only those who have such files need the package
 
@@ -189,5 +190,5 @@ def _sky(path: pathlib.Path) -> list[int]:
     """Numbers of the instances that are sky, from lines `number: phrase`."""
     if not path.exists():
         return []
-    rows = (line.partition(":") for line in reading.lines(path))
+    rows = (line.partition(":") for line in io.read_lines(path))
     return [int(number) for number, _, phrase in rows if number.strip().isdigit() and phrase.strip().lower() == "sky"]

@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from mirage_jax import io
 from mirage_jax.data import pictures, scene_depth
 from mirage_jax.data.pictures import Pictures
 from mirage_jax.data.scene_depth import Depth
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, pose_files
-from mirage_jax.geometry.pose_files import PoseFile, colmap, reading, realestate
+from mirage_jax.geometry.pose_files import PoseFile, colmap, realestate
 
 _SHAPE_TOLERANCE = 0.01  # relative, of width over height: sizes are whole numbers
 _USUAL_PLACES = ("images", "frames", "rgb", "video", "clip")
@@ -82,7 +83,7 @@ def find(source: pathlib.Path) -> list[Scene]:
     """
     if not source.is_dir():
         raise UserError(f"there is no folder {source}, expected one that holds scenes")
-    found = sorted(_below(source, source, set()), key=lambda scene: reading.natural(scene.name))
+    found = sorted(_below(source, source, set()), key=lambda scene: io.natural(scene.name))
     if not found:
         raise UserError(
             f"{source} holds no scene; expected RealEstate10K text, ViPE results, COLMAP models, transforms.json, "
@@ -155,7 +156,7 @@ def _open_colmap(scene: Scene) -> PosedVideo:
 
 
 def _open_nerfstudio(scene: Scene) -> PosedVideo:
-    folder, content = scene.cameras.parent, reading.json_object(scene.cameras)
+    folder, content = scene.cameras.parent, io.read_json_object(scene.cameras)
     frames = content.get("frames")
     if (
         not isinstance(frames, list)
@@ -163,7 +164,7 @@ def _open_nerfstudio(scene: Scene) -> PosedVideo:
         or not frames
     ):
         raise UserError(f"{scene.cameras}: 'frames' is not a list of objects with 'file_path', one for every picture")
-    frames = sorted(frames, key=lambda frame: reading.natural(str(frame["file_path"])))
+    frames = sorted(frames, key=lambda frame: io.natural(str(frame["file_path"])))
     found = pictures.Files([_with_suffix(folder / str(frame["file_path"])) for frame in frames])
     stated = all("w" in (content | frame) and "h" in (content | frame) for frame in frames)
     height, width = (None, None) if stated else found.size
@@ -172,7 +173,7 @@ def _open_nerfstudio(scene: Scene) -> PosedVideo:
 
 
 def _open_release(scene: Scene) -> PosedVideo:
-    file, arrays = pose_files.load(scene.cameras), reading.Arrays(scene.cameras)
+    file, arrays = pose_files.load(scene.cameras), io.Arrays(scene.cameras)
     if "frames" in arrays.names:
         found = pictures.Stack(scene.cameras, arrays["frames"])
     else:
@@ -228,7 +229,7 @@ def _posed(scene: Scene, file: PoseFile, found: Pictures, depth: Depth | None = 
 def _caption(scene: Scene) -> str:
     """The text of a scene, in one line, or ""."""
     candidates = scene.root / "prompt.txt", scene.root.with_name(f"{scene.root.name}.prompt.txt")
-    return next((" ".join(reading.text(path).split()) for path in candidates if path.is_file()), "")
+    return next((" ".join(io.read_text(path).split()) for path in candidates if path.is_file()), "")
 
 
 def _with_suffix(path: pathlib.Path) -> pathlib.Path:

@@ -12,13 +12,14 @@ from mirage_jax.geometry.camera import (
     rigid_inverse,
     rotate,
 )
-from mirage_jax.geometry.crop import centre_cropped
+from mirage_jax.geometry.crop import centre_cropped, fit_view
 
 __all__ = [
     "Camera",
     "cell_centres",
     "centre_cropped",
     "concatenate",
+    "fit_view",
     "lift",
     "pose_files",
     "project",

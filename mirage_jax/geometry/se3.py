@@ -1,4 +1,4 @@
-"""Rotations and rigid motions: exponential, logarithm, interpolation, look-at.
+"""Rotations and rigid motions: exponential, logarithm, interpolation.
 
 Rotation vectors are axis times angle in radians; a twist is `(v, w)`, translation part
 first. All functions take any leading axes, work in float32, are differentiable, and stay
@@ -106,40 +106,6 @@ def interpolate(first: chex.Array, second: chex.Array, fraction: chex.Array) -> 
     between = transform(rotation, position)
     fraction = fraction[..., None]
     return jnp.where(fraction == 0, first, jnp.where(fraction == 1, second, between))
-
-
-def look_at(eye: chex.Array, target: chex.Array, up: chex.Array = (0.0, -1.0, 0.0)) -> jax.Array:
-    """`cam2world` of a camera at `eye` that looks at `target` with `up` upwards in the image.
-
-    Args:
-      eye, target: `[..., 3]` world points, not the same.
-      up: `[..., 3]` world direction; the default is that of a world with OpenCV axes.
-        Where it is parallel to the line of sight, another direction takes its place.
-
-    Returns:
-      `[..., 4, 4]` camera-to-world, OpenCV axes.
-    """
-    eye, target, up = jnp.broadcast_arrays(jnp.asarray(eye, jnp.float32), jnp.asarray(target), jnp.asarray(up))
-    forward = _normalised(target - eye)
-    up = _normalised(up)
-    other = jnp.where(jnp.abs(forward[..., 2:]) < 0.9, jnp.array([0.0, 0.0, 1.0]), jnp.array([1.0, 0.0, 0.0]))
-    parallel = jnp.sum(jnp.cross(forward, up) ** 2, axis=-1, keepdims=True) < 1e-8
-    right = _normalised(jnp.cross(forward, jnp.where(parallel, other, up)))
-    down = jnp.cross(forward, right)
-    return transform(jnp.stack([right, down, forward], axis=-1), eye)
-
-
-def rotation_error(rotation: chex.Array) -> jax.Array:
-    """How far `[..., 3, 3]` matrices are from rotations: `[...]`, 0 for a rotation.
-
-    The largest entry of `|R^T R - 1|`, or `|det R - 1|` if that is larger, which
-    catches reflections. Scaling by `1 + e` gives `3e`, NaN gives NaN.
-    """
-    rotation = jnp.asarray(rotation)
-    gram = compose(jnp.swapaxes(rotation, -1, -2), rotation)
-    skewness = jnp.max(jnp.abs(gram - jnp.eye(3)), axis=(-2, -1))
-    determinant = jnp.sum(rotation[..., 0] * jnp.cross(rotation[..., 1], rotation[..., 2]), axis=-1)
-    return jnp.maximum(skewness, jnp.abs(determinant - 1.0))
 
 
 def _coefficients(vector: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

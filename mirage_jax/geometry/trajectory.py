@@ -10,8 +10,9 @@ pushed about a floor, level with the camera at the start:
   `roll` tilts the camera clockwise when positive (what it sees turns anticlockwise).
 - `orbit` goes round a point straight ahead and keeps looking at it, positive to the right
   (anticlockwise seen from above).
+- `zoom` multiplies the focal length, evenly in its logarithm: twice as large shows half as much.
 - Moves joined by `&` run together at constant speeds: `forward 2 & yaw 90` is an arc.
-- `back` takes the same poses in reverse. With one `back` at the end, an odd number of
+- `back` takes the same poses, and lenses, in reverse. With one `back` at the end, an odd number of
   frames and no weight on it, frame T-1-i has the very bits of frame i; the pose where
   `back` ends always has the bits of the start.
 Every step ends exactly on a frame. Steps share the frames equally, or by their weights
@@ -33,13 +34,16 @@ from mirage_jax.geometry import se3, trajectory_text
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.trajectory_text import Back, Step
 
+_FARTHEST = 1e6  # scene units from the start: float32 would not tell neighbouring frames apart
+_ZOOMED_VIEW = (1.0, 170.0)  # degrees
+
 
 def parse(text: str, *, start: Camera, frames: int, scene_depth: float | None = None) -> Camera:
     """The cameras along a path described in words.
 
     Args:
       text: the path, for example `"forward 2; yaw 90; back"`.
-      start: one camera; frame 0 has its bits, and all frames its intrinsics.
+      start: one camera; frame 0 has its bits, and all frames its intrinsics, but for a zoom.
       frames: number of cameras `T`, frame 0 included.
       scene_depth: scene units that `1d` stands for, typically the median depth of the image.
 
@@ -48,7 +52,7 @@ def parse(text: str, *, start: Camera, frames: int, scene_depth: float | None = 
 
     Raises:
       UserError: if the text says what cannot be done, in one sentence that names the
-        step, or if there are fewer frames than steps, or a pose is not finite.
+        step, or if there are fewer frames than steps, or the way leads too far or zooms too much.
       ValueError: if `start` is more than one camera.
     """
     if start.shape:
@@ -57,25 +61,41 @@ def parse(text: str, *, start: Camera, frames: int, scene_depth: float | None = 
     if not np.isfinite(first).all():
         raise UserError("trajectory: the pose to start from is not finite; expected a rigid transform")
     steps = trajectory_text.read(text, scene_depth)
-    poses = [first]
+    frame = [(first, 0.0)]
     travelled = _Excursion(first)
     for step, count in zip(steps, _share_frames(steps, frames), strict=True):
         if isinstance(step, Back):
-            poses += [travelled.pose(Fraction(travelled.length * (count - i), count)) for i in range(1, count + 1)]
+            frame += [travelled.frame(Fraction(travelled.length * (count - i), count)) for i in range(1, count + 1)]
             travelled = _Excursion(first)
         else:
             begin = travelled.length
             travelled.add(step, count)
-            poses += [travelled.pose(Fraction(begin + i)) for i in range(1, count + 1)]
-    cam2world = np.stack(poses)
-    if not np.isfinite(cam2world).all():
-        raise UserError(f"trajectory: '{text.strip()}' leads out of the range of float32; expected smaller distances")
+            frame += [travelled.frame(Fraction(begin + i)) for i in range(1, count + 1)]
+    cam2world = np.stack([pose for pose, _ in frame])
+    farthest = np.abs(cam2world[:, :3, 3] - first[:3, 3]).max()
+    if not farthest <= _FARTHEST:
+        raise UserError(f"trajectory: {text.strip()!r} leads {farthest:.3g} away; expected at most {_FARTHEST:g}")
     return Camera(
-        intrinsics=np.tile(np.asarray(start.intrinsics, np.float32), (frames, 1, 1)),
+        intrinsics=_zoomed(text, start, np.array([zoom for _, zoom in frame])),
         cam2world=cam2world,
         height=start.height,
         width=start.width,
     )
+
+
+def _zoomed(text: str, start: Camera, zoom: np.ndarray) -> np.ndarray:
+    """`[T, 3, 3]` float32 intrinsics of `start`, its focal lengths times the exponential of `zoom` `[T]`."""
+    intrinsics = np.tile(np.asarray(start.intrinsics, np.float32), (len(zoom), 1, 1))
+    intrinsics[:, :2, :2] *= np.exp(zoom).astype(np.float32)[:, None, None]
+    for axis, extent in enumerate((start.width, start.height)):
+        views = np.degrees(2 * np.arctan2(extent, 2 * intrinsics[:, axis, axis].astype(np.float64)))
+        low, high = _ZOOMED_VIEW
+        if zoom.any() and not (views.min() >= low and views.max() <= high):
+            raise UserError(
+                f"trajectory: {text.strip()!r} zooms to a view of {views.min():.3g} to {views.max():.3g} degrees; "
+                f"expected {low:g} to {high:g}"
+            )
+    return intrinsics
 
 
 def resample(camera: Camera, frames: int) -> Camera:
@@ -211,6 +231,7 @@ class _Rig:
       floor: position on the floor as a complex number, forward + i right.
       down: position along the vertical.
       yaw, pitch, roll: radians.
+      zoom: natural logarithm of the factor on the focal length.
     """
 
     floor: complex = 0j
@@ -218,6 +239,7 @@ class _Rig:
     yaw: float = 0.0
     pitch: float = 0.0
     roll: float = 0.0
+    zoom: float = 0.0
 
     def moved(self, step: Step, amount: float) -> _Rig:
         """The rig after the part `amount`, 0 to 1, of a step: the exact integral of its constant speeds."""
@@ -234,6 +256,7 @@ class _Rig:
             yaw=self.yaw + amount * yaw,
             pitch=self.pitch + amount * pitch,
             roll=self.roll + amount * roll,
+            zoom=self.zoom + amount * step.zoom,
         )
 
     def start_from_camera(self) -> np.ndarray:
@@ -273,12 +296,12 @@ class _Excursion:
         self._rig = self._rig.moved(step, 1.0)
         self.length += count
 
-    def pose(self, time: Fraction) -> np.ndarray:
-        """`[4, 4]` float32 pose; time is a fraction so that going back meets the very same moments."""
+    def frame(self, time: Fraction) -> tuple[np.ndarray, float]:
+        """`[4, 4]` float32 pose, and the zoom; time is a fraction so that going back meets the very same moments."""
         if time == 0:
-            return self._start
+            return self._start, 0.0
         begin, count, step, rig = next(leg for leg in reversed(self._legs) if leg[0] < time)
         part = float((time - begin) / count)
         amount = part * part * (3.0 - 2.0 * part) if step.smooth else part
-        relative = rig.moved(step, amount).start_from_camera()
-        return (self._start.astype(np.float64) @ relative).astype(np.float32)
+        there = rig.moved(step, amount)
+        return (self._start.astype(np.float64) @ there.start_from_camera()).astype(np.float32), there.zoom

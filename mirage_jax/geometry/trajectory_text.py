@@ -1,16 +1,24 @@
 """The trajectory language: text to a list of steps.
 
-    trajectory := step (";" step)*               a line break does for ";" too
-    step       := move ("&" move)* ["@" weight]  moves joined by "&" happen together
-                | "pause" ["@" weight]           stand still
-                | "back" ["@" weight]            retrace everything since the start, or since the last "back"
-                | "smooth" | "linear"            easing of the steps that follow; smooth is the default
-                | preset ["x" scale]             a name from PRESETS; "there_and_back x0.5" goes half as far
-    move       := ("forward" | "backward" | "left" | "right" | "up" | "down" | "dolly") distance
+    trajectory := step (";" step)*      a line break does for ";" too
+    step       := move ("&" move)* ["@" weight]
+                                        moves joined by "&" happen together
+                | "pause" ["@" weight]  stand still
+                | "back" ["@" weight]   retrace everything since the start,
+                                        or since the last "back"
+                | "smooth" | "linear"   easing of the steps that follow;
+                                        smooth is the default
+                | preset ["x" scale]    there_and_back, orbit, look_around or
+                                        corridor; "orbit x0.5" goes half as far
+    move       := ("forward" | "backward" | "left" | "right" | "up" | "down"
+                   | "dolly") distance
                 | ("yaw" | "pitch" | "roll") degrees
-                | "orbit" degrees [distance]     round a point straight ahead, by default as far away as the scene is
-    distance   := number            in scene units
-                | number "d"        in scene depths, as in "forward 0.5d"
+                | "orbit" degrees [distance]
+                                        round a point straight ahead, by
+                                        default as far away as the scene is
+                | "zoom" factor         of the focal length: 2 shows half as much
+    distance   := number                in scene units
+                | number "d"            in scene depths, as in "forward 0.5d"
 
 What the moves mean for the camera is in `trajectory.py`.
 """
@@ -36,7 +44,12 @@ PRESETS: dict[str, Callable[[float], str]] = {
 }
 """Name -> text of the preset at a scale (distances or angles are multiplied by it)."""
 
-_WORDS = (*DISTANCES, *ANGLES, "orbit", "pause", "back", "smooth", "linear", *PRESETS)
+GRAMMAR = (__doc__ or "").split("\n\n")[1]
+"""For people to read."""
+
+_WORDS = (*DISTANCES, *ANGLES, "orbit", "zoom", "pause", "back", "smooth", "linear", *PRESETS)
+_LARGEST = 1e6  # scene units, degrees or times: more is no path, and float32 would not tell its frames apart
+_ZOOMS = (0.01, 100.0)
 _NOT_WITH_ORBIT = ("forward", "backward", "left", "right", "dolly", "yaw")
 
 
@@ -50,6 +63,7 @@ class Step:
       dolly: scene units along the line of sight.
       yaw, pitch, roll: degrees.
       orbit: degrees round the point `orbit_distance` scene units straight ahead.
+      zoom: natural logarithm of the factor on the focal length.
       weight: share of the frames, relative to other steps.
       smooth: whether to start and end gently.
     """
@@ -64,6 +78,7 @@ class Step:
     roll: float = 0.0
     orbit: float = 0.0
     orbit_distance: float = 0.0
+    zoom: float = 0.0
     weight: float = 1.0
     smooth: bool = True
 
@@ -159,15 +174,17 @@ class _StepReader:
             nearest = difflib.get_close_matches(word, _WORDS, n=1)
             hint = f"did you mean '{nearest[0]}'?" if nearest else f"expected one of: {', '.join(_WORDS)}"
             raise UserError(f"{self.where}: unknown word '{word}'; {hint}")
-        if word not in (*DISTANCES, *ANGLES, "orbit", "pause", "back") or (word in ("pause", "back") and not alone):
+        if word not in (*DISTANCES, *ANGLES, "orbit", "zoom", "pause", "back") or (
+            word in ("pause", "back") and not alone
+        ):
             raise UserError(f"{self.where}: '{word}' must stand alone in its step, between ';'")
 
     def _combined(self, piece: str, moves: list[list[str]], weight: float, smooth: bool) -> Step:
         words = [move[0] for move in moves]
         if "orbit" in words and (words.count("orbit") > 1 or any(word in _NOT_WITH_ORBIT for word in words)):
-            raise UserError(f"{self.where}: with 'orbit' only up, down, pitch and roll can happen at the same time")
+            raise UserError(f"{self.where}: with 'orbit' only up, down, pitch, roll and zoom can be at the same time")
         total = dict.fromkeys(
-            ("forward", "right", "down", "dolly", "yaw", "pitch", "roll", "orbit", "orbit_distance"), 0.0
+            ("forward", "right", "down", "dolly", "yaw", "pitch", "roll", "orbit", "orbit_distance", "zoom"), 0.0
         )
         for word, *numbers in moves:
             most = 2 if word == "orbit" else 1
@@ -177,6 +194,8 @@ class _StepReader:
             if word == "orbit":
                 total["orbit"] = self._angle(word, numbers[0])
                 total["orbit_distance"] = self._orbit_distance(numbers[1] if len(numbers) == 2 else "1d")
+            elif word == "zoom":
+                total["zoom"] += self._zoom(numbers[0])
             elif word in ANGLES:
                 total[word] += self._angle(word, numbers[0])
             else:
@@ -188,6 +207,13 @@ class _StepReader:
 
     def _angle(self, word: str, text: str) -> float:
         return _number(text, self.where, f"degrees after '{word}', as in '{word} 30'")
+
+    def _zoom(self, text: str) -> float:
+        factor = _number(text, self.where, "a factor after 'zoom', as in 'zoom 2'")
+        low, high = _ZOOMS
+        if not low <= factor <= high:
+            raise UserError(f"{self.where}: the zoom is {text}; expected a factor from {low:g} to {high:g}")
+        return math.log(factor)
 
     def _distance(self, word: str, text: str) -> float:
         fraction = text.endswith("d")
@@ -216,4 +242,6 @@ def _number(text: str, where: str, expected: str) -> float:
         raise UserError(f"{where}: found '{text}'; expected {expected}") from None
     if not math.isfinite(value):
         raise UserError(f"{where}: found '{text}', which is not finite; expected {expected}")
+    if abs(value) > _LARGEST:
+        raise UserError(f"{where}: found '{text}'; expected {expected}, and at most {_LARGEST:g}")
     return value

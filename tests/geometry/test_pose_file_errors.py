@@ -91,7 +91,7 @@ def test_files_that_are_not_camera_files(tmp_path):
     with pytest.raises(UserError, match=r"holds no camera file that is known here; expected cameras\.json"):
         load(tmp_path)
     for name, content, message in (
-        ("a.json", b"{", "is not valid JSON"),
+        ("a.json", b"{", "cannot be read as JSON"),
         ("b.json", b"[1]", "holds a JSON list; expected an object"),
         ("c.json", b"{}", "neither cameras of ours"),
         ("d.npz", b"PK\x03\x04broken", "is not an npz file, or is not complete"),

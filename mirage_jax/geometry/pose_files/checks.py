@@ -1,4 +1,4 @@
-"""The door: what comes from a file becomes a `Camera`, or one clear sentence.
+"""What all readers share: numbers from a file become poses and lenses that are sound, or one clear sentence.
 
 Everything here runs in float64 numpy on the host. `source` names the file in messages.
 """
@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mirage_jax.errors import UserError
-from mirage_jax.geometry.camera import Camera
 
 # Text with three decimals is that far from a rotation; a scale of 1.01 is four times as far.
 _ROTATION_TOLERANCE = 5e-3
 # Float32 rotations that were multiplied a few times are that far; they keep their bits.
 _ROTATION_EXACT = 1e-5
 _LARGEST = 1e30  # well inside float32
-_FIELD_OF_VIEW = (1.0, 170.0)  # degrees
+FIELD_OF_VIEW = (1.0, 170.0)
+"""Degrees that a camera may see across an axis."""
 
 
 def array(source: str, name: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -30,8 +30,10 @@ def array(source: str, name: str, value: npt.ArrayLike, shape: tuple[int | None,
     """
     wanted = "x".join("T" if n is None else str(n) for n in shape)
     try:
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
+            raise TypeError
         numbers = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{source}: '{name}' is not an array of numbers; expected {wanted} numbers") from None
     if numbers.ndim != len(shape) or any(
         have < 1 if want is None else have != want for have, want in zip(numbers.shape, shape, strict=True)
@@ -92,54 +94,48 @@ def pinhole(fx: npt.ArrayLike, fy: npt.ArrayLike, cx: npt.ArrayLike, cy: npt.Arr
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def camera(source: str, intrinsics: npt.ArrayLike, cam2world: np.ndarray, height: int, width: int) -> Camera:
-    """`Camera[T]` of float32 numpy arrays from checked poses and unchecked intrinsics.
+def rotations(source: str, name: str, quaternions: npt.ArrayLike) -> np.ndarray:
+    """`[T, 3, 3]` rotations of quaternions `[T, 4]`, `w x y z`, of about unit length.
+
+    Raises:
+      UserError: naming the frame whose quaternion is not.
+    """
+    values = array(source, name, quaternions, (None, 4))
+    length = np.linalg.norm(values, axis=1)
+    wrong = ~((length > 0.5) & (length < 2.0))
+    if wrong.any():
+        frame = int(np.argmax(wrong))
+        raise UserError(
+            f"{source}: '{name}' of frame {frame} is a quaternion of length {length[frame]:.3g}; expected 1"
+        )
+    w, x, y, z = (values / length[:, None]).T
+    rows = [
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def lenses(source: str, intrinsics: npt.ArrayLike, sizes: np.ndarray) -> np.ndarray:
+    """Checked `[T, 3, 3]` intrinsics, pixels of frames of `sizes` `[T, 2]` (height, width).
 
     Args:
       source: the file, for messages.
-      intrinsics: `[T, 3, 3]` or `[3, 3]` for all frames, pixels of a `height x width` grid.
-      cam2world: `[T, 4, 4]` from `rigid`.
-      height, width: of the frames.
+      intrinsics: `[T, 3, 3]`, or `[3, 3]` for all frames.
+      sizes: of the frames.
 
     Raises:
       UserError: if intrinsics are not those of a pinhole camera for pictures of this size.
     """
-    if np.ndim(intrinsics) == 2:
-        intrinsics = np.broadcast_to(np.asarray(intrinsics), (len(cam2world), 3, 3))
+    if np.shape(intrinsics) == (3, 3):
+        intrinsics = np.broadcast_to(np.asarray(intrinsics), (len(sizes), 3, 3))
     k = array(source, "intrinsics", intrinsics, (None, 3, 3))
-    if len(k) != len(cam2world):
-        raise UserError(f"{source}: there are {len(k)} intrinsics for {len(cam2world)} poses; expected as many")
-    for frame, matrix in enumerate(k):
+    if len(k) != len(sizes):
+        raise UserError(f"{source}: there are {len(k)} intrinsics for {len(sizes)} poses; expected as many")
+    for frame, (matrix, (height, width)) in enumerate(zip(k, sizes, strict=True)):
         _check_intrinsics(f"{source}: frame {frame}", matrix, height, width)
-    return Camera(intrinsics=k.astype(np.float32), cam2world=cam2world.astype(np.float32), height=height, width=width)
-
-
-def grid(source: str, native: tuple[int, int] | None, height: int | None, width: int | None) -> tuple[int, int]:
-    """The image size: the file's own, which must agree with the one asked for, or the one asked for.
-
-    Args:
-      source: the file, for messages.
-      native: (height, width) that the file states, or None.
-      height, width: what the caller expects, or None.
-
-    Returns:
-      (height, width), each at least 1.
-
-    Raises:
-      UserError: if the two differ, or neither is known, or one is not positive.
-    """
-    asked = None if height is None or width is None else (height, width)
-    size = native or asked
-    if size is None:
-        raise UserError(f"{source}: the file does not say how large its images are; expected their height and width")
-    if size[0] < 1 or size[1] < 1:
-        raise UserError(f"{source}: the image size is {size[1]}x{size[0]}; expected at least 1x1 pixels")
-    if asked and size != asked:
-        raise UserError(
-            f"{source}: the cameras are for images of {size[1]}x{size[0]} pixels (width x height); "
-            f"expected {width}x{height}"
-        )
-    return size
+    return k
 
 
 def _shape(value: npt.ArrayLike) -> tuple[int, ...]:
@@ -162,20 +158,20 @@ def _fault(rotation: np.ndarray) -> str:
     return f"is not orthonormal (its axes are stretched by {scales[0]:.4g}, {scales[1]:.4g} and {scales[2]:.4g})"
 
 
-def _check_intrinsics(where: str, k: np.ndarray, height: int, width: int) -> None:
+def _check_intrinsics(where: str, k: np.ndarray, height: float, width: float) -> None:
     if k[1, 0] != 0 or not np.array_equal(k[2], [0, 0, 1]):
         raise UserError(f"{where} has intrinsics {k.tolist()}; expected [[fx, s, cx], [0, fy, cy], [0, 0, 1]]")
     for axis, focal, centre, extent in (("x", k[0, 0], k[0, 2], width), ("y", k[1, 1], k[1, 2], height)):
         view = 2.0 * math.degrees(math.atan2(extent, 2.0 * focal))
-        low, high = _FIELD_OF_VIEW
+        low, high = FIELD_OF_VIEW
         if not low <= view <= high:
             raise UserError(
                 f"{where} has focal length f{axis} = {focal:.4g} pixels, a field of view of {view:.4g} degrees "
-                f"over {extent} pixels; expected {low:g} to {high:g} degrees (are the intrinsics normalised, or for "
+                f"over {extent:g} pixels; expected {low:g} to {high:g} degrees (are the intrinsics normalised, or for "
                 f"another image size?)"
             )
         if not 0.0 < centre < extent:
             raise UserError(
                 f"{where} has its principal point at c{axis} = {centre:.4g} pixels; expected a point inside the image, "
-                f"0 to {extent} (are the intrinsics for another image size?)"
+                f"0 to {extent:g} (are the intrinsics for another image size?)"
             )

@@ -7,31 +7,39 @@ in the order of their image names.
 from __future__ import annotations
 
 import dataclasses
+import re
 import struct
 from pathlib import Path
 
 import numpy as np
 
+from mirage_jax import io
 from mirage_jax.errors import UserError
-from mirage_jax.geometry.pose_files import checks, reading
-from mirage_jax.geometry.pose_files.record import PoseFile
+from mirage_jax.geometry.pose_files import checks
+from mirage_jax.geometry.pose_files.record import Record
 
-# Number in binary files -> name and number of parameters.
+FILES = ("cameras.txt", "images.txt", "cameras.bin", "images.bin")
+"""Of a model, without its points."""
+
+# Number in binary files -> name, number of parameters, and how many of the first are focal lengths.
 _MODELS = {
-    0: ("SIMPLE_PINHOLE", 3),
-    1: ("PINHOLE", 4),
-    2: ("SIMPLE_RADIAL", 4),
-    3: ("RADIAL", 5),
-    4: ("OPENCV", 8),
-    5: ("OPENCV_FISHEYE", 8),
-    6: ("FULL_OPENCV", 12),
-    7: ("FOV", 5),
-    8: ("SIMPLE_RADIAL_FISHEYE", 4),
-    9: ("RADIAL_FISHEYE", 5),
-    10: ("THIN_PRISM_FISHEYE", 12),
+    0: ("SIMPLE_PINHOLE", 3, 1),
+    1: ("PINHOLE", 4, 2),
+    2: ("SIMPLE_RADIAL", 4, 1),
+    3: ("RADIAL", 5, 1),
+    4: ("OPENCV", 8, 2),
+    5: ("OPENCV_FISHEYE", 8, 2),
+    6: ("FULL_OPENCV", 12, 2),
+    7: ("FOV", 5, 2),
+    8: ("SIMPLE_RADIAL_FISHEYE", 4, 1),
+    9: ("RADIAL_FISHEYE", 5, 1),
+    10: ("THIN_PRISM_FISHEYE", 12, 2),
+    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16, 2),
 }
-# Models that are a pinhole once their distortion is nought -> number of focal lengths.
-_FOCALS = {"SIMPLE_PINHOLE": 1, "PINHOLE": 2, "SIMPLE_RADIAL": 1, "RADIAL": 1, "OPENCV": 2, "FULL_OPENCV": 2}
+_FOCALS = {name: focals for name, _, focals in _MODELS.values()}
+# Models that are a pinhole once their distortion is nought.
+_PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
+_IMAGE_COUNT = re.compile(r"#\s*Number of images:\s*([0-9]{1,18})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +70,11 @@ def model_folder(folder: Path) -> Path | None:
     return None
 
 
-def read(folder: Path, height: int | None, width: int | None) -> PoseFile:
+def read(folder: Path) -> Record:
     """Reads the model in `folder`; binary files come before text where there are both.
 
     Raises:
-      UserError: if a file is not in the format, the images differ in size, a lens is distorted, or
-        a pose is not rigid.
+      UserError: if a file is not in the format, or a pose is not rigid.
     """
     binary = (folder / "images.bin").exists() and (folder / "cameras.bin").exists()
     suffix = ".bin" if binary else ".txt"
@@ -76,87 +83,112 @@ def read(folder: Path, height: int | None, width: int | None) -> PoseFile:
     views = _binary_views(views_path) if binary else _text_views(views_path)
     if not views:
         raise UserError(f"{views_path} holds no images; expected at least one")
-    views = sorted(views, key=lambda view: reading.natural(view.name))
+    views = sorted(views, key=lambda view: io.natural(view.name))
     for view in views:
         if view.lens not in lenses:
-            raise UserError(f"{views_path}: image {view.name} has camera {view.lens}, which {lenses_path.name} lacks")
+            raise UserError(
+                f"{views_path}: image {io.shown(view.name)} has camera {view.lens}, which {lenses_path.name} lacks"
+            )
     used = {view.lens: lenses[view.lens] for view in views}
-    sizes = {(lens.height, lens.width) for lens in used.values()}
-    if len(sizes) > 1:
-        raise UserError(f"{lenses_path}: the cameras have {len(sizes)} different image sizes; expected one")
-    size = checks.grid(str(lenses_path), sizes.pop(), height, width)
     intrinsics = {number: _intrinsics(f"{lenses_path}: camera {number}", lens) for number, lens in used.items()}
-    poses = np.stack([_world2cam(f"{views_path}: image {view.name}", view) for view in views])
-    cam2world = checks.inverse(checks.rigid(str(views_path), "world-to-camera", poses))
-    return PoseFile(
-        camera=checks.camera(str(lenses_path), np.stack([intrinsics[v.lens] for v in views]), cam2world, *size),
+    world2cam = np.tile(np.eye(4), (len(views), 1, 1))
+    world2cam[:, :3, :3] = checks.rotations(str(views_path), "qw qx qy qz", [view.pose[:4] for view in views])
+    world2cam[:, :3, 3] = [view.pose[4:] for view in views]
+    bent = [number for number, lens in used.items() if _is_distorted(lens)]
+    return Record(
         format=f"COLMAP model ({'binary' if binary else 'text'})",
         path=folder,
+        source=str(lenses_path),
+        cam2world=checks.inverse(checks.rigid(str(views_path), "world-to-camera", world2cam)),
+        intrinsics=np.stack([intrinsics[view.lens] for view in views]),
+        sizes=np.array([(used[view.lens].height, used[view.lens].width) for view in views]),
+        distortion=f"{lenses_path}: camera {bent[0]} has a distorted lens ({used[bent[0]].model})" if bent else "",
         names=tuple(view.name for view in views),
     )
 
 
+def _is_distorted(lens: _Lens) -> bool:
+    return lens.model not in _PINHOLES or any(lens.parameters[_FOCALS[lens.model] + 2 :])
+
+
 def _intrinsics(source: str, lens: _Lens) -> np.ndarray:
-    """`[3, 3]` intrinsics of a lens without distortion."""
-    focals = _FOCALS.get(lens.model)
-    if focals is None or any(lens.parameters[focals + 2 :]):
-        raise UserError(f"{source} has a distorted lens ({lens.model}); expected a pinhole: undistort the images first")
+    """`[3, 3]` intrinsics of a lens, but for its distortion."""
+    if lens.model not in _FOCALS:
+        raise UserError(f"{source} has a lens of model {io.shown(repr(lens.model))}; expected one of COLMAP's")
+    focals = _FOCALS[lens.model]
     if len(lens.parameters) < focals + 2:
         raise UserError(f"{source} has {len(lens.parameters)} parameters; expected {focals + 2} for {lens.model}")
     fx, fy = lens.parameters[0], lens.parameters[focals - 1]
     return checks.pinhole(fx, fy, *lens.parameters[focals : focals + 2])
 
 
-def _world2cam(source: str, view: _View) -> np.ndarray:
-    """`[4, 4]` world-to-camera of a view."""
-    w, x, y, z, *translation = view.pose
-    length = np.sqrt(w * w + x * x + y * y + z * z)
-    if not 0.5 < length < 2.0:
-        raise UserError(f"{source} has a quaternion of length {length:.3g}; expected 1")
-    w, x, y, z = (component / length for component in (w, x, y, z))
-    matrix = np.eye(4)
-    matrix[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    matrix[:3, 3] = translation
-    return matrix
-
-
 def _text_lenses(path: Path) -> dict[int, _Lens]:
     lenses = {}
-    for line in reading.lines(path):
+    for line in io.read_lines(path):
         number, model, *rest = [*line.split(None, 2), "", ""][:3]
-        values = reading.numbers(f"{path}: camera {number}", " ".join(rest), len(" ".join(rest).split()))
-        if not number.isdigit() or len(values) < 3:
-            raise UserError(f"{path}: found '{line[:60]}'; expected CAMERA_ID MODEL WIDTH HEIGHT PARAMETERS")
-        width, height = (reading.positive_integer(f"{path}: camera {number}", "size", value) for value in values[:2])
+        where = f"{path}: camera {io.shown(number)}"
+        values = io.numbers(where, " ".join(rest), len(" ".join(rest).split()))
+        if not _is_number(number) or len(values) < 3:
+            raise UserError(f"{path}: found '{io.shown(line)}'; expected CAMERA_ID MODEL WIDTH HEIGHT PARAMETERS")
+        width, height = (io.positive_integer(where, "size", value) for value in values[:2])
         lenses[int(number)] = _Lens(model, width, height, tuple(values[2:]))
     return lenses
 
 
 def _text_views(path: Path) -> list[_View]:
     """Two lines an image; the second holds its points, and may be blank."""
-    views = []
-    lines = iter([line.strip() for line in reading.text(path).splitlines() if not line.startswith("#")])
-    for line in lines:
-        if not line:
+    rows = io.read_text(path).splitlines()
+    stated = [int(found[1]) for row in rows if (found := _IMAGE_COUNT.match(row.strip()))]
+    lines = [line.strip() for line in rows if not line.startswith("#")]
+    views, place = [], 0
+    while place < len(lines):
+        if not lines[place]:
+            place += 1
             continue
-        words = line.split(None, 9)
-        if len(words) != 10 or not words[8].isdigit():
-            raise UserError(f"{path}: found '{line[:60]}'; expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME")
-        pose = reading.numbers(f"{path}: image {words[9]}", " ".join(words[1:8]), 7)
-        views.append(_View(words[9], int(words[8]), tuple(pose)))
-        next(lines, None)
+        view = _view(lines[place])
+        if view is None:
+            raise UserError(
+                f"{path}: found '{io.shown(lines[place])}'; expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
+            )
+        if place + 1 < len(lines) and _view(lines[place + 1]) is not None:
+            images = sum(_view(line) is not None for line in lines)
+            raise UserError(
+                f"{path}: {images} lines are of images and {sum(map(bool, lines)) - images} of their points; expected "
+                f"a line of points, blank if there are none, after each of the {images} (were blank lines stripped?)"
+            )
+        views.append(view)
+        place += 2
+    if stated and stated[0] != len(views):
+        raise UserError(f"{path} holds {len(views)} images, its header says {stated[0]}; is it complete?")
     return views
+
+
+def _view(line: str) -> _View | None:
+    """What a line says of an image; None if it is no such line, but one of points, say."""
+    words = line.split(None, 9)
+    if len(words) != 10 or not _is_number(words[0]) or not _is_number(words[8]) or not _are_numbers(words[1:8]):
+        return None
+    if _are_numbers(words[9].split()):  # as points are to the end of their line
+        return None
+    return _View(words[9], int(words[8]), tuple(map(float, words[1:8])))
+
+
+def _are_numbers(words: list[str]) -> bool:
+    try:
+        return all(float(word) is not None for word in words)
+    except ValueError:
+        return False
+
+
+def _is_number(word: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,9}", word) is not None
 
 
 class _Cursor:
     """Takes little-endian values off the front of a binary file."""
 
     def __init__(self, path: Path):
-        self._path, self._data, self._at = path, reading.data(path), 0
+        self._path, self._data, self._at = path, io.read_bytes(path), 0
 
     def take(self, form: str) -> tuple:
         try:
@@ -184,7 +216,9 @@ def _binary_lenses(path: Path) -> dict[int, _Lens]:
         number, model, width, height = cursor.take("iiQQ")
         if model not in _MODELS:
             raise UserError(f"{path}: camera {number} has model number {model}; expected 0 to {max(_MODELS)}")
-        name, count = _MODELS[model]
+        name, count, _ = _MODELS[model]
+        where = f"{path}: camera {number}"
+        width, height = (io.positive_integer(where, "size", value) for value in (width, height))
         lenses[number] = _Lens(name, width, height, cursor.take(f"{count}d"))
     return lenses
 

@@ -12,8 +12,8 @@ import numpy as np
 from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.geometry.pose_files import checks, reading
-from mirage_jax.geometry.pose_files.record import PoseFile
+from mirage_jax.geometry.pose_files import checks
+from mirage_jax.geometry.pose_files.record import Record
 
 FORMAT = "mirage-jax cameras"
 VERSION = 1
@@ -60,32 +60,28 @@ def write_npz(path: str | os.PathLike[str], camera: Camera) -> None:
         )
 
 
-def read_json(path: Path, height: int | None, width: int | None) -> PoseFile:
-    """Reads what `write_json` wrote. Raises `UserError` if it is not that, or for another image size."""
-    content = reading.json_object(path)
-    values = {
-        name: reading.entry(str(path), content, name)
-        for name in ("version", "height", "width", "intrinsics", "cam2world")
-    }
-    return _checked(path, f"{FORMAT} (JSON)", values, height, width)
+def read_json(path: Path) -> Record:
+    """Reads what `write_json` wrote. Raises `UserError` if it is not that."""
+    content = io.read_json_object(path)
+    names = ("version", "height", "width", "intrinsics", "cam2world")
+    return _checked(path, f"{FORMAT} (JSON)", {name: io.entry(str(path), content, name) for name in names})
 
 
-def read_npz(path: Path, height: int | None, width: int | None) -> PoseFile:
-    """Reads what `write_npz` wrote. Raises `UserError` if it is not that, or for another image size."""
-    arrays = reading.Arrays(path)
+def read_npz(path: Path) -> Record:
+    """Reads what `write_npz` wrote. Raises `UserError` if it is not that."""
+    arrays = io.Arrays(path)
     values = {name: arrays[name] for name in ("intrinsics", "cam2world")}
     values |= {name: arrays[name].tolist() for name in ("version", "height", "width")}
-    return _checked(path, f"{FORMAT} (npz)", values, height, width)
+    return _checked(path, f"{FORMAT} (npz)", values)
 
 
-def _checked(path: Path, form: str, values: dict[str, Any], height: int | None, width: int | None) -> PoseFile:
+def _checked(path: Path, form: str, values: dict[str, Any]) -> Record:
     source = str(path)
     if values["version"] != VERSION:
-        raise UserError(f"{source}: the format version is {values['version']!r}; expected {VERSION}")
-    native = tuple(reading.positive_integer(source, name, values[name]) for name in ("height", "width"))
-    size = checks.grid(source, (native[0], native[1]), height, width)
+        raise UserError(f"{source}: the format version is {io.shown(repr(values['version']))}; expected {VERSION}")
+    height, width = (io.positive_integer(source, name, values[name]) for name in ("height", "width"))
     cam2world = checks.rigid(source, "cam2world", values["cam2world"])
-    return PoseFile(checks.camera(source, values["intrinsics"], cam2world, *size), form, path)
+    return Record(form, path, source, cam2world, intrinsics=values["intrinsics"], sizes=(height, width))
 
 
 def _arrays(camera: Camera) -> tuple[np.ndarray, np.ndarray]:

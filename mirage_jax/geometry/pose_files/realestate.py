@@ -10,39 +10,40 @@ from pathlib import Path
 
 import numpy as np
 
+from mirage_jax import io
 from mirage_jax.errors import UserError
-from mirage_jax.geometry.pose_files import checks, reading
-from mirage_jax.geometry.pose_files.record import PoseFile
+from mirage_jax.geometry.pose_files import checks, plain
+from mirage_jax.geometry.pose_files.record import Record
 
-_COLUMNS = 19
+COLUMNS = 19
+"""Numbers of a line."""
 
 
 def recognised(path: Path) -> bool:
     """Whether the first line of numbers in a text file has as many as this format asks for."""
-    rows = reading.lines(path)
-    return any(len(row.split()) == _COLUMNS for row in rows[:2])
+    return plain.columns(path) == COLUMNS
 
 
-def read(path: Path, height: int | None, width: int | None) -> PoseFile:
-    """Reads a RealEstate10K text file for images of the given size.
+def read(path: Path) -> Record:
+    """Reads a RealEstate10K text file.
 
     Raises:
-      UserError: if a line is not in the format, a pose is not rigid, or the size is not given.
+      UserError: if a line is not in the format, or a pose is not rigid.
     """
     source = str(path)
-    rows = reading.lines(path)
-    if rows and len(rows[0].split()) != _COLUMNS:
+    rows = io.read_lines(path)
+    if rows and len(rows[0].split()) != COLUMNS:
         rows = rows[1:]  # the URL
     if not rows:
-        raise UserError(f"{source} holds no cameras; expected a line of {_COLUMNS} numbers a frame")
-    values = np.array([reading.numbers(f"{source}: frame {i}", row, _COLUMNS) for i, row in enumerate(rows)])
-    size = checks.grid(source, None, height, width)
+        raise UserError(f"{source} holds no cameras; expected a line of {COLUMNS} numbers a frame")
+    values = np.array([io.numbers(f"{source}: frame {i}", row, COLUMNS) for i, row in enumerate(rows)])
     cam2world = checks.inverse(checks.rigid(source, "world-to-camera", values[:, 7:].reshape(-1, 3, 4)))
-    fx, fy, cx, cy = checks.array(source, "intrinsics", values[:, 1:5], (None, 4)).T
-    intrinsics = checks.pinhole(fx * size[1], fy * size[0], cx * size[1], cy * size[0])
-    return PoseFile(
-        camera=checks.camera(source, intrinsics, cam2world, *size),
+    return Record(
         format="RealEstate10K text",
         path=path,
+        source=source,
+        cam2world=cam2world,
+        intrinsics=checks.pinhole(*checks.array(source, "intrinsics", values[:, 1:5], (None, 4)).T),
+        normalised=True,
         names=tuple(row.split()[0] for row in rows),
     )

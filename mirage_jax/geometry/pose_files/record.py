@@ -26,8 +26,39 @@ class DepthMaps:
 
 
 @dataclasses.dataclass(frozen=True)
+class Record:
+    """What a reader found: sound poses, and what the file says of its lens, not checked yet.
+
+    Attributes:
+      format: the format recognised, for people to read.
+      path: the file or folder.
+      source: the file that tells of the lens, for messages.
+      cam2world: `[T, 4, 4]` float64 rigid transforms.
+      intrinsics: `[T, 3, 3]` or `[3, 3]`, in pixels; None where the format has none.
+      sizes: (height, width) of the frames, `[T, 2]` or `[2]`; None where the format does not say.
+      normalised: the intrinsics are in parts of width and height, not in pixels.
+      distortion: what of the lens a pinhole is not, as a sentence, or "".
+      names, image, mask, prompt, depth: as in `PoseFile`.
+    """
+
+    format: str
+    path: Path
+    source: str
+    cam2world: np.ndarray  # [T, 4, 4]
+    intrinsics: np.ndarray | list | None = None  # [T, 3, 3]
+    sizes: np.ndarray | tuple[int, int] | None = None  # [T, 2]
+    normalised: bool = False
+    distortion: str = ""
+    names: tuple[str, ...] = ()
+    image: Path | None = None
+    mask: Path | None = None
+    prompt: str = ""
+    depth: DepthMaps | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class PoseFile:
-    """Cameras from a file, checked.
+    """Cameras of pictures, checked: all of one size, seen through pinholes.
 
     Attributes:
       camera: `Camera[T]` of float32 numpy arrays.
@@ -52,3 +83,20 @@ class PoseFile:
     def __str__(self) -> str:
         cameras = "1 camera" if len(self.camera) == 1 else f"{len(self.camera)} cameras"
         return f"{self.path}: {self.format}, {cameras} of {self.camera.width}x{self.camera.height} pixels"
+
+
+@dataclasses.dataclass(frozen=True)
+class PathFile:
+    """A camera path for frames of a size of one's own.
+
+    Attributes:
+      cam2world: `[T, 4, 4]` float64, scene units: far from the origin, float32 would not tell neighbours apart.
+      intrinsics: `[T, 3, 3]` float64 on the grid asked for; None where the file tells nothing of a lens.
+      format: the format recognised, for people to read.
+      notes: sentences on what was made of the lens, and what was left aside.
+    """
+
+    cam2world: np.ndarray  # [T, 4, 4]
+    intrinsics: np.ndarray | None  # [T, 3, 3]
+    format: str
+    notes: tuple[str, ...]

@@ -18,39 +18,51 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.crop import centre_cropped
-from mirage_jax.geometry.pose_files import checks, reading
-from mirage_jax.geometry.pose_files.record import DepthMaps, PoseFile
+from mirage_jax.geometry.pose_files import checks
+from mirage_jax.geometry.pose_files.record import DepthMaps, Record
 
 
-def read(path: Path, height: int | None, width: int | None) -> PoseFile:
+def read(path: Path) -> Record:
     """Reads a `geometry.npz`.
 
     Raises:
       UserError: if it is not in the format, sizes contradict each other, or a pose is not rigid.
     """
     source = str(path)
-    arrays = reading.Arrays(path)
+    arrays = io.Arrays(path)
     cam2world = checks.rigid(source, "poses_c2w", arrays["poses_c2w"])
     original, processed = _size(arrays, "original_size"), _size(arrays, "processed_size")
     depth_grid = _depth_size(arrays)
-    full = checks.grid(source, _frame_size(path, arrays) or original or depth_grid, height, width)
+    full = _frame_size(path, arrays) or original or depth_grid
     candidates = [size for size in (original, full, processed, depth_grid) if size]
     intrinsics = checks.array(source, "intrinsics", arrays["intrinsics"], (None, 3, 3))
-    stated = min(candidates, key=lambda size: _off_centre(intrinsics, size))
-    camera = centre_cropped(checks.camera(source, intrinsics, cam2world, *stated), *full)
-    return PoseFile(
-        camera=_on_host(camera),
-        format=f"geometry.npz of the PyTorch release (intrinsics for {stated[1]}x{stated[0]})",
+    form, depth = "geometry.npz of the PyTorch release", None
+    if full:
+        stated = min(candidates, key=lambda size: _off_centre(intrinsics, size))
+        intrinsics = checks.lenses(source, intrinsics, np.tile(stated, (len(cam2world), 1)))
+        camera = Camera(intrinsics.astype(np.float32), cam2world.astype(np.float32), *stated)
+        camera = _on_host(centre_cropped(camera, *full))
+        intrinsics = camera.intrinsics
+        form += f" (intrinsics for {stated[1]}x{stated[0]})"
+        depth = _depth(arrays, camera, processed) if depth_grid else None
+    first = path.with_name("first_frame.png")
+    return Record(
+        format=form,
         path=path,
-        image=next((p for p in [path.with_name("first_frame.png")] if p.exists()), None),
-        depth=_depth(arrays, camera, processed) if depth_grid else None,
+        source=source,
+        cam2world=cam2world,
+        intrinsics=intrinsics,
+        sizes=full,
+        image=first if first.exists() else None,
+        depth=depth,
     )
 
 
-def _depth(arrays: reading.Arrays, camera: Camera, processed: tuple[int, int] | None) -> DepthMaps:
+def _depth(arrays: io.Arrays, camera: Camera, processed: tuple[int, int] | None) -> DepthMaps:
     """Depth maps with the camera of the part of the frames that they see."""
     depth = arrays["depths"]
     if depth.dtype.kind not in "fiu":
@@ -68,7 +80,7 @@ def _depth(arrays: reading.Arrays, camera: Camera, processed: tuple[int, int] | 
     return DepthMaps(camera=_on_host(seen.resized(*depth.shape[1:])), depth=depth, keep=keep)
 
 
-def _depth_size(arrays: reading.Arrays) -> tuple[int, int] | None:
+def _depth_size(arrays: io.Arrays) -> tuple[int, int] | None:
     """(height, width) of the depth maps, or None where there are none."""
     if "depths" not in arrays.names:
         return None
@@ -78,15 +90,18 @@ def _depth_size(arrays: reading.Arrays) -> tuple[int, int] | None:
     return shape[1], shape[2]
 
 
-def _size(arrays: reading.Arrays, name: str) -> tuple[int, int] | None:
+def _size(arrays: io.Arrays, name: str) -> tuple[int, int] | None:
     """(height, width) called `name`, or None where it is missing or -1 -1."""
     if name not in arrays.names:
         return None
-    height, width = checks.array(str(arrays.path), name, arrays[name], (2,)).astype(int).tolist()
-    return None if height < 1 or width < 1 else (height, width)
+    height, width = checks.array(str(arrays.path), name, arrays[name], (2,)).tolist()
+    if height < 1 or width < 1:
+        return None
+    source = str(arrays.path)
+    return io.positive_integer(source, name, height), io.positive_integer(source, name, width)
 
 
-def _frame_size(path: Path, arrays: reading.Arrays) -> tuple[int, int] | None:
+def _frame_size(path: Path, arrays: io.Arrays) -> tuple[int, int] | None:
     """(height, width) of the pictures in the file or beside it, or None where there are none."""
     if "frames" in arrays.names:
         shape = arrays.shape("frames")
@@ -94,7 +109,7 @@ def _frame_size(path: Path, arrays: reading.Arrays) -> tuple[int, int] | None:
             raise UserError(f"{path}: 'frames' has shape {shape}; expected T x H x W x 3")
         return shape[1], shape[2]
     clip, first = path.with_name("clip.mp4"), path.with_name("first_frame.png")
-    try:
+    with io.foreign(first if not clip.exists() else clip, "the pictures that go with geometry.npz"):
         if clip.exists():
             import av  # here, so that geometry loads FFmpeg only where a clip has to be measured
 
@@ -104,8 +119,6 @@ def _frame_size(path: Path, arrays: reading.Arrays) -> tuple[int, int] | None:
         if first.exists():
             with PIL.Image.open(first) as picture:
                 return picture.height, picture.width
-    except (OSError, IndexError, ValueError) as error:
-        raise UserError(f"the pictures beside {path} cannot be read ({error})") from None
     return None
 
 
