@@ -179,28 +179,30 @@ def test_saved_world_goes_on_where_it_was(params, start, tmp_path, memory):
         start = world.init(config, params, tiny.image(), None, tiny.camera(), jax.random.key(1))
     cameras = tiny.path(PATH, 3)
     state, _ = world.segment(config, params, start, cameras[0])
-    world_files.save(tmp_path / "world.safetensors", config, state)
-    restored = world_files.load(tmp_path / "world.safetensors", config, start)
+    world_files.save(tmp_path / "world.safetensors", config, state, "these weights")
+    saved = world_files.read(tmp_path / "world.safetensors")
+    restored = saved.restored(config, start, "these weights")
     _equal(restored, state)
     _equal(world.segment(config, params, restored, cameras[1]), world.segment(config, params, state, cameras[1]))
-    np.testing.assert_array_equal(
-        world_files.last_camera(tmp_path / "world.safetensors").cam2world, state.context_cameras.cam2world[-1]
-    )
+    np.testing.assert_array_equal(saved.last_camera.cam2world, state.context_cameras.cam2world[-1])
 
 
 def test_damaged_or_foreign_world_is_refused(start, tmp_path):
     config, path = tiny.config(), tmp_path / "world.safetensors"
-    world_files.save(path, config, start)
+    world_files.save(path, config, start, "these weights")
+    saved = world_files.read(path)
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, fps=7))
     with pytest.raises(UserError, match="made by another model than 'tiny': fps is 15, expected 7"):
-        world_files.load(path, other, start)
+        saved.restored(other, start, "these weights")
     with pytest.raises(UserError, match="capacity 112, this run has 200"):
-        world_files.load(path, dataclasses.replace(config, capacity=200), start)
+        saved.restored(dataclasses.replace(config, capacity=200), start, "these weights")
+    with pytest.raises(UserError, match="made by weights these weights, this run has others; expected the same"):
+        saved.restored(config, start, "others")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="damaged or not a world file"):
-        world_files.load(path, config, start)
+    with pytest.raises(UserError, match="damaged world file"):
+        world_files.read(path)
     with pytest.raises(UserError, match="no file"):
-        world_files.load(tmp_path / "missing", config, start)
+        world_files.read(tmp_path / "missing")
 
 
 def test_wrong_sizes_are_refused_before_anything_is_compiled(params, start):
