@@ -25,6 +25,9 @@ from mirage_jax.io import write_json
 
 _BAD_INPUT = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_BROKEN_PIPE = 141  # 128 + SIGPIPE
+LARGEST_SEED = 2**32 - 1
+"""JAX's random keys are made of 32 bits: larger seeds would be others in disguise."""
 STOPPED = 75
 """Exit code of a run that was told to stop and saved: EX_TEMPFAIL, the same command goes on from there."""
 
@@ -66,7 +69,10 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             logging.set_verbosity(logging.WARNING)
         return main(argv)
 
-    app.run(lambda argv: _guarded(lambda: quietly(argv)), flags_parser=lambda argv: _guarded(lambda: _parse(argv)))
+    try:
+        app.run(lambda argv: _guarded(lambda: quietly(argv)), flags_parser=lambda argv: _guarded(lambda: _parse(argv)))
+    finally:
+        _flush_output()
 
 
 def prepare_output(path: str | Path) -> Path:
@@ -85,6 +91,23 @@ def prepare_output(path: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"output folder {path}: cannot write there ({error.strerror})") from error
     return path
+
+
+def check_writable(flag: str, path: str | Path) -> None:
+    """Checks, by writing beside it, that a file can be written at the end of a long job.
+
+    Raises:
+      UserError: naming the flag, if it is a folder or cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{flag} {path}: found a folder of that name, expected a file name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:200]}."):
+            pass
+    except OSError as error:
+        raise UserError(f"{flag} {path}: cannot write there ({error.strerror})") from error
 
 
 def keep_compiled_programs() -> None:
@@ -174,6 +197,8 @@ def _guarded(body: Callable[[], Any]) -> Any:
         return body()
     except UserError as error:
         _leave(str(error), _BAD_INPUT)
+    except BrokenPipeError:  # whoever read our output (`| head`) has seen enough
+        sys.exit(_BROKEN_PIPE)
     except OSError as error:
         if error.errno not in _USER_OS_ERRORS:
             raise
@@ -182,6 +207,14 @@ def _guarded(body: Callable[[], Any]) -> Any:
         _leave(str(error), exit_code(error))
     except KeyboardInterrupt:
         _leave("interrupted", _INTERRUPTED)
+
+
+def _flush_output() -> None:
+    """Sends off what was printed; says nothing when nobody reads it any more, which Python would at its end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(message: str, code: int) -> None:

@@ -2,13 +2,22 @@
 
     python -m experiments.generate --image room.jpg --trajectory "yaw 90; back" --out out/room
 
-A path is words (see mirage_jax/geometry/trajectory.py) or a camera file. `--dry_run` draws the path and runs no model.
+`--trajectory` is a path in words, a text file of such words, or a camera file: cameras.json or npz of ours,
+RealEstate10K text, a Spatia case, a COLMAP model, nerfstudio (transforms.json, the viewer's camera_path.json, exported
+cameras), ViPE results, geometry.npz of the PyTorch release, TUM or KITTI poses, .npy of [N, 4, 4]. The lens of such a
+file, fitted to the model's frames, is that of picture and path, unless --fov or --intrinsics say otherwise.
+
+`--dry_run` checks all that can be checked without running the model, draws the path and stops.
+
+The words:
+
 """
 
 from __future__ import annotations
 
 import dataclasses
 import operator
+import pathlib
 import time
 
 import jax
@@ -17,21 +26,34 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import cli, depths, inputs, loading, outputs, prompts
+from experiments import cli, depths, inputs, likeness, loading, outputs, prompts
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
-from mirage_jax.geometry import trajectory
+from mirage_jax.geometry import crop, trajectory, trajectory_text
 from mirage_jax.memory import kinds, latent
 from mirage_jax.weights import world_files
+from mirage_jax.world import sound
+
+__doc__ += trajectory_text.GRAMMAR  # for --help
 
 _IMAGE = flags.DEFINE_string("image", None, "Picture to start from.")
+_BACKGROUND = flags.DEFINE_string(
+    "background", None, "Colour behind transparent parts of the picture, by name; default: white."
+)
 _TRAJECTORY = flags.DEFINE_string("trajectory", None, "Camera path in words, or a camera file.", required=True)
+_PATH_SCALE = flags.DEFINE_float(
+    "path_scale", None, "Metres that a unit of the camera file stands for (COLMAP's are arbitrary); default: 1."
+)
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
 _FRAMES = flags.DEFINE_integer("frames", None, "Frames of the video, 4k + 1; default: those of a camera file, else 65.")
 _INTRINSICS = flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy in pixels of the picture as it is in the file.")
-_FOV = flags.DEFINE_float("fov", None, f"Degrees across the picture; default {inputs.ASSUMED_FOV:g}.")
+_FOV = flags.DEFINE_float("fov", None, f"Degrees across the picture; default {crop.ASSUMED_FOV:g}.")
 _DEPTH = flags.DEFINE_string("depth", None, ".npy [H, W], metres on the picture's grid; default: the model's guess.")
-_DEPTHS = flags.DEFINE_string("depths", None, ".npz with depth [T, H, W] of the whole path, and keep [T, H, W] masks.")
+_DEPTHS = flags.DEFINE_string(
+    "depths",
+    None,
+    ".npz with depth [T, H, W] of the whole path, and keep [T, H, W] masks; or geometry.npz of the PyTorch release.",
+)
 _DEPTH_SOURCE = flags.DEFINE_enum(
     "depth_source", None, world.DEPTH_SOURCES, "Where depth comes from; default: given with --depths, else the model."
 )
@@ -43,7 +65,9 @@ _RECIPE = flags.DEFINE_enum(
 )
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
 _MEMORY = flags.DEFINE_enum("memory", "latent", kinds.names(), "What is remembered.")
-_CAPACITY = flags.DEFINE_integer("capacity", None, "Points the memory can hold; default: all that the path can write.")
+_CAPACITY = flags.DEFINE_integer(
+    "capacity", None, "Points the memory can hold; default: all that the path can write.", lower_bound=1
+)
 _PROMPT = flags.DEFINE_string("prompt", None, "Text, for a model trained with text (the one that ships was not).")
 _PROMPT_FILE = flags.DEFINE_string("prompt_file", None, "File with one prompt a line, for one segment each.")
 _TOKENIZER = flags.DEFINE_string(
@@ -59,20 +83,21 @@ _VAE_TILE = flags.DEFINE_integer(
     None,
     "Latent cells of a side of the VAE's tiles; 0: whole clips. Default: frame by frame above 256x256.",
 )
-_STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: those of the recipe.")
-_SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
+_STEPS = flags.DEFINE_integer(
+    "steps", 0, "Sampling steps; 0: those of the recipe.", lower_bound=0, upper_bound=world.recipe.MOST_STEPS
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.", lower_bound=0, upper_bound=cli.LARGEST_SEED)
 _SAVE_WORLD = flags.DEFINE_string("save_world", None, "File to save the world in at the end.")
 _LOAD_WORLD = flags.DEFINE_string("load_world", None, "World file to go on from, in place of --image.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Draw the camera path and stop.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check the flags and files, draw the camera path and stop.")
 
 
 def main(_) -> None:
     """Generates."""
     started = time.time()
+    _check_flags()
     out = cli.prepare_output(_OUT.value)
     cli.keep_compiled_programs()
-    if (_IMAGE.value is None) == (_LOAD_WORLD.value is None):
-        raise UserError("give either --image, to start a world, or --load_world, to go on in one")
     folder = _CHECKPOINT.value or weights.DEFAULT
     model = weights.read_config(folder, _MEMORY.value)
     mesh = loading.parse_mesh(_MESH.value)
@@ -80,58 +105,43 @@ def main(_) -> None:
     if _FRAMES.value is not None and (_FRAMES.value <= stride or _FRAMES.value % stride != 1):
         raise UserError(f"--frames is {_FRAMES.value}, the model makes {stride}k + 1 frames ({stride + 1}, ...)")
 
-    if _IMAGE.value is not None:
-        view = inputs.load_view(
-            _IMAGE.value,
-            model.height,
-            model.width,
-            intrinsics=_numbers(_INTRINSICS.value),
-            fov=_FOV.value,
-            depth=_DEPTH.value,
-        )
-        for note in view.notes:
-            print(note)
-        start, known_depth = view.camera, view.depth
-    else:
-        view, known_depth = None, None
-        start = world_files.last_camera(_LOAD_WORLD.value).resized(model.height, model.width)
-    scene_depth = typical_depth(known_depth, model)
-    path, origin = inputs.load_path(_TRAJECTORY.value, start, _FRAMES.value, scene_depth)
+    own_lens = _FOV.value is None and _INTRINSICS.value is None
+    source = inputs.read_trajectory(_TRAJECTORY.value, model.height, model.width, own_lens)
+    saved = None if _LOAD_WORLD.value is None else _read_world(_LOAD_WORLD.value)
+    view, start, notes = _first_view(model, source, saved)
+    path, origin = inputs.lay_path(
+        source, start, _FRAMES.value, typical_depth(None if view is None else view.depth, model), _PATH_SCALE.value
+    )
     segments, wanted = inputs.whole_segments(path, model.segment_frames)
+    for note in notes:
+        print(note)
     print(f"path {origin}: {trajectory.describe(path)}")
+
+    config = world_config(model, len(segments), saved)
+    view, given = _known_depth(config, view, path, len(segments), notes)
+    prompts.check(model, len(segments), **_prompt_flags())
+    outputs.clear(out)
     viz.plot_path(out / "path.png", path, title=_TRAJECTORY.value[:80])
     cli.write_run_config(out, cli.flag_values())
     if _DRY_RUN.value:
         print(f"drew {out / 'path.png'}; no model was run (--dry_run)")
         return
 
-    config = world_config(model, len(segments))
-    given = None
-    if (config.depth_from == "given") != (_DEPTHS.value is not None):
-        raise UserError(
-            f"depth comes from {config.depth_from!r}: --depths goes with --depth_source=given, and only with it"
-        )
-    if _DEPTHS.value is not None:
-        first_depth, given = depths.load(_DEPTHS.value, model, len(path), len(segments))
-        if view is not None and view.depth is None:
-            view = dataclasses.replace(view, depth=first_depth)
-    text = prompts.for_segments(
-        folder,
-        model,
-        len(segments),
-        prompt=_PROMPT.value,
-        prompt_file=_PROMPT_FILE.value,
-        embeddings_file=_TEXT_EMBEDDINGS.value,
-        tokenizer=_TOKENIZER.value,
-    )
+    text = prompts.for_segments(folder, model, len(segments), **_prompt_flags(), tokenizer=_TOKENIZER.value)
+    digest = loading.digest(folder, config) if saved is not None or _SAVE_WORLD.value else ""
     params = loading.prepared(config, folder, _WEIGHTS.value, mesh)
     loaded = time.time()
     with loading.on_mesh(mesh):
-        config, state = start_world(config, params, view, start, len(segments))
+        config, state = start_world(config, params, view, saved, start, len(segments), digest)
         jax.block_until_ready(state)
+        sound.check_state(state)
+        if view is not None and _CHECKPOINT.value is None:
+            unlike = likeness.note(model, params, view.image)
+            notes += [unlike] if unlike else []
+            print(unlike or "", end="\n" if unlike else "")
         prepared = time.time()
         print(f"generating {wanted} frames in {len(segments)} segments", flush=True)
-        state, output = _rollout_with_progress(config, params, state, segments, text, given)
+        state, output = _rollout_with_progress(config, params, state, segments, text, given, notes)
         generated = time.time()
 
     frames = np.asarray(output.frames).reshape(-1, model.height, model.width, 3)[:wanted]
@@ -140,8 +150,9 @@ def main(_) -> None:
         frames, cameras = np.concatenate([view.image[None], frames]), path
     report = {
         "config": cli.flag_values(),
+        "path": origin,
         "segments": outputs.diagnostics(output),
-        "notes": list(view.notes) if view is not None else [],
+        "notes": notes,
         "seconds": {
             "load": round(loaded - started, 2),
             "init": round(prepared - loaded, 2),
@@ -150,37 +161,119 @@ def main(_) -> None:
     }
     outputs.write_results(out, config, frames, cameras, state.memory, report)
     if _SAVE_WORLD.value:
-        world_files.save(_SAVE_WORLD.value, config, state)
+        world_files.save(_SAVE_WORLD.value, config, state, digest)
         print(f"saved the world in {_SAVE_WORLD.value}")
     held, lost = int(state.memory.size), int(state.memory.overflow)
     print(f"wrote {out}/video.mp4 ({len(frames)} frames); the memory holds {held} points, {lost} found no room")
 
 
-def start_world(config, params, view, start, segments: int):
+def _check_flags() -> None:
+    """Refuses flags that would have no effect, or that cannot work whatever the files hold."""
+    if (_IMAGE.value is None) == (_LOAD_WORLD.value is None):
+        raise UserError("give either --image, to start a world, or --load_world, to go on in one")
+    for flag in (_INTRINSICS, _FOV, _DEPTH, _BACKGROUND):
+        if flag.value is not None and _LOAD_WORLD.value is not None:
+            raise UserError(f"--{flag.name} is of the picture of --image; a world of --load_world has seen its own")
+    if _FOV.value is not None and not 5 <= _FOV.value <= 150:  # NaN is not
+        raise UserError(f"--fov {_FOV.value:g}: expected degrees between 5 and 150")
+    if _SAVE_WORLD.value:
+        cli.check_writable("--save_world", _SAVE_WORLD.value)
+        if pathlib.Path(_SAVE_WORLD.value).resolve().parent == pathlib.Path(_OUT.value).resolve() and (
+            pathlib.Path(_SAVE_WORLD.value).name in outputs.RESULTS
+        ):
+            raise UserError(
+                f"--save_world {_SAVE_WORLD.value}: that is the name of a result in --out; expected another"
+            )
+
+
+def _prompt_flags() -> dict[str, str | None]:
+    return {"prompt": _PROMPT.value, "prompt_file": _PROMPT_FILE.value, "embeddings_file": _TEXT_EMBEDDINGS.value}
+
+
+def _read_world(path: str) -> world_files.SavedWorld:
+    try:
+        return world_files.read(path)
+    except UserError as error:
+        raise UserError(f"--load_world: {error}") from error
+
+
+def _first_view(model, source, saved):
+    """The picture fitted to the model, or None for a world that goes on; the camera that the path starts at; notes."""
+    lens = None if isinstance(source, inputs.Words) else source.intrinsics
+    notes = [] if isinstance(source, inputs.Words) else list(source.notes)
+    if saved is not None:
+        return None, saved.last_camera.resized(model.height, model.width), notes
+    view = inputs.load_view(
+        _IMAGE.value,
+        model.height,
+        model.width,
+        intrinsics=_numbers(_INTRINSICS.value),
+        fov=_FOV.value,
+        lens=None if lens is None else lens[0],
+        depth=_DEPTH.value,
+        background=_BACKGROUND.value,
+    )
+    if not isinstance(source, inputs.Words) and (_FOV.value is not None or _INTRINSICS.value is not None):
+        flag = "--fov" if _FOV.value is not None else "--intrinsics"
+        notes.append(f"the lens of {flag} is used for the whole path; that of the camera file, if it has one, is not")
+    return view, view.camera, [*notes, *view.notes]
+
+
+def _known_depth(config, view, path, segments: int, notes: list[str]):
+    """The view with the first depth of `--depths`, and what is given with the segments, or None."""
+    if config.depth_from == "given" and _DEPTHS.value is None:
+        raise UserError(
+            "depth comes from 'given': --depths goes with --depth_source=given"
+            if _DEPTH_SOURCE.value
+            else f"the model {config.model.name!r} guesses no depth, so that nothing could be remembered: give the "
+            "depth of the whole path (--depths), or add Depth Anything to the model once: python -m "
+            "experiments.convert_weights --source Depth-Anything-V2 --layout depth_anything --depth large_outdoor "
+            f"--out {_CHECKPOINT.value}"
+        )
+    if _DEPTHS.value is None:
+        return view, None
+    if config.depth_from != "given":
+        raise UserError(
+            f"depth comes from {config.depth_from!r}: --depths goes with --depth_source=given, and only with it"
+        )
+    said: list[str] = []
+    first_depth, given = depths.load(_DEPTHS.value, config.model, len(path), segments, _PATH_SCALE.value, said)
+    notes += said
+    for note in said:
+        print(note)
+    if view is not None and view.depth is None:
+        view = dataclasses.replace(view, depth=first_depth)
+    return view, given
+
+
+def start_world(config, params, view, saved, start, segments: int, digest: str):
     """The world of the picture, or the one that is loaded, with room for `segments`; and its config."""
     if view is not None:
         return config, world.init(config, params, view.image, view.depth, start, jax.random.key(_SEED.value))
     size = (config.model.height, config.model.width)
     image, depth = jnp.zeros((*size, 3), jnp.uint8), jnp.zeros(size)
     like = jax.eval_shape(lambda p, k: world.init(config, p, image, depth, start, k), params, jax.random.key(0))
-    state = world_files.load(_LOAD_WORLD.value, config, like)
+    state = saved.restored(config, like, digest)
     room = _CAPACITY.value or int(state.memory.size) + world.full_capacity(config.model, config.memory, segments)
     config = dataclasses.replace(config, capacity=max(config.capacity, room))
     return config, state.replace(memory=latent.grown(state.memory, config.capacity))
 
 
-def _rollout_with_progress(config, params, state, segments, text, given):
-    """`world.rollout`, one segment a call: a scan cannot say how far it is."""
+def _rollout_with_progress(config, params, state, segments, text, given, notes: list[str]):
+    """`world.rollout`, one segment a call, each checked: a scan cannot say how far it is, nor stop."""
     outputs = []
     for index in tqdm.trange(len(segments), unit="segment", disable=len(segments) == 1):
         prompt = None if text is None else text[index]
         known = None if given is None else jax.tree.map(operator.itemgetter(index), given)
         state, output = world.segment(config, params, state, segments[index], prompt, known)
         outputs.append(jax.device_get(output))
+        for warning in sound.check_output(outputs[-1], f"segment {index + 1} of {len(segments)}"):
+            print(warning)
+            notes.append(warning)
     return state, jax.tree.map(lambda *parts: np.stack(parts), *outputs)
 
 
-def world_config(model, segments: int) -> world.WorldConfig:
+def world_config(model, segments: int, saved: world_files.SavedWorld | None) -> world.WorldConfig:
     """The static sizes: from the flags, or from the world that is loaded."""
     source = _DEPTH_SOURCE.value or ("given" if _DEPTHS.value is not None else "")
     seen = {
@@ -188,11 +281,14 @@ def world_config(model, segments: int) -> world.WorldConfig:
         "recipe": loading.recipe(model, _RECIPE.value, _STEPS.value),
         "vae_tile": loading.vae_tile(model, _VAE_TILE.value),
     }
-    if _LOAD_WORLD.value is not None:
-        sizes = world_files.memory_size(_LOAD_WORLD.value)
-        if flags.FLAGS["memory"].present and sizes["memory"] != _MEMORY.value:
-            raise UserError(f"--memory={_MEMORY.value}: the world in {_LOAD_WORLD.value} has memory {sizes['memory']}")
-        return world.WorldConfig(model=model, **sizes, **seen)  # pyright: ignore
+    if saved is not None:
+        if flags.FLAGS["memory"].present and saved.memory != _MEMORY.value:
+            raise UserError(f"--memory={_MEMORY.value}: the world in {saved.path} has memory {saved.memory}")
+        if _CAPACITY.value is not None and _CAPACITY.value < saved.capacity:
+            raise UserError(
+                f"--capacity={_CAPACITY.value}: the world in {saved.path} has room for {saved.capacity} points"
+            )
+        return world.WorldConfig(model=model, **saved.sizes, **seen)  # pyright: ignore
     needed = world.full_capacity(model, _MEMORY.value, segments)
     config = world.WorldConfig(
         model=model,

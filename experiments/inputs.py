@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pathlib
 
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 
+from mirage_jax import io
+from mirage_jax.data import photos
 from mirage_jax.errors import UserError
-from mirage_jax.geometry import Camera, crop, pose_files, trajectory
+from mirage_jax.geometry import Camera, crop, pose_files, trajectory, trajectory_text
 
-ASSUMED_FOV = 64.0
-"""Degrees across assumed for a picture whose lens is not known: that of the default model's training views."""
+_USUAL_VIEW = (20.0, 120.0)  # degrees
+_USUAL_DEPTH = (0.02, 1000.0)  # metres of the median
+_FARTHEST = 1e6  # scene units of a path
+_SUFFIXES = (".json", ".npz", ".npy", ".txt", ".bin", ".tum", ".kitti")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +32,23 @@ class View:
       notes: sentences on what was changed or assumed.
     """
 
-    image: np.ndarray
+    image: np.ndarray  # [H, W, 3]
     camera: Camera
-    depth: np.ndarray | None
+    depth: np.ndarray | None  # [H, W]
     notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """A camera path in words.
+
+    Attributes:
+      text: in the trajectory language.
+      origin: where the words come from, for people to read.
+    """
+
+    text: str
+    origin: str
 
 
 def load_view(
@@ -42,7 +58,9 @@ def load_view(
     *,
     intrinsics: list[float] | None = None,
     fov: float | None = None,
+    lens: np.ndarray | None = None,
     depth: str | None = None,
+    background: str | None = None,
 ) -> View:
     """Reads a picture and fits it to the model: scaled to cover its size, cut evenly, intrinsics adjusted alike.
 
@@ -51,58 +69,124 @@ def load_view(
       height, width: of the model.
       intrinsics: `fx, fy, cx, cy` in pixels of the picture as it is in the file, or None.
       fov: degrees across the picture, instead of intrinsics.
+      lens: `[3, 3]` intrinsics on the model's grid, where a camera file tells them and neither of these two does.
       depth: `.npy` file `[H, W]` metres on the picture's own grid.
+      background: name of the colour behind transparent parts.
 
     Raises:
       UserError: for a file that is no picture, or values that do not fit it.
     """
-    picture = _load_picture(path)
-    native = picture.height, picture.width
-    camera, notes = _lens(path, native, intrinsics, fov)
-    maps = None if depth is None else _load_depth(depth, native)
-    if native != (height, width):
-        notes.append(f"picture of {native[1]}x{native[0]} scaled and centre-cropped to {width}x{height}")
-    if min(native) < 16:
-        raise UserError(f"{path}: {native[1]}x{native[0]} pixels are too few, at least 16 a side are needed")
-    image = np.asarray(PIL.ImageOps.fit(picture, (width, height), PIL.Image.Resampling.LANCZOS))
-    if maps is not None:
-        maps = np.asarray(PIL.ImageOps.fit(PIL.Image.fromarray(maps), (width, height), PIL.Image.Resampling.NEAREST))
-    return View(image=image, camera=crop.centre_cropped(camera, height, width), depth=maps, notes=tuple(notes))
+    try:
+        photo = photos.read(path, background=background)
+    except UserError as error:
+        raise UserError(f"--image: {error}") from error
+    rows, columns = photo.pixels.shape[:2]
+    notes = list(photo.notes)
+    matrix = _lens(path, photo, intrinsics, fov)
+    if matrix is None and fov is None and lens is None:
+        fov = crop.ASSUMED_FOV
+        notes.append(f"field of view not given: {fov:g} degrees across assumed (--fov or --intrinsics to change)")
+    maps = None if depth is None else _load_depth(depth, photo, notes)
+    try:
+        image, camera, maps = crop.fit_view(
+            photo.pixels, height, width, intrinsics=matrix, fov=fov or crop.ASSUMED_FOV, depth=maps
+        )
+    except UserError as error:
+        raise UserError(f"--image {path}{'' if depth is None else f', --depth {depth}'}: {error}") from error
+    if lens is not None:
+        camera = camera.replace(intrinsics=jnp.asarray(lens, jnp.float32))
+    if (rows, columns) != (height, width):
+        notes.append(f"picture of {columns}x{rows} scaled and centre-cropped to {width}x{height}")
+    across, down = crop.view_angles(np.asarray(camera.intrinsics), height, width)
+    notes.append(f"the model sees {across:.1f} degrees of the view from left to right, {down:.1f} from top to bottom")
+    if not all(_USUAL_VIEW[0] <= angle <= _USUAL_VIEW[1] for angle in (across, down)):
+        notes.append(
+            f"warning: that is outside {_USUAL_VIEW[0]:g} to {_USUAL_VIEW[1]:g} degrees, where most pictures are; is "
+            "the lens right (--fov, --intrinsics)?"
+        )
+    if image.min() == image.max():
+        notes.append("warning: the picture is of one colour; there is nothing in it to remember")
+    return View(image=image, camera=camera, depth=maps, notes=tuple(notes))
 
 
-def load_path(text: str, start: Camera, frames: int | None, scene_depth: float) -> tuple[Camera, str]:
-    """A camera path of words or of a file, starting at `start`.
+def read_trajectory(text: str, height: int, width: int, own_lens: bool) -> Words | pose_files.PathFile:
+    """What `--trajectory` says: a path in words, a text file of such words, or a camera file.
+
+    What reads as words is words, also where a file or folder has that name (`./orbit` is the folder).
 
     Args:
-      text: the trajectory language, or the name of a camera file.
+      text: of the flag.
+      height, width: of the model, which the lenses of a camera file are fitted to.
+      own_lens: False leaves the lens of a camera file aside.
+
+    Raises:
+      UserError: if it is neither.
+    """
+    exists = os.path.exists(text)
+    if not exists or not os.path.dirname(text):
+        try:
+            trajectory_text.read(text, scene_depth=1.0)
+            return Words(text, "from words")
+        except UserError:
+            if not exists and not _names_a_file(text):
+                raise
+    if not exists:
+        raise UserError(f"--trajectory: no file {io.shown(text)}")
+    path = pathlib.Path(text)
+    if pose_files.is_text_of_words(path):
+        words = "\n".join(io.read_lines(path))
+        try:
+            trajectory_text.read(words, scene_depth=1.0)
+        except UserError as error:
+            raise UserError(f"{path} holds no cameras of a format known here, and as words: {error}") from error
+        return Words(words, f"from the words in {path}")
+    return pose_files.load_path(path, height, width, own_lens=own_lens)
+
+
+def lay_path(
+    source: Words | pose_files.PathFile, start: Camera, frames: int | None, scene_depth: float, scale: float | None
+) -> tuple[Camera, str]:
+    """A camera path that starts at `start`.
+
+    Args:
+      source: of `read_trajectory`.
       start: the camera of the first view; a file's poses are taken relative to its first one.
       frames: how many, the first view included; None means all of a file, or 65.
       scene_depth: metres that `1d` stands for in words.
+      scale: metres that a unit of a camera file stands for; None is 1.
 
     Returns:
-      `Camera[frames]` with the intrinsics of `start`, and a sentence on where it comes from.
+      `Camera[frames]`, with the lenses of a camera file that tells them, else that of `start`; and a sentence on where
+      it comes from.
 
     Raises:
-      UserError: if the path cannot be read.
+      UserError: if the path cannot be laid, leads too far, or a scale is given for words.
     """
-    if not pathlib.Path(text).exists():
-        if pathlib.Path(text).suffix in (".json", ".npz", ".txt"):
-            raise UserError(f"--trajectory: no file {text}")
+    if isinstance(source, Words):
+        if scale is not None:
+            raise UserError("--path_scale is for camera files: in words, distances are metres already")
         count = 65 if frames is None else frames
-        return trajectory.parse(text, start=start, frames=count, scene_depth=scene_depth), "from words"
-    found = pose_files.load(text, height=start.height, width=start.width)
-    poses = np.asarray(found.camera.cam2world, np.float64)
+        return trajectory.parse(source.text, start=start, frames=count, scene_depth=scene_depth), source.origin
+    if scale is not None and not 1e-6 <= scale <= 1e6:  # NaN is not
+        raise UserError(f"--path_scale {scale:g}: expected metres a unit of the camera file, from 1e-6 to 1e6")
+    poses, count = source.cam2world, len(source.cam2world)
     relative = np.linalg.inv(poses[0]) @ poses
-    count = len(poses)
+    relative[:, :3, 3] *= 1.0 if scale is None else scale
+    farthest = np.abs(relative[:, :3, 3]).max()
+    if not farthest <= _FARTHEST:
+        raise UserError(f"--trajectory leads {farthest:.3g} units away; expected at most {_FARTHEST:g} (--path_scale)")
+    lenses = np.asarray(start.intrinsics)[None] if source.intrinsics is None else source.intrinsics
     cameras = Camera(
-        intrinsics=jnp.broadcast_to(jnp.asarray(start.intrinsics), (count, 3, 3)),
+        intrinsics=jnp.asarray(np.broadcast_to(lenses, (count, 3, 3)), jnp.float32),
         cam2world=jnp.asarray(np.asarray(start.cam2world, np.float64) @ relative, jnp.float32),
         height=start.height,
         width=start.width,
     )
+    scaled = "" if scale is None else f", scaled by {scale:g}"
     if frames is not None and frames != count:
-        return trajectory.resample(cameras, frames), f"{found.format} file of {count} poses, resampled to {frames}"
-    return cameras, f"{found.format} file of {count} poses"
+        cameras = trajectory.resample(cameras, frames)
+        return cameras, f"{source.format} file of {count} poses, resampled to {frames}{scaled}"
+    return cameras, f"{source.format} file of {count} poses{scaled}"
 
 
 def whole_segments(cameras: Camera, segment_frames: int) -> tuple[Camera, int]:
@@ -122,64 +206,59 @@ def whole_segments(cameras: Camera, segment_frames: int) -> tuple[Camera, int]:
     return cameras[index], wanted
 
 
-def _load_picture(path: str) -> PIL.Image.Image:
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise UserError(f"--image: no file {path}")
-    try:
-        with PIL.Image.open(file) as opened:
-            opened.load()
-            return PIL.ImageOps.exif_transpose(opened).convert("RGB")
-    except PIL.UnidentifiedImageError as error:
-        kind = (
-            "a video, not a picture"
-            if file.suffix.lower() in (".mp4", ".mov", ".avi", ".mkv", ".webm")
-            else "no picture"
-        )
-        raise UserError(f"--image {path}: {kind} that can be read; expected PNG, JPEG or the like") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"--image {path}: damaged or truncated picture ({error})") from error
+def depth_warnings(source: str, depth: np.ndarray, stored: np.dtype) -> list[str]:
+    """Warnings of metres that are hardly metres.
+
+    Args:
+      source: flag and file, for messages.
+      depth: metres; inf = sky, 0 = unknown.
+      stored: type of the numbers in the file.
+    """
+    known = depth[np.isfinite(depth) & (depth > 0)]
+    if not known.size:
+        return []
+    median, (low, high) = float(np.median(known)), _USUAL_DEPTH
+    if low <= median <= high and stored != np.uint16:
+        return []
+    usual = f"depth in {stored.name} is often millimetres" if stored == np.uint16 else f"{low:g} to {high:g} is usual"
+    return [f"warning: {source}: its {stored.name} numbers, {median:g} in the median, are taken as metres; {usual}"]
 
 
-def _lens(
-    path: str, size: tuple[int, int], intrinsics: list[float] | None, fov: float | None
-) -> tuple[Camera, list[str]]:
-    height, width = size
-    notes = []
+def _names_a_file(text: str) -> bool:
+    """Whether what is no file reads as the name of one."""
+    return pathlib.PurePath(text).suffix in _SUFFIXES or ("/" in text and not any(c.isspace() for c in text))
+
+
+def _lens(path: str, photo: photos.Photo, intrinsics: list[float] | None, fov: float | None) -> np.ndarray | None:
+    """`fx, fy, cx, cy` of the upright picture, or None where `--intrinsics` is not given."""
     if intrinsics is not None:
         if fov is not None:
             raise UserError("--intrinsics and --fov say the same thing twice: give one of them")
         if len(intrinsics) != 4 or not all(math.isfinite(v) for v in intrinsics) or min(intrinsics[:2]) <= 0:
             raise UserError(f"--intrinsics {intrinsics}: expected fx,fy,cx,cy in pixels, focal lengths above 0")
+        height, width = photo.stored
         fx, fy, cx, cy = intrinsics
         if not (0 < cx < width and 0 < cy < height) or not 0.2 < fx / width < 10 or not 0.2 < fy / height < 10:
             raise UserError(
                 f"--intrinsics {fx:g},{fy:g},{cx:g},{cy:g} cannot belong to {path} of {width}x{height} pixels: "
                 "they are in pixels of the picture as it is in the file"
             )
-    else:
-        if fov is None:
-            fov = ASSUMED_FOV
-            notes.append(f"field of view not given: {fov:g} degrees across assumed (--fov or --intrinsics to change)")
-        if not 5 <= fov <= 150:
-            raise UserError(f"--fov {fov:g}: expected degrees between 5 and 150")
-        fx = fy = 0.5 * width / math.tan(math.radians(fov) / 2)
-        cx, cy = width / 2, height / 2
-    matrix = jnp.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], jnp.float32)
-    return Camera(intrinsics=matrix, cam2world=jnp.eye(4), height=height, width=width), notes
+        return np.array(photo.upright_intrinsics(fx, fy, cx, cy))
+    if fov is not None and not 5 <= fov <= 150:
+        raise UserError(f"--fov {fov:g}: expected degrees between 5 and 150")
+    return None
 
 
-def _load_depth(path: str, size: tuple[int, int]) -> np.ndarray:
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"--depth: no file {path}")
+def _load_depth(path: str, photo: photos.Photo, notes: list[str]) -> np.ndarray:
+    """`[H, W]` metres on the grid of the upright picture."""
     try:
-        depth = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"--depth {path}: not a .npy array of numbers ({error})") from error
-    if not isinstance(depth, np.ndarray) or depth.shape != size or depth.dtype.kind not in "fiu":
-        shape = getattr(depth, "shape", "an archive")
-        raise UserError(f"--depth {path}: found shape {shape}, the picture has {size} (rows, columns)")
-    depth = depth.astype(np.float32)
-    if np.isnan(depth).any() or not (np.isfinite(depth) & (depth > 0)).any():
-        raise UserError(f"--depth {path}: holds NaN, or no positive depth; expected metres, inf = sky, 0 = unknown")
-    return np.maximum(depth, 0.0)
+        depth = io.read_array(pathlib.Path(path))
+    except UserError as error:
+        raise UserError(f"--depth: {error}") from error
+    upright = photo.pixels.shape[:2]
+    if depth.dtype.kind == "b" or depth.shape not in (photo.stored, upright):
+        raise UserError(f"--depth {path}: found shape {depth.shape}, the picture has {upright} (rows, columns)")
+    if depth.shape == photo.stored:
+        depth = photo.upright(depth)
+    notes += depth_warnings(f"--depth {path}", depth.astype(np.float32), depth.dtype)
+    return depth.astype(np.float32)

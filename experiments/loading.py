@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -56,6 +57,25 @@ def parse_mesh(words: Sequence[str] | None) -> jax.sharding.Mesh | None:
 def on_mesh(mesh: jax.sharding.Mesh | None) -> contextlib.AbstractContextManager:
     """Where what is compiled runs on the mesh; does nothing without one."""
     return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def digest(folder: str | pathlib.Path, config: world.WorldConfig) -> str:
+    """A short hash of the files with the weights that a world is made by, to recognise one made by others.
+
+    Args:
+      folder: of the model.
+      config: of the world.
+    """
+    found = hashlib.sha256(config.model.to_json().encode())
+    own = weights.side_folder(folder, config.memory)
+    for root in dict.fromkeys((pathlib.Path(folder), pathlib.Path(own))):
+        for file in sorted(path for path in root.glob("params*/**/*") if path.is_file()):
+            if file.relative_to(root).parts[0] == "params.text":
+                continue
+            found.update(file.relative_to(root).as_posix().encode())
+            with file.open("rb") as content:
+                found.update(hashlib.file_digest(content, "sha256").digest())
+    return found.hexdigest()[:16]
 
 
 def prepared(

@@ -16,6 +16,24 @@ from mirage_jax.memory import latent
 from mirage_jax.memory.points import PointMemory
 from mirage_jax.world import SegmentOutput, WorldConfig
 
+RESULTS = (
+    "video.mp4",
+    "contact_sheet.png",
+    "memory.ply",
+    "cameras.json",
+    "report.json",
+    "path.png",
+    "config.json",
+    "versions.json",
+)
+"""Files of a run."""
+
+
+def clear(out: pathlib.Path) -> None:
+    """Removes what an earlier run left in `out`, so that nothing there contradicts what is written next."""
+    for name in RESULTS:
+        (out / name).unlink(missing_ok=True)
+
 
 def write_results(
     out: pathlib.Path,

@@ -54,24 +54,48 @@ def for_segments(
       UserError: if flags contradict each other or the model, a file is missing or damaged, or there are more prompts
         than segments.
     """
-    flags = {"--prompt": prompt, "--prompt_file": prompt_file, "--text_embeddings": embeddings_file}
-    given = [name for name, value in flags.items() if value is not None]
+    given = check(model, segments, prompt=prompt, prompt_file=prompt_file, embeddings_file=embeddings_file)
     if model.dit is None or not model.dit.text_dim:
-        if given:
-            raise UserError(f"{given[0]}: the model {model.name!r} was trained without text; leave the flag out")
+        if tokenizer is not None:
+            raise UserError(f"--tokenizer: the model {model.name!r} was trained without text; leave the flag out")
         return None
-    if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} exclude each other: give one")
     if embeddings_file is not None:
         values = load(embeddings_file, model)[1]
-    elif not given:
+    elif given is None:
         values = _empty_prompt(pathlib.Path(folder), model)
     else:
-        prompts = [prompt] if prompt is not None else read_prompts(prompt_file)
-        _check_count(given[0], len(prompts), segments)
-        values = embeddings(folder, tokenizer, prompts)
-    _check_count((given or [EMPTY_PROMPT])[0], len(values), segments)
+        values = embeddings(folder, tokenizer, [prompt] if prompt is not None else read_prompts(prompt_file))
+    _check_count(given or EMPTY_PROMPT, len(values), segments)
     return values[np.minimum(np.arange(segments), len(values) - 1)]
+
+
+def check(
+    model: ModelConfig,
+    segments: int,
+    *,
+    prompt: str | None = None,
+    prompt_file: str | None = None,
+    embeddings_file: str | None = None,
+) -> str | None:
+    """Checks what `for_segments` is given, but for the parts of the model that it reads.
+
+    Returns:
+      The name of the flag that gives the text, or None.
+
+    Raises:
+      UserError: as `for_segments` does.
+    """
+    flags = {"--prompt": prompt, "--prompt_file": prompt_file, "--text_embeddings": embeddings_file}
+    given = [name for name, value in flags.items() if value is not None]
+    if (model.dit is None or not model.dit.text_dim) and given:
+        raise UserError(f"{given[0]}: the model {model.name!r} was trained without text; leave the flag out")
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other: give one")
+    if prompt_file is not None:
+        _check_count(given[0], len(read_prompts(prompt_file)), segments)
+    if embeddings_file is not None:
+        _check_count(given[0], len(load(embeddings_file, model)[1]), segments)
+    return given[0] if given else None
 
 
 def read_prompts(path: str | pathlib.Path) -> list[str]:

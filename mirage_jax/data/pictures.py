@@ -12,8 +12,9 @@ import av.error
 import numpy as np
 import PIL.Image
 
+from mirage_jax.data import photos
 from mirage_jax.errors import UserError
-from mirage_jax.geometry.pose_files.reading import natural
+from mirage_jax.io import natural
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
@@ -75,7 +76,9 @@ class Files:
         """See `Pictures`."""
         size = self.size
         for index in wanted:
-            picture = load(self.paths[index]).convert("RGB")
+            if not self.paths[index].is_file():
+                raise UserError(f"there is no picture {self.paths[index]}")
+            picture = PIL.Image.fromarray(photos.read(self.paths[index], turn=False).pixels)
             if (picture.height, picture.width) != size:
                 found = f"{picture.width}x{picture.height} pixels"
                 raise UserError(f"{self.paths[index]} has {found}, the first picture {size[1]}x{size[0]}")
