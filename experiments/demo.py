@@ -18,10 +18,11 @@ from mirage_jax.data import clip as clips
 from mirage_jax.evaluation.methods import camera_of
 from mirage_jax.evaluation.protocols import returns
 from mirage_jax.memory import latent
+from mirage_jax.world import sound
 
 _OUT = flags.DEFINE_string("out", "out/demo", "Folder for the results.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
-_SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
+_SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.", lower_bound=0, upper_bound=cli.LARGEST_SEED)
 
 NAMES = {"truth": "ground truth", "latent": "latent memory", "rgb": "RGB memory", "none": "no memory"}
 
@@ -52,6 +53,7 @@ def main(_) -> None:
         config = world.WorldConfig(model=mine, memory=memory, capacity=capacity)
         state = world.init(config, held, clip.frames[0], None, cameras[0], jax.random.key(_SEED.value))
         state, output = jax.block_until_ready(world.rollout(config, held, state, path))
+        sound.check_output(output, NAMES[memory])
         made = np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:])
         videos[memory] = np.concatenate([clip.frames[:1], made])
         seconds[memory] = time.time() - before

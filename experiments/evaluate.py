@@ -36,7 +36,7 @@ from absl import flags
 
 from experiments import cli, other_videos, report
 from experiments.bench import readout_cost
-from mirage_jax import io, viz, weights
+from mirage_jax import io, viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import ablations, runner
 from mirage_jax.evaluation.methods import METHODS, MORE_METHODS, Models
@@ -63,8 +63,10 @@ _CLIPS = flags.DEFINE_list(
     "At most so many clips of each split, spread evenly over it; several numbers are for the splits in turn; "
     "default all.",
 )
-_SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each clip with different noise.")
-_STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: as the model was made for.")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each clip with different noise.", lower_bound=1, upper_bound=1000)
+_STEPS = flags.DEFINE_integer(
+    "steps", 0, "Sampling steps; 0: as the model was made for.", lower_bound=0, upper_bound=world.recipe.MOST_STEPS
+)
 _PART = flags.DEFINE_string(
     "part",
     None,

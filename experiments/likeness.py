@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mirage_jax.data import clip_files
+from mirage_jax.data import clip as clips
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
 
@@ -23,7 +23,7 @@ def note(model: ModelConfig, params: Any, image: np.ndarray) -> str | None:
       params: its parameters; of them, the VAE's.
       image: uint8 `[H, W, 3]` at the model's size.
     """
-    clip = clip_files.load_demo().frames
+    clip = clips.load(clips.DEMO).frames
     usual = max(_error(model, params, frame) for frame in clip[:: max(1, len(clip) // _REFERENCES)][:_REFERENCES])
     found = _error(model, params, image)
     if found <= _UNLIKE * usual:

@@ -35,6 +35,7 @@ from mirage_jax.data.text_embeddings import save as save_embeddings
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import runner
 from mirage_jax.memory import kinds
+from mirage_jax.world import sound
 
 _DATASET = flags.DEFINE_string("dataset", None, "WorldScore-Dataset, as its download.py unpacks it.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for worldscore_output.", required=True)
@@ -76,8 +77,12 @@ _WEIGHTS = flags.DEFINE_enum(
 )
 _MESH = flags.DEFINE_list("mesh", None, "Split the model over devices: AXIS=SIZE,.. with fsdp, tensor, sequence.")
 _VAE_TILE = flags.DEFINE_integer("vae_tile", None, "As for experiments.generate.")
-_STEPS = flags.DEFINE_integer("steps", 0, "Sampling steps; 0: those of the recipe.")
-_SEED = flags.DEFINE_integer("seed", 0, "With a sample's name, decides everything random.")
+_STEPS = flags.DEFINE_integer(
+    "steps", 0, "Sampling steps; 0: those of the recipe.", lower_bound=0, upper_bound=world.recipe.MOST_STEPS
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "With a sample's name, decides everything random.", lower_bound=0, upper_bound=cli.LARGEST_SEED
+)
 
 _NAME = "mirage_jax"
 _ENCODED_AT_ONCE = 256  # prompts: 2 GB of embeddings of the largest text encoder
@@ -281,6 +286,7 @@ def _generate(
     for index in range(len(segments)):
         prompt = None if text is None else text[scenes[index]]
         state, output = world.segment(config, params, state, segments[index], prompt)
+        sound.check_output(output, f"{sample.folder}, segment {index + 1}")
         made.append(np.asarray(output.frames))
     return np.concatenate(made)[: 1 + wanted]
 

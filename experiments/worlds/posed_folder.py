@@ -20,6 +20,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from experiments.worlds import verify
+from mirage_jax import io
 from mirage_jax.data import builder, scenes
 from mirage_jax.data.clip import PosedClip, check, load, save
 from mirage_jax.data.scenes import PosedVideo, Scene
@@ -126,7 +127,8 @@ def build_posed(
             try:
                 video = scene.open()
                 # A scene counts only when all of it could be read, so its clips wait on disk until then.
-                for clip in _windows(scene.name, video, frames, stride, height, width):
+                found_clips = _windows(scene.name, video, frames, stride, height, width)
+                while (clip := _next_of(scene, found_clips)) is not None:
                     reason = _fault(clip, bounds, tally)
                     if reason is None:
                         kept.append(scratch / f"{len(kept):06d}.npz")
@@ -164,6 +166,12 @@ def build_posed(
         _LICENCE,
         "Posed video of a person's own scenes.",
     )
+
+
+def _next_of(scene: Scene, found: Iterator[PosedClip]) -> PosedClip | None:
+    """The next clip, or None; whatever reading its files raises is one sentence."""
+    with io.foreign(scene.cameras, "a scene that can be read"):
+        return next(found, None)
 
 
 def _windows(name: str, video: PosedVideo, frames: int, stride: int, height: int, width: int) -> Iterator[PosedClip]:

@@ -148,8 +148,8 @@ def load(path: str | os.PathLike[str]) -> PosedClip:
         fields = {name: unpacked(name, values, values["frames"].shape[2]) for name in values}
         clip = PosedClip(**fields | {name: str(fields[name]) for name in ("caption", "source")})
         check(clip)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: damaged or not a clip file ({error})") from error
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file; all mean the same to a person
+        raise UserError(f"{path}: damaged or not a clip file ({io.shown(error)})") from error
     return clip
 
 

@@ -109,6 +109,8 @@ class Video:
         try:
             with av.open(str(self.path)) as container:
                 for frame in container.decode(video=0):
+                    if frame.is_corrupt:
+                        raise UserError(f"{self.path}: the decoder found errors in picture {seen}; is it damaged?")
                     if seen == following:
                         yield frame.to_image()
                         following = next(left, None)

@@ -53,7 +53,8 @@ class Scene:
         Raises:
           UserError: if something is missing, damaged, or does not fit together.
         """
-        return self.opened_by(self)
+        with io.foreign(self.cameras, "a scene that can be read"):
+            return self.opened_by(self)
 
 
 @dataclasses.dataclass(frozen=True)

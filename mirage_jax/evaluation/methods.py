@@ -30,6 +30,7 @@ from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import posed
 from mirage_jax.training.posed import PosedLatents
 from mirage_jax.world import recipe as recipes
+from mirage_jax.world import sound
 
 METHODS = ("latent", "rgb", "none", "readout", "flat")
 MORE_METHODS = ("oracle", "context")
@@ -146,6 +147,7 @@ def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
     if given is not None:
         config = dataclasses.replace(config, depth_source="given")
     _, output = world.rollout(config, params, state, path, known=given)
+    sound.check_output(output, f"{clip.source}, method {name}")
     made = {method: np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:]) for method in methods}
     if "readout" in methods:
         readout = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output.readout)

@@ -61,15 +61,26 @@ def read_video(path: str | os.PathLike[str]) -> np.ndarray:
       `[T, H, W, 3]` uint8 RGB.
 
     Raises:
-      UserError: if the file cannot be read or holds no video.
+      UserError: if the file cannot be read, holds no video, or frames of it are damaged.
     """
+    damaged, frames = 0, []
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise UserError(f"{path} holds no video")
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            for frame in container.decode(video=0):
+                damaged += frame.is_corrupt  # the decoder found errors, and made something up in their place
+                frames.append(frame.to_ndarray(format="rgb24"))
+    except UserError:
+        raise
     except (av.error.FFmpegError, OSError) as error:
-        raise UserError(f"cannot read the video {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the video {path}: {error.strerror or error}") from error
+    except Exception as error:  # what FFmpeg makes of a stranger's file is of any kind
+        raise UserError(f"cannot read the video {path}: {io.shown(error)}") from error
     if not frames:
         raise UserError(f"{path} holds a video of no frames")
+    if damaged:
+        raise UserError(f"{path}: the decoder found errors in {damaged} of its {len(frames)} frames; is it damaged?")
+    if len({frame.shape for frame in frames}) > 1:
+        raise UserError(f"{path}: its frames differ in size; expected one")
     return np.stack(frames)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 from mirage_jax import io
@@ -138,7 +139,8 @@ def read(path: str | pathlib.Path) -> SavedWorld:
         data[place : place + len(checksum)] = _NO_CHECKSUM.encode()
         if hashlib.sha256(data).hexdigest() != checksum:
             raise UserError(f"{path}: damaged world file: its bytes are not those that were written (checksum)")
-        tensors = safetensors.numpy.load(bytes(data))
+        with safetensors.safe_open(path, framework="numpy") as file:  # pyright: ignore
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
         _check_sound(path, tensors)
         return SavedWorld(
             path=path,

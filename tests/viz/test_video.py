@@ -80,3 +80,17 @@ def test_frames_of_another_shape_are_refused_and_nothing_is_written(tmp_path, sh
     with pytest.raises(ValueError, match="got float32"):
         viz.write_video(tmp_path / "v.mp4", np.zeros((2, 8, 8, 3), np.float32))
     assert os.listdir(tmp_path) == []
+
+
+def test_damaged_frames_are_counted_not_read(tmp_path):
+    """The decoder hides flipped bits behind frames that it makes up; they are no frames of the video."""
+    rng = np.random.default_rng(0)
+    frames = np.clip(np.cumsum(rng.normal(size=(9, 64, 64, 3)), axis=1) * 6 + 128, 0, 255).astype(np.uint8)
+    viz.write_video(tmp_path / "a.mp4", frames)
+    assert len(viz.read_video(tmp_path / "a.mp4")) == 9
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    for place in range(len(data) // 3, len(data) // 2, 400):
+        data[place] ^= 0x10
+    (tmp_path / "a.mp4").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.mp4: the decoder found errors in \d of its 9 frames; is it damaged"):
+        viz.read_video(tmp_path / "a.mp4")
