@@ -1,6 +1,7 @@
 # make demo   the main job with the shipped model      make test   every check, as CI runs it
 # make test-faults  two connected processes, killed and stopped at bad moments, end as if nothing had happened
 # make test-slurm   launch/slurm.sbatch on a SLURM cluster of two node daemons here (installs Debian's slurm packages)
+# make test-fuzz  10,000 files with something wrong in them through every reader: one sentence each, or finite values
 # make setup  everything pinned, in .venv/             make parity  against the public PyTorch implementations
 # make evaluation  the tables of the model card: renders held-out clips and scores the shipped model on them
 # make evidence  docs/evidence/loops.md and motion.md there: clips of the held-out set, every protocol, three seeds
@@ -17,7 +18,8 @@ OPTIMIZED := tests/geometry/test_exact.py tests/memory/test_latent.py tests/memo
 	tests/models/test_generator.py::test_side_branch_at_initialisation_changes_not_one_bit
 export PYTHON
 
-.PHONY: setup demo test parity evaluation evaluation-set evidence ablations clean test-conversion test-faults test-scale test-slurm
+.PHONY: setup demo test parity evaluation evaluation-set evidence ablations clean test-conversion test-faults test-fuzz \
+	test-scale test-slurm
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.complete
@@ -36,6 +38,10 @@ test: $(VENV)/.complete
 test-slurm: $(VENV)/.complete
 	tests/launch/slurm_cluster.sh install
 	$(VENV)/bin/python -m pytest tests/launch/slurm_check.py -q -n 0
+
+# Ten thousand bent files through every reader, some minutes; `make test` has some hundreds of them.
+test-fuzz: $(VENV)/.complete
+	FUZZ_INPUTS=10000 $(VENV)/bin/python -m pytest tests/fuzz $(PYTEST_FLAGS)
 
 # The same losses on every mesh of 8 virtual devices; `make test` has two of them.
 test-scale: $(VENV)/.complete

@@ -109,7 +109,7 @@ def _decoded(path: pathlib.Path) -> tuple[PIL.Image.Image, int]:
         _register_heif(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of large pictures and odd EXIF data, which are neither here nor there
             with PIL.Image.open(path) as picture:
                 picture.load()
                 orientation = picture.getexif().get(_ORIENTATION, 1)

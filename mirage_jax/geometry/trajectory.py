@@ -29,6 +29,7 @@ from fractions import Fraction
 import jax
 import numpy as np
 
+from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import se3, trajectory_text
 from mirage_jax.geometry.camera import Camera
@@ -74,7 +75,9 @@ def parse(text: str, *, start: Camera, frames: int, scene_depth: float | None = 
     cam2world = np.stack([pose for pose, _ in frame])
     farthest = np.abs(cam2world[:, :3, 3] - first[:3, 3]).max()
     if not farthest <= _FARTHEST:
-        raise UserError(f"trajectory: {text.strip()!r} leads {farthest:.3g} away; expected at most {_FARTHEST:g}")
+        raise UserError(
+            f"trajectory: {io.shown(text.strip())!r} leads {farthest:.3g} away; expected at most {_FARTHEST:g}"
+        )
     return Camera(
         intrinsics=_zoomed(text, start, np.array([zoom for _, zoom in frame])),
         cam2world=cam2world,
@@ -92,8 +95,8 @@ def _zoomed(text: str, start: Camera, zoom: np.ndarray) -> np.ndarray:
         low, high = _ZOOMED_VIEW
         if zoom.any() and not (views.min() >= low and views.max() <= high):
             raise UserError(
-                f"trajectory: {text.strip()!r} zooms to a view of {views.min():.3g} to {views.max():.3g} degrees; "
-                f"expected {low:g} to {high:g}"
+                f"trajectory: {io.shown(text.strip())!r} zooms to a view of {views.min():.3g} to {views.max():.3g} "
+                f"degrees; expected {low:g} to {high:g}"
             )
     return intrinsics
 

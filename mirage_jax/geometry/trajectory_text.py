@@ -31,6 +31,7 @@ import math
 import re
 from collections.abc import Callable
 
+from mirage_jax import io
 from mirage_jax.errors import UserError
 
 DISTANCES = ("forward", "backward", "left", "right", "up", "down", "dolly")
@@ -111,7 +112,7 @@ def read(text: str, scene_depth: float | None = None) -> list[Step | Back]:
     steps: list[Step | Back] = []
     smooth = True
     for number, piece in enumerate(_pieces(text), start=1):
-        reader = _StepReader(f"trajectory: step {number} ('{piece}')", scene_depth)
+        reader = _StepReader(f"trajectory: step {number} ('{io.shown(piece)}')", scene_depth)
         if piece in ("smooth", "linear"):
             smooth = piece == "smooth"
             continue
@@ -120,7 +121,9 @@ def read(text: str, scene_depth: float | None = None) -> list[Step | Back]:
             raise UserError(f"{reader.where}: there is nothing to retrace; expected a move before 'back'")
         steps.append(step)
     if not steps:
-        raise UserError(f"trajectory: '{text.strip()}' has no steps; expected something like 'forward 2; yaw 90; back'")
+        raise UserError(
+            f"trajectory: '{io.shown(text.strip())}' has no steps; expected something like 'forward 2; yaw 90; back'"
+        )
     return steps
 
 
@@ -132,9 +135,9 @@ def _pieces(text: str) -> list[str]:
         preset = re.fullmatch(rf"({'|'.join(PRESETS)})(?: x(\S+))?", piece)
         if preset:
             name, scale = preset.groups()
-            factor = _number(scale or "1", f"trajectory: preset '{piece}'", "a scale, as in 'orbit x0.5'")
+            factor = _number(scale or "1", f"trajectory: preset '{io.shown(piece)}'", "a scale, as in 'orbit x0.5'")
             if factor <= 0:
-                raise UserError(f"trajectory: preset '{piece}' has scale {scale}; expected a positive number")
+                raise UserError(f"trajectory: preset '{io.shown(piece)}' has scale {scale}; expected a positive number")
             pieces += [part.strip() for part in PRESETS[name](factor).split(";")]
         elif piece:
             pieces.append(piece)
@@ -164,7 +167,7 @@ class _StepReader:
             if len(moves[0]) > 1:
                 raise UserError(
                     f"{self.where}: '{moves[0][0]}' takes no number; to give it more frames write "
-                    f"'{moves[0][0]} @ {moves[0][1]}'"
+                    f"'{moves[0][0]} @ {io.shown(moves[0][1])}'"
                 )
             return Back(piece, weight) if moves[0][0] == "back" else Step(piece, weight=weight or 1.0)
         return self._combined(piece, moves, weight or 1.0, smooth)
@@ -173,7 +176,7 @@ class _StepReader:
         if word not in _WORDS:
             nearest = difflib.get_close_matches(word, _WORDS, n=1)
             hint = f"did you mean '{nearest[0]}'?" if nearest else f"expected one of: {', '.join(_WORDS)}"
-            raise UserError(f"{self.where}: unknown word '{word}'; {hint}")
+            raise UserError(f"{self.where}: unknown word '{io.shown(word)}'; {hint}")
         if word not in (*DISTANCES, *ANGLES, "orbit", "zoom", "pause", "back") or (
             word in ("pause", "back") and not alone
         ):
@@ -236,12 +239,13 @@ class _StepReader:
 
 def _number(text: str, where: str, expected: str) -> float:
     """A finite number, or a `UserError` that says where and what was expected."""
+    found = io.shown(text)
     try:
         value = float(text)
     except ValueError:
-        raise UserError(f"{where}: found '{text}'; expected {expected}") from None
+        raise UserError(f"{where}: found '{found}'; expected {expected}") from None
     if not math.isfinite(value):
-        raise UserError(f"{where}: found '{text}', which is not finite; expected {expected}")
+        raise UserError(f"{where}: found '{found}', which is not finite; expected {expected}")
     if abs(value) > _LARGEST:
-        raise UserError(f"{where}: found '{text}'; expected {expected}, and at most {_LARGEST:g}")
+        raise UserError(f"{where}: found '{found}'; expected {expected}, and at most {_LARGEST:g}")
     return value

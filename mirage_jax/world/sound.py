@@ -7,7 +7,7 @@ import numpy as np
 
 from mirage_jax.errors import UserError
 from mirage_jax.world.align import LARGEST_FACTOR
-from mirage_jax.world.segment import SegmentOutput
+from mirage_jax.world.outputs import SegmentOutput
 from mirage_jax.world.state import RolloutState
 
 
@@ -15,12 +15,12 @@ def check_state(state: RolloutState) -> None:
     """Checks what a world starts from, such as the code of a first picture.
 
     Raises:
-      UserError: if its latents or points hold NaN, or its latents infinity.
+      UserError: if its memory holds NaN, or its latents NaN or infinity.
     """
-    latents, points, features = jax.device_get((state.context, state.memory.points, state.memory.features))
+    latents, memory = jax.device_get((state.context, state.memory))
     if not np.isfinite(np.asarray(latents, np.float32)).all():
         raise UserError(f"the world begins with latents that hold NaN or infinity; {_LIKELY}")
-    if any(np.isnan(np.asarray(values, np.float32)).any() for values in (points, features)):
+    if any(np.isnan(np.asarray(values, np.float32)).any() for values in jax.tree.leaves(memory)):
         raise UserError(f"the memory of the world begins with NaN; {_LIKELY}")
 
 

@@ -154,3 +154,37 @@ def test_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     assert cli._git_state(tmp_path) == (commit, True)
     (tmp_path / "inside").mkdir()  # as a package installed below somebody else's checkout
     assert cli._git_state(tmp_path / "inside") == (None, None)
+
+
+def test_help_that_nobody_reads_to_its_end_ends_quietly(tmp_path):
+    """As `--help | head -1` does: the reader is gone before the program has printed all."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from absl import flags\n"
+        "from experiments import cli\n"
+        "[flags.DEFINE_string(f'flag{i}', None, 'word ' * 200) for i in range(200)]\n"
+        "if __name__ == '__main__':\n    cli.run(lambda argv: print('x' * 1_000_000))\n"
+    )
+    root = pathlib.Path(cli.__file__).parent.parent
+    for arguments in (["--help"], []):
+        done = subprocess.Popen(
+            [sys.executable, str(program), *arguments],
+            env={"PYTHONPATH": str(root)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        done.stdout.read(10)
+        done.stdout.close()
+        assert done.stderr.read() == ""
+        done.stderr.close()
+        done.wait()
+
+
+def test_a_file_of_a_long_job_is_tried_first(tmp_path):
+    cli.check_writable("--save_world", tmp_path / "new" / "a.world")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "a.world", "/proc/nowhere/a.world"):
+        with pytest.raises(UserError, match="--save_world"):
+            cli.check_writable("--save_world", path)

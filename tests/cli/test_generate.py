@@ -1,6 +1,7 @@
 """`generate` as a person meets it: wrong input is one sentence and exit 2, a path is drawn, a world goes on."""
 
 import json
+import pathlib
 
 import av
 import numpy as np
@@ -22,6 +23,7 @@ def folder(tmp_path_factory):
     (path / "cut.png").write_bytes((path / "room.png").read_bytes()[:2000])
     (path / "text.png").write_text("not a picture")
     viz.write_video(path / "clip.mp4", np.stack([pixels] * 3))
+    np.save(path / "edge.npy", np.eye(90, 160, -80, dtype=np.float32))
     np.save(path / "small.npy", np.ones((4, 4), np.float32))
     np.save(path / "nan.npy", np.full((90, 160), np.nan, np.float32))
     np.save(path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
@@ -63,6 +65,26 @@ CASES = {
     "one frame": (["--frames=1"], "4k + 1"),
     "frames that are not 4k + 1": (["--frames=20"], "4k + 1"),
     "damaged world": (["--load_world={}/world.safetensors", "--image="], "world.safetensors"),
+    "world and lens": (["--load_world={}/world.safetensors", "--image=", "--fov=60"], "--fov is of the picture"),
+    "world and depth": (
+        ["--load_world={}/world.safetensors", "--image=", "--depth=a.npy"],
+        "--depth is of the picture",
+    ),
+    "no room": (["--capacity=0"], "--capacity=0"),
+    "seed beyond 32 bits": (["--seed=4294967296"], "--seed=4294967296"),
+    "seed below 0": (["--seed=-1"], "--seed=-1"),
+    "a million steps": (["--steps=1000000"], "--steps=1000000"),
+    "no angle": (["--fov=nan"], "--fov nan: expected degrees"),
+    "far beyond": (["--trajectory=forward 1e30"], "found '1e30'"),
+    "scale of words": (["--path_scale=2"], "--path_scale is for camera files"),
+    "background of nothing": (["--background=red"], "has no transparent parts"),
+    "world in a folder": (["--save_world={}"], "--save_world {}: found a folder"),
+    "world nowhere": (["--save_world=/proc/nowhere/world"], "--save_world /proc/nowhere/world: cannot write there"),
+    "world over the video": (["--save_world={out}/video.mp4"], "that is the name of a result in --out"),
+    "depth outside the crop": (["--depth={}/edge.npy"], "known only outside the part that is left"),
+    "prompt and dry run": (["--prompt=a cave", "--dry_run=true"], "without text"),
+    "tokenizer": (["--tokenizer={}"], "--tokenizer: the model 'default' was trained without text"),
+    "depths and dry run": (["--depths=nowhere.npz", "--dry_run=true"], "--depths: no file nowhere.npz"),
 }
 
 
@@ -73,17 +95,18 @@ def refusals(folder, tmp_path_factory):
     defaults = {"--image": f"{folder}/room.png", "--trajectory": "yaw 30; back", "--out": str(out)}
     calls = []
     for given, _ in CASES.values():
-        given = dict(argument.replace("{}", str(folder)).split("=", 1) for argument in given)
+        given = (argument.replace("{}", str(folder)).replace("{out}", str(out)) for argument in given)
+        given = dict(argument.split("=", 1) for argument in given)
         calls.append([f"{name}={value}" for name, value in (defaults | given).items() if value])
     return dict(zip(CASES, run("generate", calls), strict=True))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_wrong_input_is_one_sentence(refusals, case):
+def test_wrong_input_is_one_sentence(refusals, folder, case):
     result = refusals[case]
     assert result.code == REFUSED, result.err
     assert result.err.startswith("error: ") and result.err.count("\n") == 1
-    assert CASES[case][1] in result.err
+    assert CASES[case][1].replace("{}", str(folder)) in result.err
 
 
 def test_a_path_is_drawn_a_world_made_saved_and_gone_on_with(folder, tmp_path):
@@ -112,3 +135,25 @@ def test_a_path_is_drawn_a_world_made_saved_and_gone_on_with(folder, tmp_path):
         assert {"contact_sheet.png", "memory.ply", "cameras.json"} <= {file.name for file in out.iterdir()}
     points = [json.loads((tmp_path / name / "report.json").read_text())["memory"]["points"] for name in "ab"]
     assert 0 < points[0] < points[1]  # what the first run remembered is still there, and what is new was added
+
+
+def test_a_camera_file_is_a_path_and_a_rerun_leaves_nothing_old(folder, tmp_path):
+    """The cameras of a 640x427 scene drawn by a model of 128x128, in a folder where another run left its results."""
+    for name in ("video.mp4", "report.json", "memory.ply"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "mine.txt").write_text("kept")
+    scene = pathlib.Path(__file__).parent.parent / "cases" / "pose_files" / "native640.json"
+    room = f"--image={folder}/room.png"
+    own, overridden = run(
+        "generate",
+        [
+            [room, f"--trajectory={scene}", f"--out={tmp_path}", "--dry_run", "--path_scale=2"],
+            [room, f"--trajectory={scene}", f"--out={tmp_path}", "--dry_run", "--fov=90"],
+        ],
+    )
+    assert own.code == 0, own.err
+    assert "64.0 degrees across images of 640x427, 45.3 across what 128x128 show of them" in own.out
+    assert "file of 33 poses, scaled by 2: 33 frames, 4 units" in own.out
+    assert "field of view not given" not in own.out and "the model sees 45.3 degrees" in own.out
+    assert "the lens of --fov is used for the whole path" in overridden.out and "640x427" not in overridden.out
+    assert {file.name for file in tmp_path.iterdir()} == {"path.png", "config.json", "versions.json", "mine.txt"}

@@ -233,3 +233,33 @@ def test_resample_keeps_the_ends_and_halves_steps():
     assert np.array_equal(trajectory.resample(camera, 1).cam2world, camera.cam2world[:1])
     with pytest.raises(UserError, match="0 frames asked for"):
         trajectory.resample(camera, 0)
+
+
+def test_zoom_multiplies_the_focal_length_evenly_and_back_undoes_it():
+    camera = trajectory.parse("linear; zoom 4; back", start=IDENTITY, frames=9)
+    factor = camera.intrinsics[:, 0, 0] / 64
+    np.testing.assert_allclose(factor, [1, 4**0.25, 2, 4**0.75, 4, 4**0.75, 2, 4**0.25, 1], rtol=1e-6)
+    assert np.array_equal(camera.intrinsics, camera.intrinsics[::-1])
+    assert np.array_equal(camera.intrinsics[0], INTRINSICS) and np.array_equal(camera.cam2world[4], np.eye(4))
+    np.testing.assert_allclose(camera.intrinsics[:, 1, 1], camera.intrinsics[:, 0, 0])
+    assert np.array_equal(camera.intrinsics[:, :2, 2], np.tile(INTRINSICS[:2, 2], (9, 1)))
+    # Twice as near a wall or twice the focal length: its middle looks the same size.
+    both = trajectory.parse("backward 2 & zoom 2; zoom 0.5", start=IDENTITY, frames=5)
+    np.testing.assert_allclose(both.intrinsics[[2, 4], 0, 0], [128, 64], rtol=1e-6)
+    np.testing.assert_allclose(both.cam2world[2, 2, 3], -2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("zoom 0", "the zoom is 0; expected a factor from 0.01 to 100"),
+        ("zoom -2", "the zoom is -2"),
+        ("zoom nan", "which is not finite"),
+        ("zoom", "'zoom' has 0 numbers after it"),
+        ("zoom 100; zoom 10", "zooms to a view of 0.115 to 90 degrees; expected 1 to 170"),
+        ("zoom 0.02", "zooms to a view of"),
+    ],
+)
+def test_zooms_that_are_none(text, message):
+    with pytest.raises(UserError, match=message):
+        trajectory.parse(text, start=IDENTITY, frames=9)

@@ -55,8 +55,7 @@ def test_depth_at_its_bound_is_said():
 
 def state(**changes):
     values = {"context": np.ones((2, 4, 4, 5)), "points": np.ones((9, 4)), "features": np.ones((9, 5))} | changes
-    memory = types.SimpleNamespace(points=values["points"], features=values["features"])
-    return types.SimpleNamespace(context=values["context"], memory=memory)
+    return types.SimpleNamespace(context=values.pop("context"), memory=values)
 
 
 def test_a_world_that_begins_with_nan_is_no_world():
