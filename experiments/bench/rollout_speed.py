@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import report
 from experiments.bench import records, room, timing
 from experiments.bench.full_size import programs, segment
-from experiments.report import published
 from mirage_jax import weights
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, rgb
@@ -166,10 +166,8 @@ def markdown(record: dict[str, Any]) -> str:
             f"{least['smaller']:.1f} times smaller, {least['smaller_small_types']:.1f} times in small types (the "
             f"paper's is {AIM_SMALLER:g}). {' '.join(dict.fromkeys(notes))}",
         ]
-    costs = {"readout, s per frame": published.READOUT_SECONDS_PER_FRAME, "cache, MiB": published.CACHE_MIB}
-    theirs = [[f"{system}: {what}", *(f"{v:g}" for v in row)] for what, t in costs.items() for system, row in t.items()]
-    lines += ["", f"Published ({published.SOURCE}), one H100, 704x1280:", ""]
-    lines += records.table(["segment", "1", "2", "3", "4", "5"], theirs)
+    lines += ["", f"Published ({report.PUBLISHED['source']}), one H100, 704x1280:", ""]
+    lines += records.table(*report.published_cost())
     return "\n".join([*lines, ""])
 
 

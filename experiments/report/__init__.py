@@ -12,14 +12,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.report import films, page, plots, published
+from experiments.report import films, page, plots
 from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import summary as tables
 from mirage_jax.evaluation.summary import Summary
 
-PROTOCOLS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("protocols.toml").read_text("utf-8"))
+_DATA = {
+    name: tomllib.loads(Path(__file__).with_name(f"{name}.toml").read_text("utf-8"))
+    for name in ("protocols", "published")
+}
+
+PROTOCOLS: dict[str, dict[str, Any]] = _DATA["protocols"]
 """protocol -> how it is shown, in order."""
+
+PUBLISHED: dict[str, Any] = _DATA["published"]
+"""Figures of the paper: `source`, `quality` (`columns`, `systems`), `cost` (figure -> system -> by segment)."""
 
 PHASES = {
     "visible": "Until an object leaves the view",
@@ -93,7 +101,7 @@ def write(
         "ablated": ablated,
         "with_ablations": {name: _with_ablations(summary.get(name, {}), ablated) for name in PROTOCOLS},
         "cost": cost,
-        "published": {"source": published.SOURCE, "quality": _quality(headline), "cost": _published_cost()},
+        "published": {"source": PUBLISHED["source"], "quality": _quality(headline), "cost": published_cost()},
         "side_by_side": film.side_by_side(results, headline),
         "wrong": film.wrong(rows, headline),
         "failures": film.failures(rows, headline, PROTOCOLS),
@@ -166,21 +174,21 @@ def _cost(methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[list[str]
 
 def _quality(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Our methods, then the published systems, in the columns of the latter."""
-    columns = published.REALESTATE10K["columns"]
+    columns, systems = PUBLISHED["quality"]["columns"], PUBLISHED["quality"]["systems"]
     ours = {**summary.get("reconstruction", {}), **summary.get("closed_loop", {})}
     lines = []
     for method in ours:
         found = {**summary.get("reconstruction", {}).get(method, {}), **summary.get("closed_loop", {}).get(method, {})}
         cells = (f"{found[name]['mean']:.3f}" if name in found else "-" for name in columns)
         lines.append([f"{method} (here)", *cells])
-    for system, values in published.REALESTATE10K.items():
-        if system != "columns":
-            lines.append([f"{system}, RealEstate10K", *(f"{value:.3f}" for value in values)])
+    for system, values in systems.items():
+        lines.append([f"{system}, RealEstate10K", *(f"{value:.3f}" for value in values)])
     return ["", *columns], lines
 
 
-def _published_cost() -> tuple[list[str], list[list[str]]]:
-    costs = {"readout, s per frame": published.READOUT_SECONDS_PER_FRAME, "cache, MiB": published.CACHE_MIB}
+def published_cost() -> tuple[list[str], list[list[str]]]:
+    """Header and lines of what readouts cost the published systems."""
+    costs = PUBLISHED["cost"]
     lines = [[f"{system}: {what}", *(f"{v:g}" for v in row)] for what, t in costs.items() for system, row in t.items()]
     return ["published, by segment", "1", "2", "3", "4", "5"], lines
 

@@ -1,4 +1,4 @@
-"""Means over clips with 95 % bootstrap intervals, and paired differences between methods.
+"""Means over clips with 95 % bootstrap intervals; of paired differences, they are those between methods.
 
 A clip is the unit that is drawn again: frames of one clip depend on each other, so they are averaged first, and so are
 several seeds of one clip. `scipy.stats.bootstrap` draws.
@@ -29,9 +29,6 @@ class Interval:
     high: float
     count: int
 
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.count})"
-
 
 def bootstrap_mean(values: np.ndarray, *, seed: int = 0) -> Interval:
     """The mean over clips with its percentile bootstrap interval (Efron 1979).
@@ -53,22 +50,6 @@ def bootstrap_mean(values: np.ndarray, *, seed: int = 0) -> Interval:
         raise ValueError(f"an interval over clips needs at least 2 clips, got {len(clips)}")
     low, high = _percentiles(lambda drawn, axis: clips[drawn].mean(axis), [len(clips)], seed)
     return Interval(mean=float(clips.mean()), low=low, high=high, count=len(clips))
-
-
-def paired_difference(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Interval:
-    """How much larger `a` is than `b` on the same clips and seeds, with the interval of that difference.
-
-    Args:
-      a, b: `[clips]` or `[clips, seeds]`, equal shapes: entry by entry the same clip and seed.
-      seed: as in `bootstrap_mean`.
-
-    Raises:
-      ValueError: if the shapes differ, or as `bootstrap_mean` does.
-    """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"a paired difference needs the same clips and seeds, got shapes {a.shape} and {b.shape}")
-    return bootstrap_mean(a - b, seed=seed)
 
 
 def ratio_of_means(groups: Sequence[np.ndarray], *, extra: float = 0.0, seed: int = 0) -> Interval:
