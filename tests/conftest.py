@@ -28,8 +28,8 @@ from absl import flags  # noqa: E402
 # Grain's workers read absl flags, which only an absl entry point parses.
 flags.FLAGS.mark_as_parsed()
 
-# A first call compiles, and the machine may be busy, so the time of an example, or of drawing it, says nothing. CI draws
-# the same examples every time.
+# A first call compiles, and the machine may be busy, so the time of an example, or of drawing it, says nothing. CI
+# draws the same examples every time.
 hypothesis.settings.register_profile(
     "mirage",
     hypothesis.settings(
