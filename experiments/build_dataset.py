@@ -217,10 +217,10 @@ def _held_out() -> heldout_set.Agreement:
     if _FREEZE.value:
         total = sum(plan.doom + sum(plan.rooms.values()) for plan in heldout_set.PLANS.values())
         with tqdm.tqdm(total=total, desc="choosing", unit="clip", mininterval=5) as bar:
-            heldout_set.choose(heldout_set.RECIPE, workers=_WORKERS.value, progress=lambda name: bar.update())
-    recipe = heldout_set.load_recipe()
-    with tqdm.tqdm(total=len(heldout_set.items(recipe)), desc="rendering", unit="clip", mininterval=5) as bar:
-        return heldout_set.build(_OUT.value, recipe, workers=_WORKERS.value, progress=lambda name: bar.update())
+            heldout_set.choose(heldout_set.LISTING, workers=_WORKERS.value, progress=lambda name: bar.update())
+    listing = heldout_set.load_listing()
+    with tqdm.tqdm(total=len(heldout_set.items(listing)), desc="rendering", unit="clip", mininterval=5) as bar:
+        return heldout_set.build(_OUT.value, listing, workers=_WORKERS.value, progress=lambda name: bar.update())
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
 
 VERSION = 1
-RECIPE = pathlib.Path(__file__).parent / "evaluation_set.json"
+LISTING = pathlib.Path(__file__).parent / "evaluation_set.json"
 SIZE = 128
 _SEED = 20_260  # of what is drawn when the set is chosen; no other data set has it
 _BUILT = "checksums.json"  # beside the groups, of what was built
@@ -68,7 +68,7 @@ PLANS = {
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One clip of the recipe: where it comes from, and what it must be."""
+    """One clip of the listing: where it comes from, and what it must be."""
 
     group: str
     source: str  # of the clip; says map or split, seed and kind
@@ -89,25 +89,25 @@ class Agreement:
     close: int
 
 
-def items(recipe: dict[str, Any]) -> list[Item]:
-    """The clips that a recipe names, in the order in which they are stored."""
-    return [Item(group, source, of["frames"], of["size"]) for group, source, of in _entries(recipe)]
+def items(listing: dict[str, Any]) -> list[Item]:
+    """The clips that a listing names, in the order in which they are stored."""
+    return [Item(group, source, of["frames"], of["size"]) for group, source, of in _entries(listing)]
 
 
-def _entries(recipe: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for group, clips in recipe["groups"].items():
+def _entries(listing: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for group, clips in listing["groups"].items():
         yield from ((group, source, values) for source, values in clips.items())
 
 
-def load_recipe(path: pathlib.Path = RECIPE) -> dict[str, Any]:
+def load_listing(path: pathlib.Path = LISTING) -> dict[str, Any]:
     """Reads which clips make the set.
 
     Raises:
       UserError: if the file is missing, damaged or of another version.
     """
     try:
-        recipe = json.loads(path.read_text())
-        version, groups = recipe["version"], recipe["groups"]
+        listing = json.loads(path.read_text())
+        version, groups = listing["version"], listing["groups"]
     except FileNotFoundError as error:
         raise UserError(
             f"{path} is missing: it names the clips of the evaluation set and lies in the package"
@@ -116,7 +116,7 @@ def load_recipe(path: pathlib.Path = RECIPE) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {error}") from error
     if version != VERSION or not isinstance(groups, dict):
         raise UserError(f"{path} is version {version} of the evaluation set, this program builds version {VERSION}")
-    return recipe
+    return listing
 
 
 def choose(
@@ -127,7 +127,7 @@ def choose(
     workers: int = 2,
     progress: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Any]:
-    """Chooses the clips of a new set, and writes the recipe with their checksums.
+    """Chooses the clips of a new set, and writes the listing with their checksums.
 
     Raises:
       UserError: if a place in the set could not be filled.
@@ -149,9 +149,9 @@ def choose(
         found_by_game = [item for source in chosen if (item := Item(group, source, plan.frames, size)).of_doom]
         rendered = batch.in_processes(render_item, found_by_game, workers) if found_by_game else ()
         groups[group] = chosen | {clip.source: fingerprint.of(clip) for clip in rendered}
-    recipe = {"version": VERSION, "groups": groups}
-    io.write_text(path, _as_text(recipe))
-    return recipe
+    listing = {"version": VERSION, "groups": groups}
+    io.write_text(path, _as_text(listing))
+    return listing
 
 
 def _filled(listed: Sequence[batch.Job], group: str, workers: int) -> Iterator[PosedClip]:
@@ -174,41 +174,41 @@ def _filled(listed: Sequence[batch.Job], group: str, workers: int) -> Iterator[P
         raise UserError(f"{group}: no clip for {listed[0]} and {len(listed) - 1} others: {dict(rejected)}")
 
 
-def _as_text(recipe: dict[str, Any]) -> str:
+def _as_text(listing: dict[str, Any]) -> str:
     """JSON with a line for every clip, so that a change shows in a diff."""
     groups = ",\n".join(
         f"  {json.dumps(group)}: {{\n"
         + ",\n".join(f"   {json.dumps(source)}: {json.dumps(values)}" for source, values in clips.items())
         + "\n  }"
-        for group, clips in recipe["groups"].items()
+        for group, clips in listing["groups"].items()
     )
-    return f'{{\n "version": {recipe["version"]},\n "groups": {{\n{groups}\n }}\n}}\n'
+    return f'{{\n "version": {listing["version"]},\n "groups": {{\n{groups}\n }}\n}}\n'
 
 
 def build(
     out: str | pathlib.Path,
-    recipe: dict[str, Any],
+    listing: dict[str, Any],
     *,
     workers: int = 2,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Agreement:
-    """Renders the clips of a recipe that are not there yet, part by part, and checks them all.
+    """Renders the clips of a listing that are not there yet, part by part, and checks them all.
 
     Raises:
-      UserError: if a clip cannot be rendered here, or differs from the recipe.
+      UserError: if a clip cannot be rendered here, or differs from the listing.
     """
     out = pathlib.Path(out)
-    for group, of_doom in itertools.product(recipe["groups"], (True, False)):
-        part = [item for item in items(recipe) if item.group == group and item.of_doom == of_doom]
+    for group, of_doom in itertools.product(listing["groups"], (True, False)):
+        part = [item for item in items(listing) if item.group == group and item.of_doom == of_doom]
         number = 0 if of_doom else 1
         if part and not (out / group / f"part-{number:04d}").exists():
             _record(out, group, _write(out, part, number, workers, progress))
-    return verify(out, recipe)
+    return verify(out, listing)
 
 
 def _record(out: pathlib.Path, group: str, clips: dict[str, Any]) -> None:
     """Adds what was built to the folder's own list."""
-    built = load_recipe(out / _BUILT)["groups"] if (out / _BUILT).exists() else {}
+    built = load_listing(out / _BUILT)["groups"] if (out / _BUILT).exists() else {}
     io.write_text(out / _BUILT, _as_text({"version": VERSION, "groups": built | {group: built.get(group, {}) | clips}}))
 
 
@@ -241,7 +241,7 @@ def _write(
 
 
 def render_item(item: Item) -> PosedClip:
-    """Renders one clip of the recipe.
+    """Renders one clip of the listing.
 
     Raises:
       UserError: if it does not come out usable here, or its map is not one of the test split.
@@ -263,28 +263,28 @@ def render_item(item: Item) -> PosedClip:
         raise UserError(f"{item.source} does not come out usable on this machine: {error}") from error
 
 
-def _found(folder: pathlib.Path, recipe: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _found(folder: pathlib.Path, listing: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Checksums of the clips in a folder, by group and name.
 
     Raises:
       UserError: if a group is missing or cannot be read.
     """
     groups: dict[str, dict[str, Any]] = {}
-    for group in recipe["groups"]:
+    for group in listing["groups"]:
         source = data.load_source(folder, group)
         groups[group] = {clip.source: fingerprint.of(clip) for clip in map(source.clip, range(len(source)))}
     return groups
 
 
 def verify(
-    folder: str | pathlib.Path, recipe: dict[str, Any] | None = None, groups: Sequence[str] | None = None
+    folder: str | pathlib.Path, listing: dict[str, Any] | None = None, groups: Sequence[str] | None = None
 ) -> Agreement:
     """Checks every clip of a built set against the package and against what was built.
 
     Args:
       folder: given to `build`.
-      recipe: of `load_recipe`; the package's if None.
-      groups: those to check; all if None, and names that the recipe does not have are passed over.
+      listing: of `load_listing`; the package's if None.
+      groups: those to check; all if None, and names that the listing does not have are passed over.
 
     Returns:
       How many clips agree to the bit, and how many, of rooms, within tolerances.
@@ -293,14 +293,14 @@ def verify(
       UserError: naming the first clip that is missing, or differs.
     """
     folder = pathlib.Path(folder)
-    recipe = load_recipe() if recipe is None else recipe
+    listing = load_listing() if listing is None else listing
     if groups is not None:
-        wanted_groups = {group: clips for group, clips in recipe["groups"].items() if group in groups}
-        recipe = {**recipe, "groups": wanted_groups}
-    built = load_recipe(folder / _BUILT)["groups"]
+        wanted_groups = {group: clips for group, clips in listing["groups"].items() if group in groups}
+        listing = {**listing, "groups": wanted_groups}
+    built = load_listing(folder / _BUILT)["groups"]
     counts: collections.Counter[str] = collections.Counter()
-    found = _found(folder, recipe)
-    for group, source, wanted in _entries(recipe):
+    found = _found(folder, listing)
+    for group, source, wanted in _entries(listing):
         clip = found[group].get(source)
         if clip is None:
             raise UserError(f"{folder / group}: clip {source} is missing")
@@ -315,7 +315,7 @@ def verify(
             )
         counts[agreement] += 1
     extra = next(
-        (source for group, clips in found.items() for source in clips if source not in recipe["groups"][group]), None
+        (source for group, clips in found.items() for source in clips if source not in listing["groups"][group]), None
     )
     if extra is not None:
         raise UserError(f"{folder}: clip {extra} does not belong to version {VERSION} of the evaluation set")

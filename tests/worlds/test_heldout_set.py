@@ -1,4 +1,4 @@
-"""The held-out set: built from a recipe, the same every time, and damage has a name."""
+"""The held-out set: built from a listing, the same every time, and damage has a name."""
 
 import copy
 import dataclasses
@@ -29,17 +29,17 @@ def tiny(rendering_here, tmp_path_factory):
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("heldout")
     with rendering_here():
-        recipe = heldout_set.choose(folder / "recipe.json", PLANS, size=32, workers=1)
-        assert heldout_set.load_recipe(folder / "recipe.json") == recipe
-        return recipe, folder / "set", heldout_set.build(folder / "set", recipe, workers=1)
+        listing = heldout_set.choose(folder / "listing.json", PLANS, size=32, workers=1)
+        assert heldout_set.load_listing(folder / "listing.json") == listing
+        return listing, folder / "set", heldout_set.build(folder / "set", listing, workers=1)
 
 
 def test_building_gives_the_recorded_clips_to_the_bit(tiny):
-    recipe, folder, agreement = tiny
-    assert agreement == heldout_set.Agreement(exact=3, close=0) == heldout_set.verify(folder, recipe)
+    listing, folder, agreement = tiny
+    assert agreement == heldout_set.Agreement(exact=3, close=0) == heldout_set.verify(folder, listing)
     (kept,) = {path for path in (folder / "motion").rglob("*.array_record*")}
     before = kept.stat().st_mtime_ns
-    assert heldout_set.build(folder, recipe, workers=1) == agreement and kept.stat().st_mtime_ns == before
+    assert heldout_set.build(folder, listing, workers=1) == agreement and kept.stat().st_mtime_ns == before
 
 
 def _with_clip(folder, group, number, change):
@@ -64,38 +64,38 @@ def flipped(clip):
 
 @pytest.mark.parametrize(("group", "number"), [("closed_loop", 0), ("closed_loop", 1), ("motion", 1)])
 def test_a_flipped_pixel_is_named(tiny, tmp_path, group, number):
-    recipe, folder, _ = tiny
+    listing, folder, _ = tiny
     shutil.copytree(folder, tmp_path / "set")
     name = _with_clip(tmp_path / "set", group, number, flipped)
     with pytest.raises(UserError, match=f"{name} was changed since it was built"):
-        heldout_set.verify(tmp_path / "set", recipe)
+        heldout_set.verify(tmp_path / "set", listing)
 
 
-def _accepted_as_built(folder, recipe):
+def _accepted_as_built(folder, listing):
     """As if this machine had rendered what lies there."""
-    (folder / "checksums.json").write_text(json.dumps({"version": 1, "groups": heldout_set._found(folder, recipe)}))
-    return heldout_set.verify(folder, recipe)
+    (folder / "checksums.json").write_text(json.dumps({"version": 1, "groups": heldout_set._found(folder, listing)}))
+    return heldout_set.verify(folder, listing)
 
 
 def test_other_rendering_passes_for_rooms_only_and_only_if_it_is_small(tiny, tmp_path):
-    recipe, folder, _ = tiny
+    listing, folder, _ = tiny
     copies = [shutil.copytree(folder, tmp_path / str(i)) for i in range(4)]
     _with_clip(copies[0], "motion", 1, lambda clip: {"frames": clip.frames ^ np.uint8(1)})
-    assert _accepted_as_built(copies[0], recipe) == heldout_set.Agreement(exact=2, close=1)
+    assert _accepted_as_built(copies[0], listing) == heldout_set.Agreement(exact=2, close=1)
     name = _with_clip(copies[1], "closed_loop", 0, flipped)
     with pytest.raises(UserError, match=f"{name} differs in its pixels"):
-        _accepted_as_built(copies[1], recipe)
+        _accepted_as_built(copies[1], listing)
     name = _with_clip(copies[2], "motion", 1, lambda clip: {"frames": clip.frames[:, ::-1].copy()})
     with pytest.raises(UserError, match=f"{name} differs in its pixels"):
-        _accepted_as_built(copies[2], recipe)
+        _accepted_as_built(copies[2], listing)
     name = _with_clip(copies[3], "closed_loop", 0, lambda clip: {"depth": clip.depth * np.float32(1.1)})
     with pytest.raises(UserError, match=f"{name} differs in its depth or poses"):
-        _accepted_as_built(copies[3], recipe)
+        _accepted_as_built(copies[3], listing)
 
 
 def test_clips_that_are_missing_or_too_many_are_named(tiny):
-    recipe, folder, _ = tiny
-    more, less = copy.deepcopy(recipe), copy.deepcopy(recipe)
+    listing, folder, _ = tiny
+    more, less = copy.deepcopy(listing), copy.deepcopy(listing)
     more["groups"]["motion"]["miniworld/test/seed1/motion-1-5/orbit"] = {}
     with pytest.raises(UserError, match="seed1/motion-1-5/orbit is missing"):
         heldout_set.verify(folder, more)
@@ -106,12 +106,12 @@ def test_clips_that_are_missing_or_too_many_are_named(tiny):
 
 
 def test_a_group_is_checked_without_the_others(tiny, tmp_path):
-    recipe, folder, _ = tiny
+    listing, folder, _ = tiny
     shutil.copytree(folder, tmp_path / "set")
     shutil.rmtree(tmp_path / "set" / "motion")
     with pytest.raises(UserError, match="motion"):
-        heldout_set.verify(tmp_path / "set", recipe)
-    assert heldout_set.verify(tmp_path / "set", recipe, groups=["closed_loop"]) == heldout_set.Agreement(
+        heldout_set.verify(tmp_path / "set", listing)
+    assert heldout_set.verify(tmp_path / "set", listing, groups=["closed_loop"]) == heldout_set.Agreement(
         exact=2, close=0
     )
 
@@ -122,12 +122,12 @@ def test_only_maps_of_the_test_split_are_rendered():
             heldout_set.render_item(heldout_set.Item("closed_loop", f"doom/{map_name}/seed1/loop", 9, 32))
 
 
-def test_a_recipe_of_another_version_is_refused(tmp_path):
-    (tmp_path / "recipe.json").write_text('{"version": 99, "groups": {}}')
+def test_a_listing_of_another_version_is_refused(tmp_path):
+    (tmp_path / "listing.json").write_text('{"version": 99, "groups": {}}')
     with pytest.raises(UserError, match="version 99"):
-        heldout_set.load_recipe(tmp_path / "recipe.json")
+        heldout_set.load_listing(tmp_path / "listing.json")
     with pytest.raises(UserError, match="missing"):
-        heldout_set.load_recipe(tmp_path / "none.json")
+        heldout_set.load_listing(tmp_path / "none.json")
 
 
 def test_the_plans_have_sixty_clips_for_every_headline():

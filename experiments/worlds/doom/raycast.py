@@ -77,11 +77,9 @@ class _Hits:
 
 
 def _hits(doom_map: DoomMap, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lines met by each column's ray, front to back.
+    """`[width, K]` lines met by each column's ray, front to back: numbers, z-depths, positions along them (0 to 1).
 
-    Returns:
-      `[width, K]` line numbers, z-depths (inf after the last hit) and positions along the lines (0 to 1). Hits
-      beyond the first one-sided line of a column are left out: nothing shows behind it.
+    Depths are inf after the last hit, which is that of the first one-sided line: nothing shows behind it.
     """
     radians = np.deg2rad(view.angle)
     forward = np.array([np.cos(radians), np.sin(radians)])
@@ -117,14 +115,9 @@ def _hits(doom_map: DoomMap, view: View) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _cross(hit: _Hits, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each row of some columns meets up to and including one line.
+    """What rows of downward slopes `[H]` meet in `C` columns up to and including one line of each.
 
-    Args:
-      hit: the lines of `C` columns.
-      slope: `[H]` downward slope of each row.
-
-    Returns:
-      `[C, H]` depth of the surface met and `[C, H]` bool whether the row passes the line instead.
+    Returns `[C, H]` depth of the surface met and `[C, H]` bool, whether the row passes the line instead.
     """
     doom_map, view, line, z = hit.doom_map, hit.view, hit.line, hit.z
     direction = doom_map.end[line] - doom_map.start[line]
@@ -161,10 +154,7 @@ def _cross(hit: _Hits, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _middle(hit: _Hits, side: np.ndarray, up: np.ndarray) -> np.ndarray | None:
     """`[C, H]` bool, where rows meet an opaque texel of a line's middle texture; None if no line has one.
 
-    Args:
-      hit: the lines of `C` columns.
-      side: `[C]` which side of its line faces the eye, 0 = front.
-      up: `[C, H]` height above the eye at which each row meets the line.
+    `side` `[C]` of the lines faces the eye (0 = front); rows meet them at heights `up` `[C, H]` above it.
     """
     doom_map = hit.doom_map
     texture = doom_map.middle[hit.line, side]

@@ -6,6 +6,8 @@ and `MAP01` in its own file. They are only trained on.
 
 from __future__ import annotations
 
+import itertools
+
 from mirage_jax.errors import UserError
 
 RESERVED = frozenset([f"MAP{i}" for i in range(27, 33)] + [f"E4M{i}" for i in range(1, 10)])
@@ -58,6 +60,5 @@ def check_map(name: str) -> None:
         raise UserError(f"map {name} is reserved for outside checks and must not be rendered")
     if name in BAD_DEPTH:
         raise UserError(f"map {name} is left out because its depth cannot be computed from its geometry")
-    known = [*sum(SPLITS.values(), ()), *FREEDM]
-    if name not in known:
+    if name not in (known := [*itertools.chain(*SPLITS.values()), *FREEDM]):
         raise UserError(f"map {name!r} is in no split; known maps are {', '.join(known)}")
