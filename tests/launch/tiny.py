@@ -41,7 +41,7 @@ def make(folder):
         time_downsample=(True, True),
         time_kernels=(1, 1, 1),
     )
-    model = model_config.ModelConfig(name="tiny", height=32, width=32, fps=15, vae=coder)
+    model = model_config.ModelConfig(name="tiny", height=32, width=32, fps=15, vae=coder, recipe="paper")
     weights.save(folder / "model", model, tiny_world.parameters(model))
 
 
