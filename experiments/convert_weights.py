@@ -10,6 +10,8 @@ A conversion that was stopped goes on when the same command is given again. Torc
 
 from __future__ import annotations
 
+import math
+
 from absl import flags
 
 from experiments import cli
@@ -44,6 +46,8 @@ _REVERSE = flags.DEFINE_bool("reverse", False, "Write the part of the model fold
 def main(_) -> None:
     """Converts, verifies or writes back."""
     form = FORMATS[_LAYOUT.value]
+    if _ALPHA.value is not None and not 0 < _ALPHA.value < math.inf:  # NaN is not
+        raise UserError(f"--alpha {_ALPHA.value:g}: expected a number above 0")
     if _ALPHA.value is not None and form.part != "lora":
         raise UserError(f"--alpha: is of a LoRA, --layout {_LAYOUT.value} has none")
     if _MASK.value and (form.part != "side" or _REVERSE.value or _VERIFY.value):

@@ -63,16 +63,17 @@ def digest(folder: str | pathlib.Path, config: world.WorldConfig) -> str:
     """A short hash of the files with the weights that a world is made by, to recognise one made by others.
 
     Args:
-      folder: of the model.
+      folder: of the model, or its one file.
       config: of the world.
     """
     found = hashlib.sha256(config.model.to_json().encode())
-    own = weights.side_folder(folder, config.memory)
-    for root in dict.fromkeys((pathlib.Path(folder), pathlib.Path(own))):
-        for file in sorted(path for path in root.glob("params*/**/*") if path.is_file()):
-            if file.relative_to(root).parts[0] == "params.text":
+    for root in dict.fromkeys((pathlib.Path(folder), weights.side_folder(folder, config.memory))):
+        files = [root] if root.is_file() else sorted(path for path in root.glob("params*/**/*") if path.is_file())
+        for file in files:
+            name = file.relative_to(root.parent if root.is_file() else root)
+            if name.parts[0] == "params.text":
                 continue
-            found.update(file.relative_to(root).as_posix().encode())
+            found.update(b"" if root.is_file() else name.as_posix().encode())
             with file.open("rb") as content:
                 found.update(hashlib.file_digest(content, "sha256").digest())
     return found.hexdigest()[:16]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from mirage_jax import weights
 from mirage_jax.models import config
 from tests.cli import commands
 
@@ -28,7 +29,7 @@ def test_there_and_back(lora, tmp_path):
     common = [f"--out={tmp_path}/model", "--layout=lora_release", f"--source={path}"]
     back = [f"--source={tmp_path}/model", "--layout=lora_release", f"--out={tmp_path}/back.safetensors", "--reverse"]
     wrong = ["--layout=side_release", f"--source={path}", f"--out={tmp_path}/other", "--model=default"]
-    done, verified, reversed_, again, misfit, alpha = commands.run(
+    done, verified, reversed_, again, misfit, alpha, no_alpha = commands.run(
         "convert_weights",
         [
             [*common, "--model=default", "--alpha=4"],
@@ -37,6 +38,7 @@ def test_there_and_back(lora, tmp_path):
             common,
             wrong,
             [*wrong, "--alpha=2"],
+            [*common, "--model=default", "--alpha=nan"],
         ],
     )
     assert done.code == 0 and "lora, 72 tensors, float32" in done.out, done.err
@@ -46,6 +48,7 @@ def test_there_and_back(lora, tmp_path):
     assert found.keys() == tensors.keys() and all(np.array_equal(found[name], tensors[name]) for name in tensors)
     assert again.code == 2 and "has a part 'lora' already" in again.err
     assert misfit.code == 2 and "is not part of this layout" in misfit.err
+    assert no_alpha.code == 2 and "--alpha nan: expected a number above 0" in no_alpha.err
     assert alpha.code == 2 and "--alpha: is of a LoRA" in alpha.err
-    assert config.from_json((tmp_path / "model" / "model.json").read_text(), "").lora == config.LoRAConfig(1, 4.0)
+    assert weights.read_config(tmp_path / "model").lora == config.LoRAConfig(1, 4.0)
     assert not (tmp_path / "other").exists()

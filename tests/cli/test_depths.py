@@ -155,6 +155,21 @@ def test_depth_of_a_path_goes_to_its_segments(tmp_path):
     assert first[1, 1] == 10 and given.keep[0, :, 1, 1].tolist() == [True, True] + 6 * [False]
 
 
+def test_depth_of_the_release_is_cut_to_what_the_model_sees(tmp_path):
+    """Frames of 32x64, of which the model's square sees the middle half; depth is known in all of them."""
+    columns = np.broadcast_to(np.arange(64, dtype=np.float32) + 1, (9, 32, 64)).copy()
+    arrays = {"poses_c2w": np.tile(np.eye(4), (9, 1, 1)), "depths": columns, "masks": columns < 40}
+    lens = np.tile(np.array([[40.0, 0, 32], [0, 40, 16], [0, 0, 1]]), (9, 1, 1))
+    np.savez(tmp_path / "geometry.npz", **arrays, intrinsics=lens, original_size=np.array([32, 64]))
+    notes = []
+    first, given = depths.load(str(tmp_path / "geometry.npz"), MODEL, 9, 1, 2.0, notes)
+    np.testing.assert_array_equal(first[5], 2 * np.repeat(np.arange(17, 49), 2))
+    assert given.keep[0, 0, 0].tolist() == [True] * 46 + [False] * 18
+    assert any("in the units of its poses: scaled by 2" in note for note in notes)
+    with pytest.raises(UserError, match="holds depth of 9 frames; expected 13"):
+        depths.load(str(tmp_path / "geometry.npz"), MODEL, 13, 2)
+
+
 GOOD = {"depth": np.ones((9, SIZE, SIZE), np.float32)}
 BAD = {
     "too few frames": ({"depth": np.ones((8, SIZE, SIZE))}, r"depth is float64 \[8, 64, 64\], expected numbers \[9, "),
@@ -193,7 +208,9 @@ def test_what_is_no_archive_is_named(tmp_path):
 
 def test_flags_that_do_not_go_together_are_one_sentence(folder):
     np.savez(folder / "nine.npz", **GOOD)
-    relative, shipped = [f"--checkpoint={folder}/model"], []
+    relative, shipped, blind_model = [f"--checkpoint={folder}/model"], [], [f"--checkpoint={folder}/blind"]
+    (folder / "blind").mkdir()
+    (folder / "blind" / "model.json").write_text(dataclasses.replace(MODEL, depth=None).to_json())
     cases = [
         (relative, ["--depths=nowhere.npz"], "--depths: no file nowhere.npz"),
         (relative, [f"--depths={folder}/nine.npz", "--frames=13"], "expected numbers [13, 64, 64]"),
@@ -203,6 +220,7 @@ def test_flags_that_do_not_go_together_are_one_sentence(folder):
         (shipped, [f"--depths={folder}/nine.npz"], "expected numbers [9, 128, 128]"),
         (shipped, ["--depth_source=pixels"], "model 'default' has no depth"),
         (shipped, ["--depth_source=stereo"], "--depth_source=stereo"),
+        (blind_model, [], "or add Depth Anything to the model once: python -m experiments.convert_weights --source"),
     ]
     common = [f"--image={folder}/room.png", "--trajectory=pause", f"--out={folder}/no", "--frames=9"]
     for (_, _, message), result in zip(cases, run("generate", [common + a + b for a, b, _ in cases]), strict=True):

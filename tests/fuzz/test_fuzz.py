@@ -18,7 +18,7 @@ import PIL.Image
 import pytest
 
 from experiments import depths, inputs
-from mirage_jax import viz
+from mirage_jax import viz, weights
 from mirage_jax.data import clip as clips
 from mirage_jax.data import photos, scenes
 from mirage_jax.errors import UserError
@@ -254,6 +254,17 @@ def world(folder, rng):
     assert all(np.isfinite(value).all() for value in read.tensors.values())
 
 
+def model(folder, rng):
+    """The numbers of a model."""
+    if rng.random() < 0.7:
+        text = json.dumps(bent_json(json.loads(MODEL.to_json()), rng))
+        (folder / "model.json").write_text(text)
+    else:
+        (folder / "model.json").write_bytes(bent_bytes(MODEL.to_json().encode(), rng))
+    found = weights.read_config(folder)
+    assert found.height >= 1 and found.width >= 1 and np.isfinite(found.vae.latent_mean).all()
+
+
 def depth(folder, rng):
     """Depth and masks of a path."""
     arrays = {"depth": np.full((3, MODEL.height, MODEL.width), 2.0, np.float32)}
@@ -314,6 +325,7 @@ KINDS = {  # and their share of all inputs
     pictures: 0.15,
     videos: 0.08,
     world: 0.09,
+    model: 0.1,
     depth: 0.06,
     clip: 0.04,
     scene: 0.08,

@@ -140,15 +140,41 @@ def bad(tmp_path):
     for name, as_video in (("longer", False), ("longer_video", True)):  # than its cameras, by one picture
         realestate(folder, name, noise(0, 8), as_video=as_video)
         (folder / f"{name}.txt").write_text("\n".join((folder / f"{name}.txt").read_text().splitlines()[:-1]))
+    for name, change in ODD.items():
+        odd(folder / name, change)
     return folder
 
 
+def odd(folder, change):
+    """A nerfstudio scene with something in the wrong place."""
+    folder.mkdir()
+    frames = []
+    for number, picture in enumerate(noise(0, 6)):
+        PIL.Image.fromarray(picture).save(folder / f"{number}.png")
+        frames.append({"file_path": f"{number}.png", "transform_matrix": np.eye(4).tolist()})
+    lens = {"fl_x": 20, "fl_y": 20, "cx": 16, "cy": 12, "w": picture.shape[1], "h": picture.shape[0]}
+    frames[3] |= change
+    (folder / "transforms.json").write_text(json.dumps(lens | {"frames": frames}))
+
+
+ODD = {
+    "size_list": {"w": [1]},
+    "size_huge": {"w": 10**400},
+    "long_name": {"file_path": "x" * 5000},
+    "depth_dict": {"depth_file_path": {}},
+    "mask_number": {"mask_path": 7},
+}
+
+
 def test_bad_scenes_are_named_and_skipped(bad, tmp_path):
-    part = build(bad, tmp_path / "out", bad_scenes=7)
+    part = build(bad, tmp_path / "out", bad_scenes=7 + len(ODD))
     source = data.load_source(tmp_path / "out", "train")
     assert [source[i]["source"] for i in range(len(source))] == ["posed/good/frame000000"]
     reasons = json.loads((part / "report.json").read_text())["scenes"]["bad"]
-    assert set(reasons) == {"short", "scaled", "damaged", "missing", "cut", "longer", "longer_video"}
+    assert set(reasons) == {"short", "scaled", "damaged", "missing", "cut", "longer", "longer_video", *ODD}
+    assert all(
+        len(reason) < 500 and "transforms.json" in reasons[name] for name, reason in reasons.items() if name in ODD
+    )
     assert reasons["short"] == "it has 4 frames, a clip takes 5 (--frames=5 --stride=1)"
     assert "is scaled by 2" in reasons["scaled"]
     assert "7.png is not a picture that can be read" in reasons["damaged"]
