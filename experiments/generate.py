@@ -164,7 +164,7 @@ def main(_) -> None:
         world_files.save(_SAVE_WORLD.value, config, state, digest)
         print(f"saved the world in {_SAVE_WORLD.value}")
     held, lost = int(state.memory.size), int(state.memory.overflow)
-    print(f"wrote {out}/video.mp4 ({len(frames)} frames); the memory holds {held} points, {lost} found no room")
+    print(f"wrote {out}/video.mp4 ({len(frames)} frames); the memory holds {held} points, {lost} had to go for others")
 
 
 def _check_flags() -> None:
@@ -265,7 +265,7 @@ def _rollout_with_progress(config, params, state, segments, text, given, notes: 
     for index in tqdm.trange(len(segments), unit="segment", disable=len(segments) == 1):
         prompt = None if text is None else text[index]
         known = None if given is None else jax.tree.map(operator.itemgetter(index), given)
-        state, output = world.segment(config, params, state, segments[index], prompt, known)
+        state, output = world.segment(config, params, state, segments[index], prompt, known, donate=True)
         outputs.append(jax.device_get(output))
         for warning in sound.check_output(outputs[-1], f"segment {index + 1} of {len(segments)}"):
             print(warning)

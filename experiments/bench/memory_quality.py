@@ -62,9 +62,7 @@ def _reads() -> dict[str, Callable[[PointMemory, Camera], jax.Array]]:
     """Ways to choose the points that a view shows, `[h, w]` slots or -1."""
 
     def chosen(memory: PointMemory, cameras: Camera, select: Callable[..., jax.Array]) -> jax.Array:
-        x, y, z, w = (memory.points[:, i] for i in range(4))
-        splats = splat.Splats(x=x, y=y, z=z, w=w, cell_size=memory.cell_size)
-        return select(cameras[0], splats, memory.size, near=NEAR)
+        return select(cameras[0], memory.splats, memory.size, near=NEAR)
 
     ways = {"nearest cell": splat.nearest, "footprint": functools.partial(splat.footprint, max_footprint=3)}
     return {name: jax.jit(functools.partial(chosen, select=select)) for name, select in ways.items()}

@@ -16,10 +16,14 @@ from jax import lax
 
 from mirage_jax.geometry import Camera, cell_centres, lift, project, ray_directions, rays
 from mirage_jax.geometry.exact import norm3, opaque, product
-from mirage_jax.memory import splat
+from mirage_jax.memory import evict, splat
 
 NEAR = 0.05
 """Near plane in scene units: nothing closer enters a memory or is read from it."""
+
+
+COLUMNS = ("x", "y", "z", "w", "features", "cell_size", "last_seen")
+"""What a memory holds of each point, one array a name."""
 
 
 @struct.dataclass
@@ -27,27 +31,46 @@ class PointMemory:
     """N slots, of which the first `size` hold points, in the order in which they were written.
 
     Attributes:
-      points: `[N, 4]` float32 homogeneous world positions: `w = 1` a point, `w = 0` a
-        unit direction (sky).
+      x, y, z, w: `[N]` float32 homogeneous world positions: `w = 1` a point, `w = 0` a unit direction (sky).
       features: `[N, C]` tokens.
       cell_size: `[N]` float32 world size of the source cell at its depth, in scene units: depth over
         the larger focal length in cells. Seen again from its own camera, the footprint of a point is
         one cell along that axis and at most one along the other. For a direction
         the same with its z-component as depth, so an angle.
+      last_seen: `[N]` int32 `clock` when the point was written, or last shown (`mark_seen`).
+      bounds: `[2, 2, 3, N // GROUP + 2]` float32 least and greatest x, y, z of the points, and of the directions, in
+        each `splat.GROUP` slots; inf and -inf where there are none.
       size: int32 `[]` points held.
-      overflow: int32 `[]` points that found no room, over all writes.
+      overflow: int32 `[]` points that had to go for others, over all writes.
+      clock: int32 `[]` writes so far: in a world, the number of the next segment.
     """
 
-    points: jax.Array  # [N, 4]
+    x: jax.Array  # [N]
+    y: jax.Array  # [N]
+    z: jax.Array  # [N]
+    w: jax.Array  # [N]
     features: jax.Array  # [N, C]
     cell_size: jax.Array  # [N]
+    last_seen: jax.Array  # [N]
+    bounds: jax.Array  # [2, 2, 3, N // GROUP + 2]
     size: jax.Array  # []
     overflow: jax.Array  # []
+    clock: jax.Array  # []
 
     @property
     def capacity(self) -> int:
         """The number of slots N."""
-        return self.points.shape[0]
+        return self.x.shape[0]
+
+    @property
+    def points(self) -> jax.Array:
+        """`[N, 4]` homogeneous positions, put together: costs a pass over all slots."""
+        return jnp.stack([self.x, self.y, self.z, self.w], axis=-1)
+
+    @property
+    def splats(self) -> splat.Splats:
+        """What decides which points a view shows."""
+        return splat.Splats(x=self.x, y=self.y, z=self.z, w=self.w, cell_size=self.cell_size, bounds=self.bounds)
 
 
 @struct.dataclass
@@ -89,13 +112,13 @@ def create(capacity: int, channels: int, dtype: jax.typing.DTypeLike = jnp.float
     """
     if capacity < 1 or channels < 1:
         raise ValueError(f"a memory needs room for a point and a channel, got capacity {capacity}, channels {channels}")
-    zero = jnp.zeros((), jnp.int32)
+    column = lambda dtype=jnp.float32: jnp.zeros((capacity,), dtype)  # noqa: E731  (each its own, to be donated)
     return PointMemory(
-        points=jnp.zeros((capacity, 4), jnp.float32),
+        **{name: column() for name in ("x", "y", "z", "w", "cell_size")},
         features=jnp.zeros((capacity, channels), dtype),
-        cell_size=jnp.zeros((capacity,), jnp.float32),
-        size=zero,
-        overflow=zero,
+        last_seen=column(jnp.int32),
+        bounds=splat.no_bounds(capacity),
+        **{name: jnp.zeros((), jnp.int32) for name in ("size", "overflow", "clock")},
     )
 
 
@@ -112,8 +135,8 @@ def grown(memory: PointMemory, capacity: int) -> PointMemory:
     def padded(column: jax.Array) -> jax.Array:
         return jnp.pad(column, [(0, added), *[(0, 0)] * (column.ndim - 1)])
 
-    columns = {name: padded(getattr(memory, name)) for name in ("points", "features", "cell_size")}
-    return memory.replace(**columns)
+    bounds = splat.no_bounds(capacity).at[..., : memory.bounds.shape[-1]].set(memory.bounds)
+    return memory.replace(**{name: padded(getattr(memory, name)) for name in COLUMNS}, bounds=bounds)
 
 
 def write(
@@ -127,8 +150,9 @@ def write(
     """Appends the cells of T frames (paper eq. 4, 6, 8), in the order frame, row, column.
 
     A cell enters as a point if `keep` is set, `sky` is not, and its depth is finite and beyond the near plane; as a
-    direction if `sky` is set, whatever `keep` and depth say. Cells of cameras that are not finite never enter. What
-    finds no room is counted in `overflow`.
+    direction if `sky` is set, whatever `keep` and depth say. Cells of cameras that are not finite never enter. Where
+    there is no room, the points worth least go, of those held and those that enter (`evict`), and `overflow` counts
+    them. Costs what is written, where the memory is donated and none has to go.
     Differentiable in `features` only: positions are data.
 
     Args:
@@ -144,26 +168,28 @@ def write(
     chex.assert_shape(features, (*grid, memory.features.shape[-1]))
     chex.assert_shape([depth, keep] if sky is None else [depth, keep, sky], grid)
     sky = jnp.zeros(grid, bool) if sky is None else jnp.asarray(sky, bool)
-    points, cell_size, enters = _lifted(cameras, jnp.asarray(depth), jnp.asarray(keep, bool), sky)
+    new, enters = _lifted(cameras, jnp.asarray(depth), jnp.asarray(keep, bool), sky)
+    new |= {"features": jnp.asarray(features), "last_seen": jnp.broadcast_to(memory.clock, grid)}
+    new = {name: new[name].reshape(enters.size, *column.shape[1:]) for name, column in _columns(memory).items()}
+    enters = enters.reshape(-1)
 
-    slot = memory.size + jnp.cumsum(enters.reshape(-1), dtype=jnp.int32) - 1
-    room = enters.reshape(-1) & (slot < memory.capacity)
-    # Every cell that is not stored gets a slot of its own outside the memory, where scatters drop it.
-    slot = jnp.where(room, slot, memory.capacity + jnp.arange(slot.size))
+    surplus = jnp.maximum(memory.size + jnp.sum(enters, dtype=jnp.int32) - memory.capacity, 0)
+    centre = lax.stop_gradient(jnp.asarray(cameras.cam2world)[-1, :3, 3])
 
-    def stored(held: jax.Array, new: jax.Array) -> jax.Array:
-        new = new.reshape(slot.size, *held.shape[1:]).astype(held.dtype)
-        return held.at[slot].set(new, mode="drop", unique_indices=True)
+    def make_room(memory: PointMemory) -> tuple[PointMemory, jax.Array]:
+        held = jnp.concatenate([jnp.arange(memory.capacity) < memory.size, enters])
+        every = (jnp.concatenate([getattr(memory, name), new[name]]) for name in evict.DECIDES)
+        goes = evict.least_valuable(*every, held, centre, surplus)
+        return retire(memory, goes[: memory.capacity]), enters & ~goes[memory.capacity :]
 
-    entered = jnp.sum(enters, dtype=jnp.int32)
-    kept = jnp.minimum(entered, memory.capacity - memory.size)
-    return PointMemory(
-        points=stored(memory.points, points),
-        features=stored(memory.features, jnp.asarray(features)),
-        cell_size=stored(memory.cell_size, cell_size),
-        size=memory.size + kept,
-        overflow=memory.overflow + entered - kept,
-    )
+    memory, enters = lax.cond(surplus > 0, make_room, lambda memory: (memory, enters), memory)
+    return _appended(memory, new, enters).replace(overflow=memory.overflow + surplus, clock=memory.clock + 1)
+
+
+def mark_seen(memory: PointMemory, index: chex.Array) -> PointMemory:
+    """The memory in which the points of a readout's `index` (-1: none) count as seen now."""
+    slot = jnp.where(index >= 0, index, memory.capacity)
+    return memory.replace(last_seen=memory.last_seen.at[slot].set(memory.clock, mode="drop"))
 
 
 def read(memory: PointMemory, cameras: Camera, *, max_footprint: int = 1) -> Readout:
@@ -186,9 +212,7 @@ def read(memory: PointMemory, cameras: Camera, *, max_footprint: int = 1) -> Rea
     if max_footprint < 1 or max_footprint % 2 == 0:
         raise ValueError(f"max_footprint must be odd and at least 1, got {max_footprint}")
     chex.assert_rank(cameras.cam2world, 3)
-    points, cell_size, cameras = lax.stop_gradient((memory.points, memory.cell_size, cameras))
-    x, y, z, w = (points[:, i] for i in range(4))
-    splats = splat.Splats(x=x, y=y, z=z, w=w, cell_size=cell_size)
+    splats, cameras = lax.stop_gradient((memory.splats, cameras))
 
     def winners(camera: Camera) -> jax.Array:
         if max_footprint == 1:
@@ -202,13 +226,14 @@ def read(memory: PointMemory, cameras: Camera, *, max_footprint: int = 1) -> Rea
     def seen(value: jax.Array) -> jax.Array:
         return jnp.where(visible.reshape(*visible.shape, *(1,) * (value.ndim - visible.ndim)), value, 0)
 
-    uv, depth = project(cameras, points[slot])
+    x, y, z, w = (column[slot] for column in (splats.x, splats.y, splats.z, splats.w))
+    uv, depth = project(cameras, jnp.stack([x, y, z, w], axis=-1))
     return Readout(
         features=seen(memory.features[slot]),
         visible=visible,
-        depth=seen(jnp.where(w[slot] == 0, jnp.inf, depth)),
+        depth=seen(jnp.where(w == 0, jnp.inf, depth)),
         offset=seen(uv - cell_centres(cameras.height, cameras.width)),
-        scale=seen(jnp.maximum(*splat.extent(cameras, cell_size[slot], depth))),
+        scale=seen(jnp.maximum(*splat.extent(cameras, splats.cell_size[slot], depth))),
         index=index,
     )
 
@@ -221,39 +246,83 @@ def retire(memory: PointMemory, gone: chex.Array) -> PointMemory:
       gone: bool `[N]`; what it says of empty slots does not matter.
     """
     chex.assert_shape(gone, (memory.capacity,))
-    number = jnp.arange(memory.capacity)
-    stays = (number < memory.size) & ~gone
-    # As in `write`, every point that goes gets a slot of its own outside the memory.
-    slot = jnp.where(stays, jnp.cumsum(stays, dtype=jnp.int32) - 1, memory.capacity + number)
-
-    def compacted(column: jax.Array) -> jax.Array:
-        return jnp.zeros_like(column).at[slot].set(column, mode="drop", unique_indices=True)
-
-    columns = {name: compacted(getattr(memory, name)) for name in ("points", "features", "cell_size")}
-    return memory.replace(**columns, size=jnp.sum(stays, dtype=jnp.int32))
+    stays = (jnp.arange(memory.capacity) < memory.size) & ~gone
+    return lax.cond(jnp.sum(stays) < memory.size, _compacted, lambda memory, _: memory, memory, stays)
 
 
 def nbytes(memory: PointMemory) -> dict[str, int]:
     """Bytes of the points `held` and of all slots `allocated`, for reports (on the host)."""
-    arrays = (memory.points, memory.features, memory.cell_size)
-    allocated = sum(array.size * array.dtype.itemsize for array in arrays)
+    allocated = sum(column.size * column.dtype.itemsize for column in _columns(memory).values())
     return {"held": allocated // memory.capacity * int(memory.size), "allocated": allocated}
+
+
+def _columns(memory: PointMemory) -> dict[str, jax.Array]:
+    return {name: getattr(memory, name) for name in COLUMNS}
+
+
+def _compacted(memory: PointMemory, stays: jax.Array) -> PointMemory:
+    """Only the points that stay, bool `[N]`."""
+    number = jnp.arange(memory.capacity)
+    left = jnp.sum(stays, dtype=jnp.int32)
+    # Every point that goes gets a slot of its own outside the memory, where scatters drop it.
+    slot = jnp.where(stays, jnp.cumsum(stays, dtype=jnp.int32) - 1, memory.capacity + number)
+    source = jnp.zeros(memory.capacity, jnp.int32).at[slot].set(number, mode="drop", unique_indices=True)
+
+    def compacted(column: jax.Array) -> jax.Array:
+        return jnp.where((number < left).reshape(-1, *(1,) * (column.ndim - 1)), column[source], 0)
+
+    columns = {name: compacted(column) for name, column in _columns(memory).items()}
+    padding = (0, memory.bounds.shape[-1] * splat.GROUP - memory.capacity)
+    position = (jnp.pad(columns[name], padding) for name in ("x", "y", "z", "w"))
+    bounds = splat.bounds(*position, jnp.pad(number < left, padding))
+    return memory.replace(**columns, size=left, bounds=bounds)
+
+
+def _appended(memory: PointMemory, new: dict[str, jax.Array], enters: jax.Array) -> PointMemory:
+    """The memory with those of `new` cells, `[M, ..]` a column, that enter; there must be room for them."""
+    count, entered = min(enters.size, memory.capacity), jnp.sum(enters, dtype=jnp.int32)
+    # One stretch of slots is written again, in place: from `size` on, or where the memory ends before it does, earlier.
+    start = jnp.minimum(memory.size, memory.capacity - count)
+    row = start - memory.size + jnp.arange(count)
+    (order,) = jnp.nonzero(enters, size=count, fill_value=0)
+    cell, fresh = order[jnp.maximum(row, 0)], (row >= 0) & (row < entered)
+    fill = {name: new[name][cell].astype(column.dtype) for name, column in _columns(memory).items()}
+
+    def filled(name: str, column: jax.Array) -> jax.Array:
+        mine = fresh.reshape(-1, *(1,) * (column.ndim - 1))
+        stretch = jnp.where(mine, fill[name], lax.dynamic_slice_in_dim(column, start, count))
+        return lax.dynamic_update_slice_in_dim(column, stretch, start, 0)
+
+    # Bounds of the groups that the stretch touches; the first of them may begin before it does.
+    group, touched = start // splat.GROUP, count // splat.GROUP + 2
+
+    def aligned(stretch: jax.Array) -> jax.Array:
+        empty = jnp.zeros(touched * splat.GROUP, stretch.dtype)
+        return lax.dynamic_update_slice_in_dim(empty, stretch, start % splat.GROUP, 0)
+
+    added = splat.bounds(*(aligned(fill[name]) for name in ("x", "y", "z", "w")), aligned(fresh))
+    old = lax.dynamic_slice_in_dim(memory.bounds, group, touched, 3)
+    both = jnp.stack([jnp.minimum(old[:, 0], added[:, 0]), jnp.maximum(old[:, 1], added[:, 1])], axis=1)
+    bounds = lax.dynamic_update_slice_in_dim(memory.bounds, both, group, 3)
+    columns = {name: filled(name, column) for name, column in _columns(memory).items()}
+    return memory.replace(**columns, bounds=bounds, size=memory.size + entered)
 
 
 def _lifted(
     cameras: Camera, depth: jax.Array, keep: jax.Array, sky: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Homogeneous points `[T, h, w, 4]`, cell sizes `[T, h, w]`, and which cells enter `[T, h, w]`."""
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Positions and cell sizes by name, and which cells enter, each `[T, h, w]`."""
     depth, cameras = lax.stop_gradient((depth, cameras))
     solid = keep & ~sky & jnp.isfinite(depth) & (depth > NEAR)
     depth = jnp.where(solid, depth, 1.0)
     position = jnp.where(sky[..., None], ray_directions(cameras), lift(cameras, depth))
-    points = jnp.concatenate([position, jnp.where(sky, 0.0, 1.0)[..., None]], axis=-1)
 
     ray = tuple(rays(cameras)[..., i] for i in range(3))
     forward = jnp.where(sky, 1.0 / norm3(ray), depth)
     intrinsics = opaque(cameras.intrinsics)
     focal = jnp.maximum(intrinsics[..., 0, 0], intrinsics[..., 1, 1])
     cell_size = product(forward, (1.0 / focal)[..., None, None])
-    finite = jnp.isfinite(cell_size) & jnp.all(jnp.isfinite(points), axis=-1)
-    return points, cell_size, (solid | sky) & finite
+    finite = jnp.isfinite(cell_size) & jnp.all(jnp.isfinite(position), axis=-1)
+    x, y, z = (position[..., i] for i in range(3))
+    cells = {"x": x, "y": y, "z": z, "w": jnp.where(sky, 0.0, 1.0), "cell_size": cell_size}
+    return cells, (solid | sky) & finite

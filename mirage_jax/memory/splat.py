@@ -4,8 +4,8 @@ A view is decided by scatters alone. Minima and maxima do not care about the ord
 their arguments, so the result does not depend on threads, on blocks or on what else is
 compiled around it; ties are broken by the point's number, later written first.
 
-Points are taken in blocks, in a loop that ends with the last point held: a memory
-costs what it holds, not what it could hold. The z-buffer of one view and one block of
+Points are taken in blocks of those groups whose bounds a view may see: a memory
+costs what is in view, not what it holds or could hold. The z-buffer of one view and one block of
 points fit the caches of a CPU, which is why this module knows one view only.
 """
 
@@ -20,12 +20,19 @@ from flax import struct
 from jax import lax
 
 from mirage_jax.geometry import Camera, project
+from mirage_jax.geometry.camera import rigid_inverse
 from mirage_jax.geometry.exact import opaque, product
 
 _State = TypeVar("_State")
 
-BLOCK = 32768
+BLOCK = 16384
 """Points taken at a time; a memory of at most this capacity is read without a loop."""
+
+GROUP = 1024
+"""Slots that share bounds, and are left out of a view together."""
+
+ROUNDING = 1e-5
+"""Relative error that bounds allow for: many times that of a projection in float32."""
 
 SURFACE_TOLERANCE = 2.0
 """How far behind the front of a cell, in sizes of its own source cell, a point still counts as the same surface.
@@ -55,6 +62,7 @@ class Splats:
     Attributes:
       x, y, z, w: `[N]` float32 homogeneous world coordinates.
       cell_size: `[N]` float32 world size of the source cells.
+      bounds: `[2, 2, 3, G]` of every `GROUP` slots (`bounds`).
     """
 
     x: jax.Array  # [N]
@@ -62,6 +70,7 @@ class Splats:
     z: jax.Array  # [N]
     w: jax.Array  # [N]
     cell_size: jax.Array  # [N]
+    bounds: jax.Array  # [2, 2, 3, G]
 
 
 class _Seen(NamedTuple):
@@ -73,6 +82,61 @@ class _Seen(NamedTuple):
     depth: jax.Array  # inf for directions, NaN for what cannot be seen
     extent: tuple[jax.Array, jax.Array]  # size of the source cell in cells of this view, along u and v
     cell_size: jax.Array
+
+
+def no_bounds(capacity: int) -> jax.Array:
+    """Bounds of the groups of an empty memory; one of them, beyond its end, makes room for a stretch of any length."""
+    return jnp.tile(jnp.array([jnp.inf, -jnp.inf])[:, None, None], (2, 1, 3, capacity // GROUP + 2))
+
+
+def bounds(x: jax.Array, y: jax.Array, z: jax.Array, w: jax.Array, held: jax.Array) -> jax.Array:
+    """Least and greatest coordinates of the points, and of the directions, in each group.
+
+    Args:
+      x, y, z, w: `[G GROUP]` positions.
+      held: bool `[G GROUP]`, which of them there are.
+
+    Returns:
+      `[2, 2, 3, G]`: points or directions, least or greatest, coordinate; inf and -inf where there are none.
+    """
+    position = lax.stop_gradient(jnp.stack([x, y, z])).reshape(3, -1, GROUP)
+
+    def of(there: jax.Array) -> jax.Array:
+        there = there.reshape(-1, GROUP)
+        least, greatest = jnp.where(there, position, jnp.inf).min(2), jnp.where(there, position, -jnp.inf).max(2)
+        return jnp.stack([least, greatest])
+
+    return jnp.stack([of(held & (w != 0)), of(held & (w == 0))])
+
+
+def may_see(camera: Camera, bounds: jax.Array, *, reach: int, near: float) -> jax.Array:
+    """Bool `[G]`: groups that are not wholly behind one of the five planes of a view.
+
+    Args:
+      camera: one camera.
+      bounds: `[2, 2, 3, G]` of the groups.
+      reach: cells that a point covers beyond its own.
+      near: near plane of the points, scene units; that of the directions is 0.
+    """
+    intrinsics, cam2world = camera.intrinsics, camera.cam2world
+    view, margin, zero = rigid_inverse(cam2world), reach + 1.0, jnp.zeros(())
+    (fx, skew, cx), (_, fy, cy) = intrinsics[0], intrinsics[1]
+    sides = jnp.array(  # in camera axes, positive inside where z is
+        [
+            [fx, skew, cx + margin],
+            [-fx, -skew, camera.width + margin - cx],
+            [zero, fy, cy + margin],
+            [zero, -fy, camera.height + margin - cy],
+            [zero, zero, 1.0],
+        ]
+    )
+    normal = (sides[:, :, None] * view[:3, :3]).sum(1)[..., None]  # [5, 3, 1]
+    offset = jnp.stack([(sides * view[:3, 3]).sum(1) - jnp.array([0, 0, 0, 0, near]), jnp.zeros(5)])  # [2, 5]
+    least, greatest = bounds[:, 0], bounds[:, 1]  # [2, 3, G]
+    most = jnp.maximum(normal * least[:, None], normal * greatest[:, None]).sum(2) + offset[..., None]  # [2, 5, G]
+    length = jnp.maximum(jnp.abs(least), jnp.abs(greatest)).sum(1) + jnp.abs(view[:3, 3]).sum()  # [2, G]
+    outside = most + ROUNDING * jnp.abs(sides).sum(1)[:, None] * length[:, None] < 0  # what is NaN is not outside
+    return jnp.any((least <= greatest)[:, 0] & ~outside.any(1), axis=0)
 
 
 def nearest(camera: Camera, splats: Splats, size: jax.Array, *, near: float) -> jax.Array:
@@ -92,7 +156,7 @@ def nearest(camera: Camera, splats: Splats, size: jax.Array, *, near: float) -> 
         cell = _cell(camera, jnp.floor(seen.u), jnp.floor(seen.v), seen.depth > 0)
         return _keep_least(best, cell, seen.depth, seen.number)
 
-    _, number = _over_blocks(camera, splats, size, near, step, _nothing(camera))
+    _, number = _over_blocks(camera, splats, size, near, 0, step, _nothing(camera))
     return number.reshape(camera.height, camera.width)
 
 
@@ -131,7 +195,8 @@ def footprint(
 
         return lax.fori_loop(0, max_footprint**2, lower, front)
 
-    front = _over_blocks(camera, splats, size, near, step_front, _nothing(camera)[0])
+    reach = max_footprint // 2
+    front = _over_blocks(camera, splats, size, near, reach, step_front, _nothing(camera)[0])
 
     def step_choose(best: tuple[jax.Array, jax.Array], seen: _Seen) -> tuple[jax.Array, jax.Array]:
         scale = jnp.maximum(*seen.extent)
@@ -145,7 +210,7 @@ def footprint(
 
         return lax.fori_loop(0, max_footprint**2, choose, best)
 
-    _, number = _over_blocks(camera, splats, size, near, step_choose, _nothing(camera))
+    _, number = _over_blocks(camera, splats, size, near, reach, step_choose, _nothing(camera))
     return number.reshape(camera.height, camera.width)
 
 
@@ -169,22 +234,32 @@ def _nothing(camera: Camera) -> tuple[jax.Array, jax.Array]:
 
 
 def _over_blocks(
-    camera: Camera, splats: Splats, size: jax.Array, near: float, step: Callable[[_State, _Seen], _State], state: _State
+    camera: Camera,
+    splats: Splats,
+    size: jax.Array,
+    near: float,
+    reach: int,
+    step: Callable[[_State, _Seen], _State],
+    state: _State,
 ) -> _State:
-    """Folds `step` over the points held."""
-    capacity = splats.x.shape[0]
-    block = min(BLOCK, capacity)
+    """Folds `step` over the points held that may be in view."""
+    capacity, several = splats.x.shape[0], max(BLOCK // GROUP, 1)
 
-    def body(i: int | jax.Array, state: _State) -> _State:
-        # The last block may begin early and see points twice, which minima and maxima forgive.
-        start = jnp.minimum(i * block, capacity - block)
-        number = start + jnp.arange(block, dtype=jnp.int32)
-        part = jax.tree.map(lambda column: lax.dynamic_slice(column, (start,), (block,)), splats)
+    def take(number: jax.Array, part: Splats, state: _State) -> _State:
         return step(state, _see(camera, part, number, number < size, near))
 
-    if capacity == block:
-        return body(0, state)
-    return lax.fori_loop(0, (size + block - 1) // block, body, state)
+    if capacity <= BLOCK:
+        return take(jnp.arange(capacity, dtype=jnp.int32), splats, state)
+    seen = may_see(camera, splats.bounds, reach=reach, near=near)
+    (order,) = jnp.nonzero(seen, size=len(seen) + several, fill_value=len(seen))  # those beyond hold nothing
+
+    def body(i: jax.Array, state: _State) -> _State:
+        group = lax.dynamic_slice(order, (i * several,), (several,))
+        number = (group[:, None] * GROUP + jnp.arange(GROUP)).reshape(-1).astype(jnp.int32)
+        columns = splats.replace(bounds=None)
+        return take(number, jax.tree.map(lambda column: column.at[number].get(mode="clip"), columns), state)
+
+    return lax.fori_loop(0, (seen.sum() + several - 1) // several, body, state)
 
 
 def _see(camera: Camera, splats: Splats, number: jax.Array, held: jax.Array, near: float) -> _Seen:

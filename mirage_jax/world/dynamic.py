@@ -87,7 +87,8 @@ def seen_through(memory: PointMemory, depth: chex.Array, cameras: Camera) -> jax
       bool `[N]`, False for empty slots.
     """
     height, width = cameras.height, cameras.width
-    held = (jnp.arange(memory.capacity) < memory.size) & (memory.points[:, 3] != 0)
+    held = (jnp.arange(memory.capacity) < memory.size) & (memory.w != 0)
+    points = memory.points
     known = jnp.where(depth > 0, depth, 0.0)  # NaN is unknown too
 
     def one(frame: tuple[jax.Array, Camera]) -> tuple[jax.Array, jax.Array]:
@@ -95,7 +96,7 @@ def seen_through(memory: PointMemory, depth: chex.Array, cameras: Camera) -> jax
         padded = jnp.pad(shown, 1)
         shifted = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
         least = jnp.min(jnp.stack(shifted), axis=0)
-        uv, z = geometry.project(camera, memory.points)
+        uv, z = geometry.project(camera, points)
         cell = jnp.floor(uv)
         inside = held & (z > NEAR) & (cell >= 0).all(-1) & (cell < jnp.array([width, height])).all(-1)
         column, row = jnp.where(inside[:, None], cell, 0).astype(jnp.int32).T

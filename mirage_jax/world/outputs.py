@@ -15,7 +15,7 @@ class Diagnostics:
     Attributes:
       visible: `[n]` share of cells of each new latent frame that the memory showed before the segment was made.
       points: int32 `[]` points the segment added.
-      overflow: int32 `[]` points without room, over the whole rollout.
+      overflow: int32 `[]` points that had to go for others, over the whole rollout.
       depth_scale: `[]` factor that brought the new depth (for a relative network, its inverse) to the memory's scale;
         the mean over frames where every frame has its own.
       depth_shift: `[]` what was added to the inverse depth of a relative network, 1 / metres, in the mean; else 0.

@@ -30,6 +30,8 @@ def segment(
     cameras: Camera,
     text: chex.Array | None = None,
     known: KnownGeometry | None = None,
+    *,
+    donate: bool = False,
 ) -> tuple[RolloutState, SegmentOutput]:
     """Generates one segment.
 
@@ -40,6 +42,7 @@ def segment(
       cameras: `Camera[F]` at pixel resolution, of the `F` new frames.
       text: `[text_tokens, text_dim]` embedded prompt, for a model with text (and only for such a model).
       known: geometry of the new frames, for depth source 'given' (and only for it).
+      donate: whether the memory may be written in place; `state` cannot be used afterwards, nor what it was made of.
 
     Returns:
       The next state, and a `SegmentOutput`.
@@ -48,7 +51,8 @@ def segment(
       UserError: if the number or size of the cameras, the text, or what is known, does not fit the model.
     """
     checks.check(config, cameras, text, known, ())
-    return _compiled_segment(config, params, state, cameras, text, known)
+    run = _compiled_segment_in_place if donate else _compiled_segment
+    return run(config, params, state, cameras, text, known)
 
 
 def rollout(
@@ -90,11 +94,6 @@ def prepare(config: WorldConfig, params: Any) -> Any:
         if "ones" in config.model.segment.control:
             prepared["ones"] = _ones(config, params)
     return prepared
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled_segment(config, params, state, cameras, text=None, known=None):
-    return _segment(config, params, state, cameras, text, known)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -144,7 +143,10 @@ def _segment(
         latent_cameras=latent_cameras,
         frame_cameras=frame_cameras,
     )
-    memory, moving, remaining = write(config, state.memory, observed, trusted, shown)
+    before = state.memory
+    if readout.index is not None:
+        before = points.mark_seen(before, readout.index[: 1 + layout.latents])
+    memory, moving, remaining = write(config, before, observed, trusted, shown)
     scene = scene.replace(keep=scene.keep & ~moving)
 
     past = layout.preceding + 1
@@ -162,7 +164,7 @@ def _segment(
     )
     diagnostics = Diagnostics(
         visible=shown.visible.mean((1, 2)),
-        points=memory.size - remaining,
+        points=memory.size - remaining + memory.overflow - before.overflow,
         overflow=memory.overflow,
         depth_scale=alignment.scale.mean(),
         depth_shift=alignment.shift.mean(),
@@ -171,11 +173,15 @@ def _segment(
         refused=1.0 - trusted.mean(),
         kept=scene.keep.mean(),
         moving=moving.mean(),
-        retired=state.memory.size - remaining,
+        retired=before.size - remaining,
         references=jnp.zeros((), jnp.int32) if references is None else references[1].sum(dtype=jnp.int32),
     )
     frames = jnp.round((decoded + 1.0) * 127.5).astype(jnp.uint8)
     return following, SegmentOutput(frames=frames, latents=latents, readout=shown, diagnostics=diagnostics)
+
+
+_compiled_segment = jax.jit(_segment, static_argnums=0)
+_compiled_segment_in_place = jax.jit(_segment, static_argnums=0, donate_argnums=2)
 
 
 def read(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera) -> Readout:

@@ -96,7 +96,7 @@ def runs(folder):
     for name, result in zip(calls, results, strict=True):
         assert result.code == 0, result.err
         world = safetensors.numpy.load_file(folder / f"{name}.safetensors")
-        points = world[".memory.points"][: world[".memory.size"]]
+        points = np.stack([world[f".memory.{c}"] for c in "xyzw"], axis=-1)[: world[".memory.size"]]
         found[name] = json.loads((folder / name / "report.json").read_text())["segments"], points
     return found
 

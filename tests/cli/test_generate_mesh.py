@@ -57,7 +57,7 @@ def made(tmp_path_factory):
         # All frames without loss: a pixel off by one level sends the video's encoder another way for many pixels.
         sheet = np.asarray(PIL.Image.open(path / name / "contact_sheet.png").convert("RGB"), np.float32)
         world = safetensors.numpy.load_file(path / f"{name}.safetensors")
-        found[name] = sheet, world[".context"], world[".memory.points"]
+        found[name] = sheet, world[".context"], np.stack([world[f".memory.{c}"] for c in "xyzw"])
     return found
 
 

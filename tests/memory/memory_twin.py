@@ -30,13 +30,14 @@ class Point:
     position: np.ndarray  # [4]
     feature: np.ndarray
     cell_size: np.float32
+    last_seen: int = 0
 
 
 class Memory:
     """Points in the order in which they were written."""
 
     def __init__(self, capacity):
-        self.capacity, self.points, self.overflow = capacity, [], 0
+        self.capacity, self.points, self.overflow, self.clock = capacity, [], 0, 0
 
     def write(self, features, depth, views, keep, sky):
         for t, view in enumerate(views):
@@ -45,10 +46,52 @@ class Memory:
                     point = lifted(view, row, column, depth[t, row, column], keep[t, row, column], sky[t, row, column])
                     if point is None:
                         continue
-                    if len(self.points) == self.capacity:
-                        self.overflow += 1
-                        continue
-                    self.points.append(Point(point[0], features[t, row, column], point[1]))
+                    self.points.append(Point(point[0], features[t, row, column], point[1], self.clock))
+        self.clock += 1
+        self.evict(views[-1].cam2world[:3, 3], self.capacity + depth.size)
+
+    def evict(self, centre, slots):
+        """Those seen longest ago go, then those coarser than another there, then the farthest, then the first."""
+        surplus = max(len(self.points) - self.capacity, 0)
+        coarse = superseded(self.points, slots) if surplus else []
+
+        def value(number):
+            point = self.points[number]
+            away = point.position[:3] - centre
+            distance = away[0] * away[0] + away[1] * away[1] + away[2] * away[2] if np.isfinite(centre).all() else F(0)
+            distance = np.inf if point.position[3] == 0 else min(distance, np.finfo(F).max)
+            return point.last_seen, not coarse[number], -distance, number
+
+        gone = set(sorted(range(len(self.points)), key=value)[:surplus]) if surplus else set()
+        self.points = [point for number, point in enumerate(self.points) if number not in gone]
+        self.overflow += surplus
+
+
+def superseded(points, slots):
+    """For each point whether one finer by half, up to three powers of two, lies in the cube that is its place.
+
+    As in the memory, a place is a row in each of two tables with at least four times as many rows as slots.
+    """
+
+    def place(point, level, begin):
+        cube = [int(np.clip(np.floor(c / F(2.0**level)), -(2.0**30), 2.0**30)) for c in point.position[:3]]
+        value = (level * 2654435761 + int(point.position[3] == 0) + begin) % 2**32
+        for c, factor in zip(cube, (73856093, 19349663, 83492791), strict=True):
+            value = (value ^ (c * factor % 2**32)) * 0x9E3779B1 % 2**32
+            value ^= value >> 15
+        return value % (1 << (4 * slots - 1).bit_length())
+
+    levels = [int(np.frexp(point.cell_size)[1]) for point in points]
+    found = [True] * len(points)
+    for begin in (0, 0x85EBCA6B):
+        finest = {}
+        for point, level in zip(points, levels, strict=True):
+            for power in range(3):
+                at = place(point, level + power, begin)
+                finest[at] = min(finest.get(at, np.inf), point.cell_size)
+        for number, (point, level) in enumerate(zip(points, levels, strict=True)):
+            found[number] &= bool(finest[place(point, level, begin)] * F(1.5) < point.cell_size)
+    return found
 
 
 def matrix_times(m, x, y, z):

@@ -77,7 +77,7 @@ def random_world(seed, capacity=75):
         rotations = rng.choice([0, 0, 0.4], (FRAMES, 3)) * rng.choice([-1, 1], (FRAMES, 3))
         cameras = camera(rotations, rng.choice([0, 0.5, 1.1], (FRAMES, 3)))
         if rng.random() < 0.2:
-            cameras.cam2world[0, 1, 3] = np.nan
+            cameras.cam2world[rng.integers(FRAMES), 1, 3] = np.nan
         levels = [0.5, 2, 2, 3, 3, 9, 0.01, 0, -1, np.nan, np.inf, -np.inf, 1e30]
         depth = rng.choice(np.array(levels, np.float32), shape)
         keep, sky = rng.random(shape) < 0.9, rng.random(shape) < 0.15
@@ -134,6 +134,7 @@ def test_memory_equals_the_brute_force_twin(seed, max_footprint):
     np.testing.assert_array_equal(memory.points[held], np.array([p.position for p in twin.points]))
     np.testing.assert_array_equal(memory.features[held], np.array([p.feature for p in twin.points]))
     np.testing.assert_array_equal(memory.cell_size[held], np.array([p.cell_size for p in twin.points]))
+    np.testing.assert_array_equal(memory.last_seen[held], np.array([p.last_seen for p in twin.points]))
     readout = read(memory, cameras, max_footprint=max_footprint)
     for t, view in enumerate(views(cameras)):
         with np.errstate(all="ignore"):
@@ -159,7 +160,9 @@ def test_same_bits_eagerly_and_under_jit_vmap_and_scan(max_footprint):
     same(jax.jit(lambda m, c: lax.scan(lambda _, a: (None, look(*a)), None, (m, c))[1])(memories, cameras), stacked)
 
 
-def test_writing_has_the_same_bits_eagerly_and_under_jit_vmap_and_scan():
+@pytest.mark.parametrize("capacity", [170, 40])
+def test_writing_has_the_same_bits_eagerly_and_under_jit_vmap_and_scan(capacity):
+    """Also where points have to go for others."""
     rng = np.random.default_rng(5)
     shape = (3, FRAMES, HEIGHT, WIDTH)
     cameras = jax.tree.map(
@@ -167,7 +170,7 @@ def test_writing_has_the_same_bits_eagerly_and_under_jit_vmap_and_scan():
     )
     inputs = (tokens(rng, *shape), rng.uniform(0.1, 9, shape).astype(np.float32), cameras)
     inputs = jax.tree.map(jnp.asarray, (*inputs, rng.random(shape) < 0.7, rng.random(shape) < 0.2))
-    empty = latent.create(150, CHANNELS)
+    empty = latent.create(capacity, CHANNELS)
 
     def one(memory, i):
         return latent.write(memory, *at(inputs, i))
@@ -177,32 +180,36 @@ def test_writing_has_the_same_bits_eagerly_and_under_jit_vmap_and_scan():
         loop = one(loop, i)
     scanned = jax.jit(lambda m: lax.scan(lambda m, i: (one(m, i), None), m, jnp.arange(3))[0])(empty)
     batched = jax.jit(jax.vmap(lambda i: one(empty, i)))(jnp.arange(3))
+    assert (int(loop.overflow) > 0) == (capacity == 40)
     jax.tree.map(np.testing.assert_array_equal, scanned, loop)
     for i in range(3):
         jax.tree.map(np.testing.assert_array_equal, at(batched, i), one(empty, i))
 
 
-def test_loop_over_blocks_gives_what_one_block_gives(monkeypatch):
-    memory, _, cameras = random_world(4)
-    for max_footprint in (1, 3):
-        whole = read(memory, cameras, max_footprint=max_footprint)
-        for block in (7, 64):
-            monkeypatch.setattr(points.splat, "BLOCK", block)
-            blocks = jax.jit(functools.partial(latent.read, max_footprint=max_footprint))(memory, cameras)
-            jax.tree.map(np.testing.assert_array_equal, blocks, whole)
-            monkeypatch.undo()
+@pytest.mark.parametrize("max_footprint", [1, 3])
+def test_what_is_in_view_gives_what_all_gives(monkeypatch, max_footprint):
+    """Groups of slots whose bounds are out of view are left out, and nothing else is."""
+    for block, group in ((7, 7), (16, 4)):
+        expected = [read(*random_world(seed)[::2], max_footprint=max_footprint) for seed in range(30)]
+        monkeypatch.setattr(points.splat, "BLOCK", block)
+        monkeypatch.setattr(points.splat, "GROUP", group)
+        look = jax.jit(functools.partial(latent.read, max_footprint=max_footprint))
+        for seed, whole in enumerate(expected):
+            jax.tree.map(np.testing.assert_array_equal, look(*random_world(seed)[::2]), whole)
+        monkeypatch.undo()
 
 
-def test_overflow_keeps_the_earliest_and_counts_the_rest():
+def test_overflow_keeps_the_latest_and_counts_the_rest():
     rng = np.random.default_rng(0)
-    features = tokens(rng, 1, HEIGHT, WIDTH)
-    depth = np.full((1, HEIGHT, WIDTH), 2, np.float32)
+    shape = (1, HEIGHT, WIDTH)
+    features = tokens(rng, 3, *shape)
+    depth = np.full(shape, 2, np.float32)
     memory = latent.create(50, CHANNELS)
-    for _ in range(3):
-        memory = write(memory, features, depth, still(), everything(depth.shape))
+    for new in features:
+        memory = write(memory, new, depth, still(), everything(depth.shape))
     assert (memory.size, memory.overflow) == (50, 3 * 35 - 50)
-    np.testing.assert_array_equal(memory.features[:35], features.reshape(35, -1))
-    np.testing.assert_array_equal(memory.features[35:], features.reshape(35, -1)[:15])
+    np.testing.assert_array_equal(memory.features[15:], features[2].reshape(35, -1))
+    assert (memory.last_seen[:15] == 1).all()
 
 
 def test_a_grown_memory_shows_the_same_and_takes_what_found_no_room():
@@ -331,7 +338,7 @@ def test_positions_are_data_so_that_a_loop_over_blocks_can_be_differentiated(mon
 
     for max_footprint in (1, 3):
         gradient = jax.grad(loss, allow_int=True)(memory, max_footprint)
-        assert not gradient.points.any()
+        assert not gradient.x.any()
         assert gradient.features.any()
 
 
@@ -364,7 +371,7 @@ def test_nbytes_counts_held_and_allocated():
     shape = (1, HEIGHT, WIDTH)
     depth = np.full(shape, 2, np.float32)
     memory = write(latent.create(100, CHANNELS), tokens(np.random.default_rng(0), *shape), depth, still(), depth > 0)
-    point = 4 * (4 + CHANNELS + 1)
+    point = 4 * (4 + CHANNELS + 1 + 1)
     assert latent.nbytes(memory) == {"held": 35 * point, "allocated": 100 * point}
 
 

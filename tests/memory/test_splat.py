@@ -114,8 +114,9 @@ def test_points_equally_far_from_the_centre_are_a_tie_on_every_path():
     x, y, z = (u * 3 / FOCAL).astype(np.float32), (v * 3 / FOCAL).astype(np.float32), np.full(GRID, 3, np.float32)
     points = np.stack([np.stack([x, y, z, z / 3], axis=-1), np.stack([y, x, z, z / 3], axis=-1)])
     for order in (points, points[::-1]):
+        columns = dict(zip("xyzw", order.reshape(-1, 4).T, strict=True))
         memory = latent.create(2 * GRID, CHANNELS).replace(
-            points=order.reshape(-1, 4), cell_size=np.full(2 * GRID, 3 / FOCAL, np.float32), size=np.int32(2 * GRID)
+            **columns, cell_size=np.full(2 * GRID, 3 / FOCAL, np.float32), size=np.int32(2 * GRID)
         )
         for read in (footprint, functools.partial(latent.read, max_footprint=3)):
             np.testing.assert_array_equal(np.asarray(read(memory, cameras).index)[0, cells, cells], cells + GRID)

@@ -146,12 +146,32 @@ def test_rgb_memory_runs_at_pixel_resolution(params):
     assert float(output.diagnostics.visible.mean()) == 1.0
 
 
-def test_full_memory_counts_what_finds_no_room(params, start):
+def test_a_full_memory_goes_on_with_what_was_seen_last(params):
     config = tiny.config(capacity=40)
     state = world.init(config, params, tiny.image(), None, tiny.camera(), jax.random.key(1))
     state, output = world.segment(config, params, state, tiny.path(PATH, 3)[0])
     assert int(state.memory.size) == 40
-    assert int(output.diagnostics.overflow) == 16 * 3 - 40
+    assert int(output.diagnostics.overflow) == 16 * 3 - 40 and int(output.diagnostics.points) == 16 * 2
+    assert int((state.memory.last_seen == 1).sum()) >= 32
+
+
+def test_what_the_memory_shows_counts_as_seen_in_that_segment(params):
+    config = tiny.config()
+    state = world.init(config, params, tiny.image(), None, tiny.camera(), jax.random.key(1))
+    assert (state.memory.last_seen == 0).all() and int(state.memory.clock) == 1
+    state, _ = world.segment(config, params, state, tiny.path("pause", 1)[0])
+    seen = np.asarray(state.memory.last_seen)[: int(state.memory.size)]
+    assert (seen == 1).all() and int(state.memory.clock) == 2
+
+
+def test_a_state_is_used_up_only_where_that_is_asked(params):
+    config, cameras = tiny.config(), tiny.path(PATH, 3)
+    start = world.init(config, params, tiny.image(), None, tiny.camera(), jax.random.key(1))
+    kept, output = world.segment(config, params, start, cameras[0])
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(start))
+    given, again = world.segment(config, params, start, cameras[0], donate=True)
+    assert start.memory.features.is_deleted()
+    _equal((given, again), (kept, output))
 
 
 def test_known_depth_is_what_the_memory_holds(params):

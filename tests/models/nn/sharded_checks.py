@@ -94,7 +94,7 @@ def memory():
         jax.device_put(latent.create(frames * size * size, channels), layout), features, depth, cameras, ~sky, sky
     )
     read = jax.jit(latent.read, static_argnames="max_footprint")
-    same = {"write": _same(again, held), "parts": len({s.index[0].start for s in split.points.addressable_shards})}
+    same = {"write": _same(again, held), "parts": len({s.index[0].start for s in split.x.addressable_shards})}
     for footprint in (1, 3):
         whole = read(held, cameras, max_footprint=footprint)
         same[f"read_{footprint}"] = _same(read(split, cameras, max_footprint=footprint), whole)
