@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from mirage_jax.errors import UserError
+from mirage_jax.models import partition
 
 
 def schedule(config: Any) -> optax.Schedule:
@@ -58,7 +59,11 @@ def make(config: Any) -> optax.GradientTransformation:
         ),
     ]
     if config.rate_factors:
-        steps.append(optax.stateless(lambda updates, _: _scaled(updates, config.rate_factors)))
+
+        def scaled(updates, _):
+            return jax.tree_util.tree_map_with_path(lambda path, x: x * _factor(path, config.rate_factors)[1], updates)
+
+        steps.append(optax.stateless(scaled))
     return optax.chain(*steps)
 
 
@@ -70,19 +75,16 @@ def rates(config: Any, params: Any) -> dict[str, float]:
         return {}
     found = {}
     for path, _ in jax.tree_util.tree_leaves_with_path(params):
-        name = "/".join(str(key.key) for key in path)
-        part = name.partition("/")[0]
-        pattern, factor = next(((p, f) for p, f in config.rate_factors if re.search(p, name)), ("", 1.0))
+        part = partition.path_name(path).partition("/")[0]
+        pattern, factor = _factor(path, config.rate_factors)
         found[f"{part}:{pattern}" if pattern else part] = factor
     return found
 
 
-def _scaled(updates: Any, factors: Sequence[tuple[str, float]]) -> Any:
-    def scale(path, update):
-        name = "/".join(str(key.key) for key in path)
-        return update * next((factor for pattern, factor in factors if re.search(pattern, name)), 1.0)
-
-    return jax.tree_util.tree_map_with_path(scale, updates)
+def _factor(path: Any, factors: Sequence[tuple[str, float]]) -> tuple[str, float]:
+    """The first pattern that is found in a path, and its factor."""
+    name = partition.path_name(path)
+    return next(((pattern, factor) for pattern, factor in factors if re.search(pattern, name)), ("", 1.0))
 
 
 def ema(average: Any, params: Any, decay: float, step: jax.Array) -> Any:
