@@ -188,9 +188,9 @@ TABLE: dict[str, Ablation] = {
         given=False,
     ),
     "no_bend": Ablation(
-        "Guessed depth is brought to the memory's by one factor a segment, as in the paper, and does not follow its "
+        "Guessed depth is brought to the memory's by one factor a segment, and does not follow its "
         "surfaces over a picture (`align.follow_surfaces`).",
-        recipe={"local_alignment": False},
+        recipe={"alignment": "scale"},
         given=False,
     ),
     "no_keep": Ablation("No keep filter: what moves is remembered too.", recipe={"moving_threshold": 1.0}, moving=True),

@@ -80,14 +80,19 @@ def to_memory(
       estimated: `[n, h, w]`, of `estimate_geometry`.
       shown: `[n, h, w, ..]`, what the memory shows at the same cameras.
     """
-    if config.depth_from == "pixels" and not config.model.depth.metric:
+    if config.recipe.alignment == "none":
+        comparable, enough, guess, known = _compared(estimated.depth, shown)
+        deviation = jnp.where(comparable, jnp.abs(jnp.log(known) - jnp.log(guess)), jnp.nan)
+        aligned = _alignment(estimated.depth, jnp.ones(()), jnp.zeros(()), deviation, comparable, enough, True)
+        depth, trusted = aligned.depth, jnp.asarray(True)
+    elif config.depth_from == "pixels" and not config.model.depth.metric:
         one = lambda depth, shown: align_inverse(depth[None], jax.tree.map(lambda x: x[None], shown))  # noqa: E731
         aligned = jax.vmap(one)(estimated.depth, shown)
         depth, trusted = aligned.depth[:, 0], aligned.ok
     else:
         aligned = align_scale(estimated.depth, shown)
         depth, trusted = aligned.depth, aligned.ok | ~aligned.enough | (config.depth_from == "heads")
-    if config.recipe.local_alignment and config.depth_from != "given":
+    if config.recipe.alignment == "surfaces" and config.depth_from != "given":
         depth = follow_surfaces(depth, shown)
     trusted = jnp.broadcast_to(trusted, len(depth))
     keep, sky = (mask & trusted[:, None, None] for mask in (estimated.keep, estimated.sky))

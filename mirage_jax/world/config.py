@@ -49,6 +49,9 @@ class WorldConfig:
         needed += {"heads": ["heads"], "pixels": ["depth"], "given": []}[self.depth_from]
         if missing := [part for part in needed if getattr(self.model, part) is None]:
             raise UserError(f"model {self.model.name!r} has no {' and no '.join(missing)}: it cannot run a world yet")
+        relative = self.depth_from == "pixels" and not self.model.depth.metric
+        if relative and self.recipe.alignment == "none":
+            raise UserError(f"recipe {self.recipe.name!r} aligns no depth, which that of a relative network needs")
         if self.capacity < (least := frame_points(self.model, self.memory)):
             raise UserError(
                 f"memory capacity {self.capacity} cannot hold even the first frame: at least {least} points"

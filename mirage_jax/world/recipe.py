@@ -20,6 +20,8 @@ WRITES = ("all", "new")
 
 PRECEDING = ("as_made", "again")
 
+ALIGNMENTS = ("none", "scale", "surfaces")
+
 MOST_STEPS = 1000
 """Sampling steps: as many as there are timesteps."""
 
@@ -43,9 +45,9 @@ class Recipe:
         time (`dynamic.already_in_memory`).
       preceding: what the generator is shown of the memory at preceding frames: what they were generated from,
         'as_made', as in the release, or what the memory shows there now that they are in it, 'again'.
-      local_alignment: whether depth that is guessed follows the memory's surfaces over a picture
-        (`align.follow_surfaces`), and not by one factor only, as in the paper. Depth from outside is taken as it is,
-        but for its scale.
+      alignment: how new depth is brought to what the memory shows (`align`): not at all ('none', as in the paper), by
+        one factor for a segment ('scale'), or, where it is guessed, so that it follows the memory's surfaces over a
+        picture too ('surfaces').
       dynamic_filter: whether, in a model without a keep head, new content that disagrees with the memory is left out,
         and points that are seen through are retired (`dynamic`).
       moving_threshold: probability above which a cell is taken to move by the keep head, and not remembered.
@@ -59,7 +61,7 @@ class Recipe:
     footprint: int = 1
     write: str = "all"
     preceding: str = "again"
-    local_alignment: bool = False
+    alignment: str = "none"
     dynamic_filter: bool = True
     moving_threshold: float = 0.5
 
@@ -70,6 +72,7 @@ class Recipe:
             ("token", TOKENS),
             ("write", WRITES),
             ("preceding", PRECEDING),
+            ("alignment", ALIGNMENTS),
         ):
             if (found := getattr(self, field)) not in known:
                 raise UserError(f"recipe {self.name!r}: {field} must be one of {', '.join(known)}, found {found!r}")
@@ -82,7 +85,7 @@ class Recipe:
 PAPER = Recipe("paper", steps=40)
 """As arXiv 2606.09828 describes it: one frame of overlap, nearest cell, everything static written, 40 steps."""
 
-RELEASE = Recipe("release", overlap="reencode", preceding="as_made", local_alignment=True)
+RELEASE = Recipe("release", overlap="reencode", preceding="as_made", alignment="surfaces")
 """What released Wan weights and side branches of the public code expect; its faults are not carried over."""
 
 DEFAULT = Recipe(
@@ -92,7 +95,7 @@ DEFAULT = Recipe(
     token="still",
     footprint=3,
     write="new",
-    local_alignment=True,
+    alignment="surfaces",
 )
 """That of the model that ships."""
 

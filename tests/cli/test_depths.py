@@ -78,7 +78,7 @@ def runs(folder):
     depth, keep = path_depth()
     np.savez(folder / "path.npz", depth=depth, keep=keep)
     calls = {
-        "given": ["--frames=17", f"--depths={folder}/path.npz", "--recipe=paper"],
+        "given": ["--frames=17", f"--depths={folder}/path.npz", "--recipe=release"],
         "fits": ["--frames=9", f"--depth={folder}/fits.npy", "--depth_source=pixels", "--recipe=release"],
         "upside down": ["--frames=9", f"--depth={folder}/upside_down.npy", "--depth_source=pixels", "--recipe=release"],
         "alone": ["--frames=9", "--depth_source=pixels", "--recipe=release"],

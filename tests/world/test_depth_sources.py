@@ -80,7 +80,7 @@ def test_depth_that_is_guessed_follows_the_memory_and_depth_from_outside_does_no
 
     depth = seen(config, np.full((2, *config.grid), 4.0, np.float32))
     shown = (depth * np.exp(rng.uniform(-0.1, 0.1, depth.shape))).astype(np.float32)
-    factors = seen(config, shown) / seen(tiny_world.config(depth_source=source, local_alignment=False), shown)
+    factors = seen(config, shown) / seen(tiny_world.config(depth_source=source, alignment="scale"), shown)
     assert (np.abs(factors - 1).max() > 0.005) == bends and np.abs(factors - 1).max() < 0.1
 
 
@@ -111,3 +111,21 @@ def test_without_a_keep_head_what_disagrees_with_the_memory_is_not_written_unles
     points, moving = added[True]  # of the 8 cells that came nearer, those that look different too
     assert 0 < 32 - points <= 8 and moving == (32 - points) / 32
     assert not tiny_world.config().filters_moving, "heads are there"
+
+
+def test_the_papers_recipe_takes_depth_as_it_is_and_a_relative_network_cannot():
+    config, params = setting("given")
+    size = (tiny_world.SIZE, tiny_world.SIZE)
+    state, cameras = start(config, params, jnp.full(size, 4.0)), tiny_world.path("pause", 1)[0]
+    plain = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, alignment="none"))
+    after, output = world.segment(plain, params, state, cameras, None, given(4.2))
+    np.testing.assert_allclose(after.memory.points[16:32, 2], 4.2, rtol=1e-5)
+    assert float(output.diagnostics.depth_scale) == 1.0 and float(output.diagnostics.refused) == 0.0
+    np.testing.assert_allclose(output.diagnostics.depth_residual, np.log(4.2 / 4.0), rtol=1e-3)
+    after, output = world.segment(config, params, state, cameras, None, given(4.2))
+    np.testing.assert_allclose(after.memory.points[16:32, 2], 4.0, rtol=1e-5)
+    relative = dataclasses.replace(DEPTH, max_depth=None)
+    with pytest.raises(UserError, match="recipe 'paper' aligns no depth"):
+        tiny = tiny_world.config().model
+        model = dataclasses.replace(tiny, heads=None, depth=relative)
+        dataclasses.replace(config, model=model, depth_source="pixels", recipe=world.PAPER)

@@ -26,6 +26,7 @@ def test_every_model_that_is_known_names_a_recipe():
         ("token", "word"),
         ("write", "some"),
         ("preceding", "never"),
+        ("alignment", "some"),
         ("steps", 0),
         ("steps", 1001),
         ("footprint", 2),
