@@ -16,6 +16,7 @@ from experiments import cli
 from mirage_jax.io import write_json, write_text
 
 SUITES = {
+    "lasting": "experiments.bench.lasting",
     "memory": "experiments.bench.memory_speed",
     "memory_quality": "experiments.bench.memory_quality",
     "compile": "experiments.bench.full_size.compiled",

@@ -66,7 +66,7 @@ _RECIPE = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
 _MEMORY = flags.DEFINE_enum("memory", "latent", kinds.names(), "What is remembered.")
 _CAPACITY = flags.DEFINE_integer(
-    "capacity", None, "Points the memory can hold; default: all that the path can write.", lower_bound=1
+    "capacity", None, "Points the memory can hold; default: room for all that the path can write.", lower_bound=1
 )
 _PROMPT = flags.DEFINE_string("prompt", None, "Text, for a model trained with text (the one that ships was not).")
 _PROMPT_FILE = flags.DEFINE_string("prompt_file", None, "File with one prompt a line, for one segment each.")
@@ -254,7 +254,8 @@ def start_world(config, params, view, saved, start, segments: int, digest: str):
     image, depth = jnp.zeros((*size, 3), jnp.uint8), jnp.zeros(size)
     like = jax.eval_shape(lambda p, k: world.init(config, p, image, depth, start, k), params, jax.random.key(0))
     state = saved.restored(config, like, digest)
-    room = _CAPACITY.value or int(state.memory.size) + world.full_capacity(config.model, config.memory, segments)
+    needed = int(state.memory.size) + world.full_capacity(config.model, config.memory, segments)
+    room = _CAPACITY.value or world.bucket(needed)
     config = dataclasses.replace(config, capacity=max(config.capacity, room))
     return config, state.replace(memory=latent.grown(state.memory, config.capacity))
 
@@ -293,12 +294,12 @@ def world_config(model, segments: int, saved: world_files.SavedWorld | None) -> 
     config = world.WorldConfig(
         model=model,
         memory=_MEMORY.value,
-        capacity=_CAPACITY.value or needed,
-        bank=max(32, 1 + segments * model.segment.latents),
+        capacity=_CAPACITY.value or world.bucket(needed),
+        bank=world.bucket(max(32, 1 + segments * model.segment.latents)),
         **seen,
     )
     if config.capacity < needed:
-        print(f"note: --capacity={config.capacity} may be too small, the path can write {needed} points")
+        print(f"note: the path can write {needed} points; of more than {config.capacity}, those worth least will go")
     return config
 
 

@@ -1,6 +1,6 @@
 """Worlds: `init` from an image, `segment` by segment, or a whole `rollout` in one scan."""
 
-from mirage_jax.world.config import DEPTH_SOURCES, WorldConfig, full_capacity
+from mirage_jax.world.config import DEPTH_SOURCES, WorldConfig, bucket, full_capacity
 from mirage_jax.world.frame_geometry import FrameGeometry, KnownGeometry
 from mirage_jax.world.outputs import Diagnostics, SegmentOutput
 from mirage_jax.world.recipe import DEFAULT, PAPER, RECIPES, RELEASE, Recipe
@@ -20,6 +20,7 @@ __all__ = [
     "RolloutState",
     "SegmentOutput",
     "WorldConfig",
+    "bucket",
     "full_capacity",
     "init",
     "observe",

@@ -103,3 +103,8 @@ def frame_points(model: ModelConfig, memory: str) -> int:
 def full_capacity(model: ModelConfig, memory: str, segments: int) -> int:
     """Points that hold everything `segments` segments can write, first frame included."""
     return (1 + segments * model.segment.latents) * frame_points(model, memory)
+
+
+def bucket(count: int) -> int:
+    """The least power of two that is no less: paths of many lengths share a program where sizes are given so."""
+    return 1 << (count - 1).bit_length()
