@@ -1,11 +1,16 @@
 """How much room a world gets: paths of several lengths share one program, and a capacity that is given is kept to."""
 
+import pathlib
+import sys
+
 import pytest
-import tiny_world
 from absl.testing import flagsaver
 
 from experiments import generate
 from mirage_jax import world
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
+import tiny_world
 
 
 @pytest.fixture(scope="module")
