@@ -33,14 +33,14 @@ def slurm(tmp_path_factory):
 
     def call(*command):
         return subprocess.run(
-            command, env=variables, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60
+            command, env=variables, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=600
         ).stdout.strip()
 
     try:
-        subprocess.run([CLUSTER, "start", folder], check=True, timeout=60)
+        subprocess.run([CLUSTER, "start", folder], check=True, timeout=600)
         yield call
     finally:
-        subprocess.run([CLUSTER, "stop", folder], check=True, timeout=120)
+        subprocess.run([CLUSTER, "stop", folder], check=True, timeout=600)
         pids = [file.read_text().strip() for file in folder.glob("*.pid")]
         assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids), "daemons left"
 
@@ -58,7 +58,7 @@ def last_step(workdir):
     return max((json.loads(line)["step"] for line in whole if line.endswith("\n")), default=0)
 
 
-def wait_for(what, condition, log, seconds=600):
+def wait_for(what, condition, log, seconds=3600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what}:\n{log.read_text() if log.exists() else 'no log'}"
@@ -68,7 +68,7 @@ def wait_for(what, condition, log, seconds=600):
 def test_a_job_that_is_preempted_twice_ends_like_one_that_is_not(slurm, prepared, tmp_path):
     whole, workdir = tmp_path / "whole", tmp_path / "run"
     alone = [ROOT / "launch/local.py", "--processes=2", "--restarts=5", "--", sys.executable, "-m", "experiments.train"]
-    subprocess.run([*alone, f"--workdir={whole}", *tiny.flags(prepared, STEPS)], cwd=ROOT, check=True, timeout=600)
+    subprocess.run([*alone, f"--workdir={whole}", *tiny.flags(prepared, STEPS)], cwd=ROOT, check=True)
 
     output = f"--output={tmp_path}/%j.log"
     arguments = [f"--workdir={workdir}", *tiny.flags(prepared, STEPS)]
