@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -94,27 +95,33 @@ def test_a_restarted_decoder_changes_frames_and_what_is_remembered_of_them_alone
     np.testing.assert_allclose(methods.to_frames(alone).astype(int), np.asarray(again.frames).astype(int), atol=1)
 
 
-@pytest.mark.parametrize("channel", ["offset", "scale", "between"])
-def test_a_silent_channel_is_a_channel_of_zeros(params, channel):
+@pytest.fixture(scope="module")
+def side():
+    """A model whose side branch reads 2x2 cells at once, its random weights, its function of weights and control."""
     model = tiny_world.model()
-    patched = dataclasses.replace(model, dit=dataclasses.replace(model.dit, patch=(1, 2, 2)))
-    module = SideBranch(patched.dit, patched.side)
+    model = dataclasses.replace(model, dit=dataclasses.replace(model.dit, patch=(1, 2, 2)))
+    module = SideBranch(model.dit, model.side)
+    tokens, inner = jnp.zeros((2, 4, model.dit.dim)), jnp.zeros((2, 6, model.dit.dim))
+    others = (tokens, inner, (jnp.ones((8, 4)), jnp.zeros((8, 4))), None, None)
+    control = jnp.zeros((2, 4, 4, model.side.control_channels))
     random = np.random.default_rng(0)
-    control = random.normal(size=(2, 4, 4, patched.side.control_channels)).astype(np.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), control, *others)["params"]
+    weights = jax.tree.map(lambda x: 0.3 * random.normal(size=x.shape).astype(np.float32), shapes)
+    return model, weights, jax.jit(lambda weights, control: module.apply({"params": weights}, control, *others))
+
+
+@pytest.mark.parametrize("channel", ["offset", "scale", "between"])
+def test_a_silent_channel_is_a_channel_of_zeros(params, side, channel):
+    model, weights, apply = side
+    control = np.random.default_rng(1).normal(size=(2, 4, 4, model.side.control_channels)).astype(np.float32)
     silent = control.copy()
     parts = model.segment.control
     sizes = model.segment.control_widths(model.vae.latent_channels)
     first = sum(sizes[: parts.index(channel)])
     silent[..., first : first + sizes[parts.index(channel)]] = 0
-    tokens = jnp.zeros((2, 4, patched.dit.dim))
-    angles = (jnp.ones((8, 4)), jnp.zeros((8, 4)))
-    others = (tokens, jnp.zeros((2, 6, patched.dit.dim)), angles, None, None)
-    side = module.init(jax.random.key(0), control, *others)["params"]
-    side = jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape).astype(np.float32), side)
-    changed = TABLE[f"no_{channel}"].changed(patched, {**params, "side": side})
+    changed = TABLE[f"no_{channel}"].changed(model, {**params, "side": weights})
     assert changed["dit"] is params["dit"]
-    apply = jax.jit(lambda weights, control: module.apply({"params": weights}, control, *others))
-    expected, full = apply(side, silent), apply(side, control)
+    expected, full = apply(weights, silent), apply(weights, control)
     jax.tree.map(np.testing.assert_array_equal, apply(changed["side"], control), expected)
     assert not np.allclose(full[1], expected[1])
 
@@ -175,14 +182,19 @@ def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(mod
 
 
 def test_all_methods_take_the_steps_that_the_model_under_test_takes(model, params, clip, monkeypatch):
+    taken = []
+
+    def rollout(config, *_, **__):
+        taken.append(config.recipe.steps)
+        return None, types.SimpleNamespace(frames=clip.frames[1:])
+
+    monkeypatch.setattr(methods.world, "observe", lambda *_: types.SimpleNamespace(decoder=None))
+    monkeypatch.setattr(methods.world, "rollout", rollout)
+    monkeypatch.setattr(methods.sound, "check_output", lambda *_: None)
     monkeypatch.setitem(recipe.RECIPES, "longer", dataclasses.replace(tiny_world.RECIPE, name="longer", steps=3))
-    more = dataclasses.replace(model, recipe="longer")
-    made = methods.generate(
-        Models(model, params, {"again": (more, params)}),
-        clip,
-        observed=1,
-        methods=("latent", "again"),
-        true_depth=False,
-        seed=0,
-    )
-    np.testing.assert_array_equal(made["again"], made["latent"])
+    models = Models(model, params, {"again": (dataclasses.replace(model, recipe="longer"), params)})
+    asked = {"observed": 1, "methods": ("latent", "again"), "true_depth": False, "seed": 0}
+    made = methods.generate(models, clip, **asked)
+    np.testing.assert_array_equal(made["again"], clip.frames[1:])
+    methods.generate(models, clip, steps=5, **asked)
+    assert taken == [2, 2, 5, 5]
