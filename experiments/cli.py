@@ -53,7 +53,7 @@ _PACKAGES = (
 )
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
+def run(main: Callable[[Sequence[str]], int | None], words: str = "") -> None:
     """Runs `main` as an absl program in which a person's mistake is one sentence, not a traceback.
 
     Use it in place of `absl.app.run`. A wrong flag, a word that no flag takes, `UserError`, and an OSError that a
@@ -61,7 +61,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     Ctrl-C exits with 130. Everything else is a defect in the program and keeps its traceback (exit 1).
 
     Args:
-      main: called with the command's name alone in a list; what it returns is the exit code (None is 0).
+      main: called with the command's name and the words in a list; what it returns is the exit code (None is 0).
+      words: that the command takes besides its flags, as in NAME OTHER.
     """
 
     def quietly(argv: Sequence[str]) -> int | None:
@@ -70,7 +71,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         return main(argv)
 
     try:
-        app.run(lambda argv: _guarded(lambda: quietly(argv)), flags_parser=lambda argv: _guarded(lambda: _parse(argv)))
+        app.run(
+            lambda argv: _guarded(lambda: quietly(argv)), flags_parser=lambda argv: _guarded(lambda: _parse(argv, words))
+        )
     finally:
         _flush_output()
 
@@ -172,7 +175,7 @@ def exit_code(error: BaseException) -> int:
     return _BAD_INPUT if bad_input else 1
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], words: str) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
@@ -182,8 +185,11 @@ def _parse(argv: Sequence[str]) -> list[str]:
         if not overrides:
             raise
         raise UserError(f"no key {error.args[0]} in the config, asked for by {' '.join(overrides)}") from error
-    if len(rest) > 1:
-        raise UserError(f"{rest[1]!r} belongs to no flag: expected --flag=value (--help lists the flags)")
+    allowed = len(words.split())
+    if len(rest) > 1 + allowed:
+        raise UserError(f"{rest[1 + allowed]!r} belongs to no flag: expected --flag=value (--help lists the flags)")
+    if len(rest) < 1 + allowed:
+        raise UserError(f"expected {words} (--help lists the flags)")
     for name in flags.FLAGS:
         try:
             getattr(flags.FLAGS[name].value, "lock", None)  # a config file that was not found raises when first used

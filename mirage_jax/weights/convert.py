@@ -39,7 +39,7 @@ def convert(
     source: str | pathlib.Path,
     layout: str,
     out: str | pathlib.Path,
-    preset: str | None = None,
+    preset: str | ModelConfig | None = None,
     *,
     dtype: str | None = None,
     alpha: float | None = None,
@@ -53,7 +53,7 @@ def convert(
       source: the public checkpoint, as `Source` takes it.
       layout: a key of `FORMATS`.
       out: the model folder.
-      preset: name of the model; None is that of the folder, or wan22_ti2v_5b for a new one.
+      preset: the model or its name; None is that of the folder, or wan22_ti2v_5b for a new one.
       dtype: to store tensors in; None keeps those of the source.
       alpha: of a LoRA whose file does not tell it; None is its rank.
       depth: for a depth network, which of `depth_anything.PRESETS` it is; None if the model says.
@@ -292,8 +292,10 @@ def _reader(tree: pathlib.Path, part: str) -> forward.Reader:
     return read
 
 
-def _model_of(out: pathlib.Path, preset: str | None) -> ModelConfig:
+def _model_of(out: pathlib.Path, preset: str | ModelConfig | None) -> ModelConfig:
     """The model of the folder, or the preset for a new folder."""
+    if isinstance(preset, ModelConfig):
+        return preset
     if not (out / "model.json").is_file():
         return model_config.PRESETS[preset or "wan22_ti2v_5b"]()
     found = model_files.read_config(out)

@@ -124,6 +124,11 @@ def matches(name: str, rule: Rule) -> bool:
     return _pattern(rule.theirs).fullmatch(name) is not None
 
 
+def from_public_shape(shape: tuple[int, ...], storage: str) -> tuple[int, ...]:
+    """Shape in our order of a public array whose shape is given."""
+    return from_public(np.broadcast_to(np.zeros((), np.int8), shape), storage).shape
+
+
 def public_shape(shape: tuple[int, ...], storage: str, found: tuple[int, ...] | None = None) -> tuple[int, ...]:
     """Public shape of an array whose shape in our order is given; `found` is a guess, as in `to_public`."""
     return to_public(np.broadcast_to(np.zeros((), np.int8), shape), storage, found).shape

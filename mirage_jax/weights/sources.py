@@ -78,7 +78,7 @@ class Source:
             if name in stored:
                 raise UserError(f"{entry.file}: tensor {name} is in {stored[name].file.name} too")
             stored[name] = entry
-        tokenizer = stored.pop(_TOKENIZER, None)
+        tokenizer = stored.pop(next((name for name in stored if _last(name) == _TOKENIZER), ""), None)
         self.tokenizer = None if tokenizer is None else tokenizer.read().tobytes()
         self.entries = dict(item for entry in _unscaled(stored).items() for item in _parts(*entry))
 
@@ -103,13 +103,17 @@ def not_finite(array: np.ndarray) -> bool:
     return any(bool(((bits[i : i + step] & mask) == mask).any()) for i in range(0, len(bits), step))
 
 
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
 def _unscaled(stored: Mapping[str, Entry]) -> dict[str, Entry]:
     """Entries of floats: 8-bit ones times their scales, without the scales themselves."""
     scales = {name.removesuffix(end): name for name in stored for end in _SCALES if name.endswith(end)}
-    marked = any(name in stored for name in _MARKS)
+    marked = any(_last(name) in _MARKS for name in stored)
     entries: dict[str, Entry] = {}
     for name, entry in stored.items():
-        if name.endswith((*_SCALES, *_BESIDE)) or name in _MARKS:
+        if name.endswith((*_SCALES, *_BESIDE)) or _last(name) in _MARKS:
             continue
         scale = scales.pop(name.removesuffix(".weight"), None) if name.endswith(".weight") else None
         if entry.dtype in _EIGHT_BITS.values():

@@ -19,19 +19,19 @@ from experiments import cli
 
 
 def load(command):
-    """The command's `main`, with its flags defined as those of the running program."""
+    """What the command calls `cli.run` with, its flags defined as those of the running program."""
     with mock.patch.object(cli, "run") as run:
         runpy.run_module(f"experiments.{command}", run_name="__main__")
-    return run.call_args.args[0]
+    return run.call_args
 
 
-def call(main, arguments):
+def call(program, arguments):
     """(exit code, stdout, stderr) of one call, as the shell would see them."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         sys.argv = [sys.argv[0], *arguments]
         try:
-            cli.run(main)
+            cli.run(*program.args, **program.kwargs)
         except SystemExit as stopped:
             code = stopped.code or 0
         except BaseException:
