@@ -72,7 +72,8 @@ def run(main: Callable[[Sequence[str]], int | None], words: str = "") -> None:
 
     try:
         app.run(
-            lambda argv: _guarded(lambda: quietly(argv)), flags_parser=lambda argv: _guarded(lambda: _parse(argv, words))
+            lambda argv: _guarded(lambda: quietly(argv)),
+            flags_parser=lambda argv: _guarded(lambda: _parse(argv, words)),
         )
     finally:
         _flush_output()
