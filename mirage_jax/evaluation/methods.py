@@ -136,17 +136,18 @@ def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
     depth, dynamic = ablation.observed(clip, observed, run.true_depth, run.seed)
     key = jax.random.key(run.seed)
     state = world.observe(config, params, clip.frames[:observed], depth, cameras[:observed], key, dynamic)
+    decoder, change = state.decoder, None
     if name == "oracle":
-        made = _by_segment(config, params, state, path, _true_memory(config, params, clip, observed))
-        return {name: made.reshape(-1, *clip.frames.shape[1:])}
-    if ablation.restart:
-        made = _by_segment(config, params, state, path, lambda state, _: ablations.restarted(model, params, state))
-        return {name: made.reshape(-1, *clip.frames.shape[1:])}
-    decoder = state.decoder
+        change = _true_memory(config, params, clip, observed)
+    elif ablation.restart:
+        change = lambda state, _: ablations.restarted(model, params, state)  # noqa: E731
     given = ablation.generated(model, clip, observed, run.seed)
     if given is not None:
         config = dataclasses.replace(config, depth_source="given")
-    _, output = world.rollout(config, params, state, path, known=given)
+    if change is None:
+        _, output = world.rollout(config, params, state, path, known=given)
+    else:
+        output = _by_segment(config, params, state, path, change)
     sound.check_output(output, f"{clip.source}, method {name}")
     made = {method: np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:]) for method in methods}
     if "readout" in methods:
@@ -187,13 +188,13 @@ def recoded(model: ModelConfig, params: Any, clip: PosedClip) -> np.ndarray:
 _Change = Callable[[world.RolloutState, int], world.RolloutState]
 
 
-def _by_segment(config, params, state, path: Camera, change: _Change) -> np.ndarray:
-    """Frames `[S, F, H, W, 3]` of a rollout in which the state is changed before every segment."""
-    frames = []
+def _by_segment(config, params, state, path: Camera, change: _Change) -> world.SegmentOutput:
+    """What `world.rollout` gives, of one in which the state is changed before every segment."""
+    outputs = []
     for segment in range(len(path)):
         state, output = world.segment(config, params, change(state, segment), path[segment])
-        frames.append(np.asarray(output.frames))
-    return np.stack(frames)
+        outputs.append(jax.device_get(output))
+    return jax.tree.map(lambda *x: np.stack(x), *outputs)
 
 
 def _true_memory(config, params, clip: PosedClip, observed: int) -> _Change:

@@ -198,3 +198,19 @@ def test_all_methods_take_the_steps_that_the_model_under_test_takes(model, param
     np.testing.assert_array_equal(made["again"], clip.frames[1:])
     methods.generate(models, clip, steps=5, **asked)
     assert taken == [2, 2, 5, 5]
+
+
+@pytest.mark.parametrize("name", ["latent", "oracle", "restart"])
+def test_frames_that_are_no_video_stop_the_run(model, params, clip, monkeypatch, name):
+    scale = world.Diagnostics(*[np.ones(1, np.float32)] * len(dataclasses.fields(world.Diagnostics)))
+    values = {field.name: None for field in dataclasses.fields(world.SegmentOutput)}
+    values |= {"latents": np.full((2, 4, 4, 5), np.nan, np.float32), "frames": clip.frames[1:], "diagnostics": scale}
+    bad = world.SegmentOutput(**values)
+    monkeypatch.setattr(methods.world, "observe", lambda *_: types.SimpleNamespace(decoder=None))
+    monkeypatch.setattr(methods.world, "segment", lambda config, params, state, cameras: (state, bad))
+    monkeypatch.setattr(methods.world, "rollout", lambda *_, **__: (None, bad))
+    monkeypatch.setattr(methods, "_true_memory", lambda *_: lambda state, _: state)
+    monkeypatch.setattr(methods.ablations, "restarted", lambda model, params, state: state)
+    asked = {"observed": 1, "methods": (name,), "true_depth": False, "seed": 0}
+    with pytest.raises(UserError, match=rf"method {name}: its latents hold NaN"):
+        methods.generate(Models(model, params), clip, **asked)
