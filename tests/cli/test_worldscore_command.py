@@ -76,10 +76,10 @@ def folder(tmp_path_factory):
     picture = path / "odd" / ENTRIES["dynamic"]["image"]
     picture.write_bytes(picture.read_bytes()[:1000])
 
-    model = tiny_world.model()
+    model = tiny_world.quick()
     model = dataclasses.replace(
         model,
-        dit=dataclasses.replace(model.dit, layers=1, text_dim=16, text_tokens=12),
+        dit=dataclasses.replace(model.dit, text_dim=16, text_tokens=12),
         text=umt5.UMT5Config(vocabulary=20, dim=16, ffn_dim=24, heads=2, head_dim=4, layers=1),
     )
     weights.save(path / "model", model, tiny_world.random_parameters(model))
@@ -223,7 +223,7 @@ def test_prompts_reach_the_model(folder, first):
 
 
 def test_the_camera_follows_the_path_segment_by_segment(folder, first):
-    """Two paths that part at their third move, which the second segment lies in."""
+    """Two paths that part at their third move, which the last segment lies in."""
     assert first["turned"].code == 0, first["turned"].err
     found, other = frames(folder / "turned_out", HALL), frames(folder / "empty", HALL)
     np.testing.assert_array_equal(found[:9], other[:9])
@@ -238,7 +238,7 @@ def test_fewer_samples_are_spread_over_a_split(first):
 
 
 def test_a_segment_is_made_with_the_prompt_of_its_move(folder, second):
-    """The second segment lies in the third move, whose embedding was changed."""
+    """The last segment lies in the third move, whose embedding was changed."""
     found, before = frames(folder / "changed", HALL), frames(folder / "whole", HALL)
     np.testing.assert_array_equal(found[:9], before[:9])
     assert np.any(found[9:] != before[9:])
