@@ -74,3 +74,10 @@ def test_the_library_names_no_page_of_a_checkout(file):
     """An installed package has no `docs/` beside it."""
     named = re.search(r"(?<!\w)docs(?!\w).*", (ROOT / file).read_text())
     assert not named, f"{file}: {named}"
+
+
+def test_no_room_is_crowded():
+    """Fifteen files at one level are what a person looks over."""
+    rooms = [ROOT, *(path for path in ROOT.rglob("*") if path.is_dir())]
+    crowded = {str(room): len(list(room.glob("*.py"))) for room in rooms if len(list(room.glob("*.py"))) > 15}
+    assert not crowded

@@ -22,7 +22,7 @@ from mirage_jax.geometry import Camera
 from mirage_jax.memory import kinds
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.training import resources
+from mirage_jax.training.measures import resources
 from mirage_jax.world import align
 from mirage_jax.world.frame_geometry import estimate_geometry, remembered_tokens
 from mirage_jax.world.segment import choose_references, denoise, new_frames, read, write

@@ -24,9 +24,10 @@ from orbax.checkpoint import multihost
 from mirage_jax import io, weights
 from mirage_jax.errors import LostPeer, Stopped, UserError
 from mirage_jax.models import partition
-from mirage_jax.training import checkpoint, flops, metrics, optimizer, resources
+from mirage_jax.training import checkpoint, optimizer
 from mirage_jax.training import step as stepping
-from mirage_jax.training.profiling import Profiler
+from mirage_jax.training.measures import flops, metrics, resources
+from mirage_jax.training.measures.profiling import Profiler
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stopping import StopRequests
 

@@ -26,8 +26,9 @@ from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import depth_anything
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.weights import checksums, formats, forward, lora_layouts, model_files
+from mirage_jax.weights import checksums, formats, forward, model_files
 from mirage_jax.weights.formats import FORMATS, Match
+from mirage_jax.weights.layouts import lora_layouts
 from mirage_jax.weights.sources import Source, not_finite
 
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}

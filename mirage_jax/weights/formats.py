@@ -12,9 +12,9 @@ import numpy as np
 from mirage_jax.errors import UserError
 from mirage_jax.models import parameters
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.weights import depth_layouts, lora_layouts, umt5_layouts, vae_layouts, wan_layouts
 from mirage_jax.weights import layout as layouts
 from mirage_jax.weights.layout import Layout
+from mirage_jax.weights.layouts import depth_layouts, lora_layouts, umt5_layouts, vae_layouts, wan_layouts
 from mirage_jax.weights.sources import Source
 
 # Of distributed training, adapters, pipelines and training checkpoints, in front of any name.

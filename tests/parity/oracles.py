@@ -12,7 +12,8 @@ from diffusers.models.transformers import transformer_wan
 
 from mirage_jax.models.dit import DiTConfig
 from mirage_jax.models.vae import VAEConfig
-from mirage_jax.weights import layout, vae_layouts, wan_layouts
+from mirage_jax.weights import layout
+from mirage_jax.weights.layouts import vae_layouts, wan_layouts
 
 CHANNELS = 48
 DIT = DiTConfig(

@@ -24,7 +24,7 @@ from mirage_jax.data import text
 from mirage_jax.diffusion import flow, samplers
 from mirage_jax.models import depth_anything, side_branch, umt5, vae
 from mirage_jax.models.nn import attention, layers, rope, vae_layers
-from mirage_jax.weights import vae_layouts, wan_layouts
+from mirage_jax.weights.layouts import vae_layouts, wan_layouts
 
 DIT, SAMPLER, VAE = "test_generator_parity.py", "test_samplers_parity.py", "test_vae_parity.py"
 TEXT = "test_text_parity.py"

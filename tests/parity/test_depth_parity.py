@@ -14,7 +14,8 @@ from record import record, relative_error
 
 from mirage_jax.models import depth_anything
 from mirage_jax.models.depth_anything import DepthAnything, DepthAnythingConfig
-from mirage_jax.weights import depth_layouts, layout
+from mirage_jax.weights import layout
+from mirage_jax.weights.layouts import depth_layouts
 
 ORACLE = "transformers.DepthAnythingForDepthEstimation"
 TINY = DepthAnythingConfig(32, 4, 2, (1, 2, 3, 4), (8, 12, 16, 16), 16, positions=5, head_dim=8)

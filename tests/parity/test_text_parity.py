@@ -19,7 +19,8 @@ from record import record, relative_error
 
 from mirage_jax.data import text
 from mirage_jax.models import umt5
-from mirage_jax.weights import layout, umt5_layouts
+from mirage_jax.weights import layout
+from mirage_jax.weights.layouts import umt5_layouts
 
 ORACLE = "transformers.UMT5EncoderModel"
 TOKENS = 300  # more than max_distance, so that the last bucket is reached

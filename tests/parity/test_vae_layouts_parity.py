@@ -17,7 +17,8 @@ from torch import nn
 
 from mirage_jax.errors import UserError
 from mirage_jax.models import vae
-from mirage_jax.weights import layout, vae_layouts
+from mirage_jax.weights import layout
+from mirage_jax.weights.layouts import vae_layouts
 
 ORIGINAL = "names of the original module tree"
 

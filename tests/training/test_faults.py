@@ -14,7 +14,8 @@ import pytest
 from test_loop import _config, _losses, _stage
 
 from mirage_jax.errors import LostPeer, Stopped, UserError
-from mirage_jax.training import flops, loop, metrics, optimizer, resources
+from mirage_jax.training import loop, optimizer
+from mirage_jax.training.measures import flops, metrics, resources
 from mirage_jax.training.stopping import StopRequests
 
 

@@ -8,7 +8,7 @@ from tensorboardX import event_file_writer
 from tensorboardX.proto import event_pb2
 
 from mirage_jax.errors import UserError
-from mirage_jax.training import metrics
+from mirage_jax.training.measures import metrics
 
 
 def events(folder):

@@ -6,7 +6,8 @@ import pytest
 
 from mirage_jax.errors import UserError
 from mirage_jax.models.umt5 import UMT5Config, UMT5Encoder
-from mirage_jax.weights import layout, umt5_layouts
+from mirage_jax.weights import layout
+from mirage_jax.weights.layouts import umt5_layouts
 from tests.parity.public_names import params_to_public
 
 LAYERS = 2

@@ -12,7 +12,7 @@ from mirage_jax.models.dit import DiTConfig
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.side_branch import SideBranchConfig
 from mirage_jax.weights import layout as layouts
-from mirage_jax.weights import wan_layouts
+from mirage_jax.weights.layouts import wan_layouts
 
 LAYERS, SIDE_BLOCKS = 3, 2
 DIT = DiTConfig(dim=12, ffn_dim=16, heads=2, layers=LAYERS, in_channels=3, text_dim=5, text_tokens=2, freq_dim=8)

@@ -33,7 +33,8 @@ from mirage_jax.models import config as model_config
 from mirage_jax.models import partition, quantize, vae, vae_tiling
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
-from mirage_jax.training import flops, optimizer, posed, step
+from mirage_jax.training import optimizer, posed, step
+from mirage_jax.training.measures import flops
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import generator
 from mirage_jax.world import recipe as recipes

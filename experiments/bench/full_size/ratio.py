@@ -22,8 +22,9 @@ from experiments.bench import records, timing
 from mirage_jax.errors import UserError
 from mirage_jax.models.dit import DiTConfig
 from mirage_jax.models.generator import Generator
-from mirage_jax.training import flops
-from mirage_jax.weights import layout, wan_layouts
+from mirage_jax.training.measures import flops
+from mirage_jax.weights import layout
+from mirage_jax.weights.layouts import wan_layouts
 
 SIZE = DiTConfig(dim=1536, ffn_dim=8960, heads=12, layers=4, in_channels=48, text_dim=4096)
 """Width and heads of the 1.3B model, four of its blocks."""

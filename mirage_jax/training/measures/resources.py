@@ -8,7 +8,7 @@ import sys
 
 import jax
 
-from mirage_jax.training import flops
+from mirage_jax.training.measures import flops
 
 _GIB = 1024**3
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from mirage_jax.errors import UserError
 from mirage_jax.models.config import LoRAConfig, ModelConfig
 from mirage_jax.weights import layout as layouts
-from mirage_jax.weights import wan_layouts
 from mirage_jax.weights.layout import Layout, Rule
+from mirage_jax.weights.layouts import wan_layouts
 from mirage_jax.weights.sources import Source
 
 if TYPE_CHECKING:

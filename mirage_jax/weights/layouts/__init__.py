@@ -1,0 +1,1 @@
+"""Names of tensors in public checkpoints, by part of a model."""
