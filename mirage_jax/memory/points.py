@@ -85,7 +85,8 @@ class Readout:
         centre (u, v): within +-1/2 for the nearest cell, further for footprints; 0 where not visible.
       scale: `[T, h, w]` float32 cells of this view that one source cell spans (above 1: closer
         than when it was written); 0 where not visible.
-      index: `[T, h, w]` int32 slot of the point in the memory, -1 where not visible.
+      index: `[T, h, w]` int32 slot of the point in the memory, -1 where not visible; of cells that were rendered,
+        `[T, h, w, s, s]`, those of their pixels.
       between: `[T, b, h, w, ..]` features, visible and depth at the `b` video frames before each latent frame; None
         where they were not asked for (see `kinds.Views`).
     """

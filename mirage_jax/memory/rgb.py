@@ -56,7 +56,9 @@ def recall(memory: PointMemory, views: Views, footprint: int, encode: Encode) ->
     rendered = render(memory, concatenate(overlap, views.frame_cameras), footprint)
     readout = as_latents(rendered, encode(rendered.features), views.stride)
     count = len(views.context) - 1
-    return jax.tree.map(lambda x: jnp.pad(x, [(0, count), *[(0, 0)] * (x.ndim - 1)]), readout)
+    padded = jax.tree.map(lambda x: jnp.pad(x, [(0, count), *[(0, 0)] * (x.ndim - 1)]), readout)
+    assert padded.index is not None
+    return padded.replace(index=padded.index.at[len(padded.index) - count :].set(-1))
 
 
 def render(memory: PointMemory, cameras: Camera, footprint: int) -> Readout:
@@ -86,6 +88,7 @@ def as_latents(rendered: Readout, features: chex.Array, time: int) -> Readout:
         depth=jnp.where(seen, nearest, 0.0),
         offset=jnp.zeros((*seen.shape, 2)),
         scale=seen.astype(jnp.float32),
+        index=None if rendered.index is None else rendered.index[::time].reshape(-1, *grid).swapaxes(2, 3),
     )
 
 

@@ -28,7 +28,7 @@ _State = TypeVar("_State")
 BLOCK = 16384
 """Points taken at a time; a memory of at most this capacity is read without a loop."""
 
-GROUP = 1024
+GROUP = 2048
 """Slots that share bounds, and are left out of a view together."""
 
 ROUNDING = 1e-5

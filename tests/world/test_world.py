@@ -143,6 +143,8 @@ def test_rgb_memory_runs_at_pixel_resolution(params):
     assert int(state.memory.size) == tiny.SIZE**2
     state, output = world.segment(config, params, state, tiny.path("pause", 1)[0])
     assert int(state.memory.size) == tiny.SIZE**2 * 3
+    first = np.asarray(state.memory.last_seen)[: tiny.SIZE**2]
+    assert (first == 1).mean() > 0.9, "what was looked at again counts as seen"
     assert float(output.diagnostics.visible.mean()) == 1.0
 
 
