@@ -1,6 +1,7 @@
-"""Writes a trained model for shipping: half-precision weights, in the same folder format.
+"""Writes a trained model for shipping: half-precision weights, as a model folder or as one file.
 
 python -m experiments.export --model runs/memory/model --out mirage_jax/assets/default
+python -m experiments.export --model runs/memory/model --out model.safetensors
 
 The side branch of an RGB memory lies inside the model whose backbone it belongs to:
 
@@ -19,7 +20,7 @@ from mirage_jax.errors import UserError
 
 _MODEL = flags.DEFINE_string("model", None, "Model folder that training wrote.", required=True)
 _PARTS = flags.DEFINE_list("parts", None, "Parts to write, such as side,lora; default: all that are there.")
-_OUT = flags.DEFINE_string("out", None, "Model folder to write.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Model folder, or file NAME.safetensors, to write.", required=True)
 
 
 def main(_) -> None:

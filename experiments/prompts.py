@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pathlib
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
@@ -135,10 +134,7 @@ def embeddings(folder: str | pathlib.Path, tokenizer: str | pathlib.Path | None,
         raise UserError(f"{folder}: the model {model.name!r} has no text encoder")
     length = model.dit.text_tokens if model.dit is not None else 512
     tokens = _tokens(pathlib.Path(folder if tokenizer is None else tokenizer), model.text, length, prompts)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    params = weights.load(
-        folder, ("text",), model.text.dtype, shardings=lambda tree: jax.tree.map(lambda _: device, tree)
-    )[1]["text"]
+    params = weights.load(folder, ("text",), model.text.dtype)[1]["text"]
     values = {}
     for prompt, (ids, mask) in tqdm.tqdm(tokens.items(), "encoding", unit="prompt", disable=len(tokens) == 1):
         shortened = min(length, max(_SHORTEST, 1 << (int(mask.sum()) - 1).bit_length()))

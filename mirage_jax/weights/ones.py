@@ -7,9 +7,7 @@ import pathlib
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
-from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.weights import checksums, model_files, single_file
 
@@ -33,8 +31,7 @@ def save(path: str | pathlib.Path, ones: np.ndarray) -> bool:
     array = np.ascontiguousarray(ones, np.float32)
     header = {"vae": made_by, "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
     try:
-        with io.atomic_path(_place(path)) as temporary:
-            safetensors.numpy.save_file({"ones": array}, temporary, metadata=header)
+        single_file.write(_place(path), {"ones": array}, header)
     except (UserError, OSError):
         return False
     return True

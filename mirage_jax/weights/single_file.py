@@ -38,8 +38,15 @@ def save(path: pathlib.Path, config: str, params: Mapping[str, Any]) -> None:
     tensors = {name: np.ascontiguousarray(x) for name, x in traverse_util.flatten_dict(params, sep="/").items()}
     digests = {f"digest.{part}": _digest(part, tensors) for part in params}
     header = {"format": _FORMAT, "version": _VERSION, "config": config} | digests
+    write(path, tensors, header)
+
+
+def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], header: Mapping[str, str]) -> None:
+    """Writes a safetensors file, atomically, and readable by whom new files are."""
     with io.atomic_path(path) as temporary:
-        safetensors.numpy.save_file(tensors, temporary, metadata=header)
+        mode = temporary.stat().st_mode
+        safetensors.numpy.save_file(dict(tensors), temporary, metadata=dict(header))
+        temporary.chmod(mode)  # the library makes its files private
 
 
 def read_config(path: pathlib.Path) -> str:

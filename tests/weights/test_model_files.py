@@ -158,6 +158,8 @@ def test_a_model_in_one_file(model, one_file, tmp_path):
     half = jax.tree.map(lambda x: np.asarray(x, np.float16).astype(np.float32), tiny_world.parameters(model))
     jax.tree.map(np.testing.assert_array_equal, params, half)
     assert [path.name for path in one_file.parent.iterdir()] == ["tiny.safetensors"]
+    (tmp_path / "new").touch()
+    assert one_file.stat().st_mode == (tmp_path / "new").stat().st_mode  # as readable as any file
     with pytest.raises(UserError, match="has no part 'dit'"):
         weights.load(one_file, ("dit",))
     with pytest.raises(UserError, match=r"not a model folder, .* or a \.safetensors file"):
