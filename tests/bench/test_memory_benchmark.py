@@ -59,7 +59,7 @@ def test_the_headline_is_the_ratio_to_one_thread():
     }
     table = memory_speed.markdown(record)
     assert "| 80.0 [1.0, 3.0] | 40x | 600.0 [1.0, 3.0] | 25.0 % |" in table
-    assert "With one thread, 0.0 % of the release's cells are wrong." in table
+    assert "With one thread, 0.0 % of the release's cells are wrong;" in table
 
 
 def test_suite_memory_quality_finds_fewer_holes_with_footprints(tiny):
