@@ -253,11 +253,23 @@ def _over_blocks(
     seen = may_see(camera, splats.bounds, reach=reach, near=near)
     (order,) = jnp.nonzero(seen, size=len(seen) + several, fill_value=len(seen))  # those beyond hold nothing
 
+    columns, slots = splats.replace(bounds=None), jnp.arange(several * GROUP, dtype=jnp.int32)
+
+    def stretch(group: jax.Array) -> tuple[jax.Array, Splats]:
+        # The last one may begin early and see points twice, which minima and maxima forgive.
+        start = jnp.minimum(group[0] * GROUP, max(capacity - slots.size, 0))
+        return start + slots, jax.tree.map(lambda c: lax.dynamic_slice(c, (start,), (slots.size,)), columns)
+
+    def pieces(group: jax.Array) -> tuple[jax.Array, Splats]:
+        number = group[slots // GROUP] * GROUP + slots % GROUP
+        return number, jax.tree.map(lambda column: column.at[number].get(mode="clip"), columns)
+
     def body(i: jax.Array, state: _State) -> _State:
-        group = lax.dynamic_slice(order, (i * several,), (several,))
-        number = (group[:, None] * GROUP + jnp.arange(GROUP)).reshape(-1).astype(jnp.int32)
-        columns = splats.replace(bounds=None)
-        return take(number, jax.tree.map(lambda column: column.at[number].get(mode="clip"), columns), state)
+        group = lax.dynamic_slice(order, (i * several,), (several,)).astype(jnp.int32)
+        if slots.size > capacity:
+            return take(*pieces(group), state)
+        # One after the other, as where all is in view, they are read much faster.
+        return take(*lax.cond(group[-1] - group[0] == several - 1, stretch, pieces, group), state)
 
     return lax.fori_loop(0, (seen.sum() + several - 1) // several, body, state)
 

@@ -161,7 +161,7 @@ def test_tokens_are_kept_in_the_type_that_the_generator_computes_in(params, dtyp
         lambda p, key: world.init(config, p, tiny.image(), None, tiny.camera(), key), params, jax.random.key(0)
     )
     assert state.memory.features.dtype == dtype
-    assert state.memory.points.dtype == "float32"
+    assert state.memory.x.dtype == "float32"
 
 
 def test_what_was_shown_at_preceding_frames_is_carried_and_not_looked_up_again(params, start, text):
