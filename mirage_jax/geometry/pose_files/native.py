@@ -81,7 +81,14 @@ def _checked(path: Path, form: str, values: dict[str, Any]) -> Record:
         raise UserError(f"{source}: the format version is {io.shown(repr(values['version']))}; expected {VERSION}")
     height, width = (io.positive_integer(source, name, values[name]) for name in ("height", "width"))
     cam2world = checks.rigid(source, "cam2world", values["cam2world"])
-    return Record(form, path, source, cam2world, intrinsics=values["intrinsics"], sizes=(height, width))
+    return Record(
+        format=form,
+        path=path,
+        source=source,
+        cam2world=cam2world,
+        intrinsics=values["intrinsics"],
+        sizes=(height, width),
+    )
 
 
 def _arrays(camera: Camera) -> tuple[np.ndarray, np.ndarray]:

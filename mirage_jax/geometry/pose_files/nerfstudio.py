@@ -89,7 +89,8 @@ def read_export(path: Path, frames: list[dict[str, Any]]) -> Record:
     frames = _by_name(frames)
     opengl = checks.rigid(str(path), "transform", [frame["transform"] for frame in frames])
     cam2world = opengl @ _OPENGL_FROM_OPENCV
-    return Record("cameras exported by nerfstudio", path, str(path), cam2world, names=_names(frames))
+    form = "cameras exported by nerfstudio"
+    return Record(format=form, path=path, source=str(path), cam2world=cam2world, names=_names(frames))
 
 
 def _by_name(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.geometry import crop
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.pose_files import checks, colmap, native, nerfstudio, plain, realestate, release, spatia, vipe
-from mirage_jax.geometry.pose_files.record import PathFile, PoseFile, Record
+from mirage_jax.geometry.pose_files.record import Found, PathFile, PoseFile, Record
 
 _KNOWN = (
     "cameras.json or npz of ours, RealEstate10K text, a Spatia case folder, a COLMAP model, nerfstudio "
@@ -52,10 +53,9 @@ def load(path: str | os.PathLike[str], *, height: int | None = None, width: int 
             intrinsics = np.diag([size[1], size[0], 1.0]) @ intrinsics
         intrinsics = checks.lenses(record.source, intrinsics, np.tile(size, (len(record.cam2world), 1)))
         camera = Camera(intrinsics.astype(np.float32), record.cam2world.astype(np.float32), *size)
-        shared = {
-            name: getattr(record, name) for name in ("format", "path", "names", "image", "mask", "prompt", "depth")
-        }
-        return PoseFile(camera=camera, **shared)
+        return PoseFile(
+            camera=camera, **{field.name: getattr(record, field.name) for field in dataclasses.fields(Found)}
+        )
 
 
 def load_path(path: str | os.PathLike[str], height: int, width: int, *, own_lens: bool = True) -> PathFile:

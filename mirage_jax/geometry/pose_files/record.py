@@ -25,43 +25,11 @@ class DepthMaps:
     keep: np.ndarray  # [T, h, w]
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """What a reader found: sound poses, and what the file says of its lens, not checked yet.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
+    """What is known of a camera file beside its cameras.
 
     Attributes:
-      format: the format recognised, for people to read.
-      path: the file or folder.
-      source: the file that tells of the lens, for messages.
-      cam2world: `[T, 4, 4]` float64 rigid transforms.
-      intrinsics: `[T, 3, 3]` or `[3, 3]`, in pixels; None where the format has none.
-      sizes: (height, width) of the frames, `[T, 2]` or `[2]`; None where the format does not say.
-      normalised: the intrinsics are in parts of width and height, not in pixels.
-      distortion: what of the lens a pinhole is not, as a sentence, or "".
-      names, image, mask, prompt, depth: as in `PoseFile`.
-    """
-
-    format: str
-    path: Path
-    source: str
-    cam2world: np.ndarray  # [T, 4, 4]
-    intrinsics: np.ndarray | list | None = None  # [T, 3, 3]
-    sizes: np.ndarray | tuple[int, int] | None = None  # [T, 2]
-    normalised: bool = False
-    distortion: str = ""
-    names: tuple[str, ...] = ()
-    image: Path | None = None
-    mask: Path | None = None
-    prompt: str = ""
-    depth: DepthMaps | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class PoseFile:
-    """Cameras of pictures, checked: all of one size, seen through pinholes.
-
-    Attributes:
-      camera: `Camera[T]` of float32 numpy arrays.
       format: the format recognised, for people to read.
       path: the file or folder.
       names: what the file calls its frames (image names, time stamps), `T` of them or none.
@@ -71,7 +39,6 @@ class PoseFile:
       depth: depth maps, where the format holds them.
     """
 
-    camera: Camera
     format: str
     path: Path
     names: tuple[str, ...] = ()
@@ -79,6 +46,38 @@ class PoseFile:
     mask: Path | None = None
     prompt: str = ""
     depth: DepthMaps | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record(Found):
+    """What a reader found: sound poses, and what the file says of its lens, not checked yet.
+
+    Attributes:
+      source: the file that tells of the lens, for messages.
+      cam2world: `[T, 4, 4]` float64 rigid transforms.
+      intrinsics: `[T, 3, 3]` or `[3, 3]`, in pixels; None where the format has none.
+      sizes: (height, width) of the frames, `[T, 2]` or `[2]`; None where the format does not say.
+      normalised: the intrinsics are in parts of width and height, not in pixels.
+      distortion: what of the lens a pinhole is not, as a sentence, or "".
+    """
+
+    source: str
+    cam2world: np.ndarray  # [T, 4, 4]
+    intrinsics: np.ndarray | list | None = None  # [T, 3, 3]
+    sizes: np.ndarray | tuple[int, int] | None = None  # [T, 2]
+    normalised: bool = False
+    distortion: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PoseFile(Found):
+    """Cameras of pictures, checked: all of one size, seen through pinholes.
+
+    Attributes:
+      camera: `Camera[T]` of float32 numpy arrays.
+    """
+
+    camera: Camera
 
     def __str__(self) -> str:
         cameras = "1 camera" if len(self.camera) == 1 else f"{len(self.camera)} cameras"
