@@ -60,13 +60,14 @@ class Photo:
         return fx, fy, cx, cy
 
 
-def read(path: str | pathlib.Path, *, background: str | None = None, turn: bool = True) -> Photo:
+def read(path: str | pathlib.Path, *, background: str | None = None, one_of_many: bool = False) -> Photo:
     """Reads a picture of any format that Pillow knows, and HEIC where the package pillow-heif is installed.
 
     Args:
       path: the file.
       background: name of the colour behind transparent parts, as CSS has it; None is `BACKGROUND`.
-      turn: upright as EXIF says; False leaves it as it lies in the file, which is what camera files speak of.
+      one_of_many: a picture of a series with cameras. It is left as it lies in the file, which is what camera files
+        speak of, and white is that of its type and not of its own range, so that all pictures have the same.
 
     Raises:
       UserError: if there is no such file, it is no picture, damaged, far too large or of values that are no picture,
@@ -83,12 +84,14 @@ def read(path: str | pathlib.Path, *, background: str | None = None, turn: bool 
     stored = (picture.height, picture.width)
     notes = []
     with io.foreign(path, "a picture that can be read"):
-        if turn and orientation != 1:
+        if one_of_many:
+            orientation = 1
+        if orientation != 1:
             picture = PIL.ImageOps.exif_transpose(picture)
             notes.append("picture turned upright, as its EXIF data say")
         if picture.mode in _DEEP:
-            pixels, note = _eight_bits(path, np.asarray(picture))
-            return Photo(np.stack([pixels] * 3, axis=-1), stored, orientation if turn else 1, (*notes, note))
+            pixels, note = _eight_bits(path, np.asarray(picture), own_range=not one_of_many)
+            return Photo(np.stack([pixels] * 3, axis=-1), stored, orientation, (*notes, note))
         if picture.has_transparency_data:
             layered = picture.convert("RGBA")
             if layered.getextrema()[3][0] < 255:
@@ -98,7 +101,7 @@ def read(path: str | pathlib.Path, *, background: str | None = None, turn: bool 
                 background = None
         if background is not None:
             raise UserError(f"{path} has no transparent parts; leave the background out")
-        return Photo(np.asarray(picture.convert("RGB")), stored, orientation if turn else 1, tuple(notes))
+        return Photo(np.asarray(picture.convert("RGB")), stored, orientation, tuple(notes))
 
 
 def _decoded(path: pathlib.Path) -> tuple[PIL.Image.Image, int]:
@@ -137,14 +140,18 @@ def _register_heif(path: pathlib.Path) -> None:
         ) from None
 
 
-def _eight_bits(path: pathlib.Path, values: np.ndarray) -> tuple[np.ndarray, str]:
-    """uint8 `[H, W]` of deeper values, white at the least usual white that none exceeds, and a sentence about it."""
+def _eight_bits(path: pathlib.Path, values: np.ndarray, own_range: bool) -> tuple[np.ndarray, str]:
+    """uint8 `[H, W]` of deeper values, white at the least usual white that none exceeds, and a sentence about it.
+
+    Without `own_range`, whole numbers are white at the largest usual white.
+    """
     kind = "f" if values.dtype.kind == "f" else "iu"
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise UserError(f"{path}: its {values.size} values hold NaN or infinity; expected a picture")
     largest = values.max()
-    white = next((white for white in _WHITES[kind] if largest <= white), largest)
+    whites = _WHITES[kind] if own_range or kind == "f" else _WHITES[kind][-1:]
+    white = next((white for white in whites if largest <= white), largest)
     name = "floating point" if kind == "f" else "more than eight bits"
     note = f"picture of {name}, values {values.min():g} to {largest:g}: {white:g} is taken to be white"
     return np.round(np.clip(values / white, 0.0, 1.0) * 255).astype(np.uint8), note

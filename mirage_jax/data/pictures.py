@@ -78,7 +78,7 @@ class Files:
         for index in wanted:
             if not self.paths[index].is_file():
                 raise UserError(f"there is no picture {self.paths[index]}")
-            picture = PIL.Image.fromarray(photos.read(self.paths[index], turn=False).pixels)
+            picture = PIL.Image.fromarray(photos.read(self.paths[index], one_of_many=True).pixels)
             if (picture.height, picture.width) != size:
                 found = f"{picture.width}x{picture.height} pixels"
                 raise UserError(f"{self.paths[index]} has {found}, the first picture {size[1]}x{size[0]}")

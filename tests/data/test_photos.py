@@ -58,7 +58,7 @@ def test_exif_turns_picture_map_and_lens_alike(tmp_path, orientation):
     assert (fx, fy) == ((60.0, 50.0) if orientation >= 5 else (50.0, 60.0))
     assert np.array_equal(photo.upright(values), photo.pixels[..., 0])
     assert bool(photo.notes) == (orientation != 1)
-    lying = photos.read(tmp_path / "a.png", turn=False)
+    lying = photos.read(tmp_path / "a.png", one_of_many=True)
     assert np.array_equal(lying.pixels[..., 0], values) and lying.orientation == 1
 
 
@@ -108,3 +108,9 @@ def test_a_picture_of_far_too_many_pixels_is_one_sentence(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b""))
     with pytest.raises(UserError, match=r"a\.png: has more than 179 megapixels"):
         photos.read(tmp_path / "a.png")
+
+
+def test_pictures_of_a_series_have_one_white(tmp_path):
+    PIL.Image.fromarray(np.full((24, 32), 4000, np.uint16)).save(tmp_path / "dark.png")
+    assert (photos.read(tmp_path / "dark.png").pixels == 249).all()
+    assert (photos.read(tmp_path / "dark.png", one_of_many=True).pixels == 16).all()
