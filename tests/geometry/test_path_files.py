@@ -172,3 +172,11 @@ def test_a_header_that_counts_more_images_is_an_error(tmp_path, scene):
     (folder / "images.txt").write_text("\n".join(lines[:-4]))
     with pytest.raises(UserError, match="holds 7 images, its header says 9; is it complete"):
         pose_files.load_path(folder, 64, 64)
+
+
+def test_images_may_be_called_by_a_number(tmp_path, scene):
+    folder = write("COLMAP text", tmp_path, scene)
+    text = (folder / "images.txt").read_text().replace(".png", "")
+    (folder / "images.txt").write_text(text.replace("\n\n", "\n10.5 20.5 -1 11 21 3 1 2 3 4 5 6\n"))
+    found = pose_files.load_path(folder, HEIGHT, WIDTH)
+    np.testing.assert_allclose(found.cam2world, scene.cam2world, atol=1e-5)

@@ -168,7 +168,8 @@ def _view(line: str) -> _View | None:
     words = line.split(None, 9)
     if len(words) != 10 or not _is_number(words[0]) or not _is_number(words[8]) or not _are_numbers(words[1:8]):
         return None
-    if _are_numbers(words[9].split()):  # as points are to the end of their line
+    rest = words[9].split()
+    if len(rest) > 1 and _are_numbers(rest):  # as points are to the end of their line; ten numbers are no points
         return None
     return _View(words[9], int(words[8]), tuple(map(float, words[1:8])))
 
