@@ -15,6 +15,7 @@ import PIL.Image
 from mirage_jax.data import photos
 from mirage_jax.errors import UserError
 from mirage_jax.io import natural
+from mirage_jax.viz import video
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
@@ -106,19 +107,13 @@ class Video:
         """See `Pictures`; reads to the end to see that there are as many as there must be."""
         left, seen = iter(wanted), 0
         following = next(left, None)
-        try:
-            with av.open(str(self.path)) as container:
-                for frame in container.decode(video=0):
-                    if frame.is_corrupt:
-                        raise UserError(f"{self.path}: the decoder found errors in picture {seen}; is it damaged?")
-                    if seen == following:
-                        yield frame.to_image()
-                        following = next(left, None)
-                    seen += 1
-                    if following is None and self.count is None:
-                        return
-        except (av.error.FFmpegError, OSError, IndexError) as error:
-            raise UserError(f"{self.path}: cannot be read after {seen} pictures ({error})") from error
+        for frame in video.decoded(self.path):
+            if seen == following:
+                yield frame.to_image()
+                following = next(left, None)
+            seen += 1
+            if following is None and self.count is None:
+                return
         if following is not None or seen != (self.count or seen):
             expected = self.count or f"more than {following}"
             raise UserError(f"{self.path} has {seen} pictures, expected {expected}, one for every camera")

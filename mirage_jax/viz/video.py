@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import av.error
+import av.logging
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
@@ -19,6 +24,9 @@ from mirage_jax.errors import UserError
 _BT709 = 1
 # Constant rate factor: near lossless to the eye; 0 is lossless, 51 the worst.
 _QUALITY = "14"
+_LOG_LEVEL = threading.Lock()  # which is one for the process
+# What is logged as errors of videos that were cut from longer ones, and shows in no frame.
+_HARMLESS = re.compile(r"mmco: unref short failure|co located POCs unavailable|number of reference frames")
 
 
 def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, fps: float = 16.0) -> None:
@@ -61,26 +69,57 @@ def read_video(path: str | os.PathLike[str]) -> np.ndarray:
       `[T, H, W, 3]` uint8 RGB.
 
     Raises:
-      UserError: if the file cannot be read, holds no video, or frames of it are damaged.
+      UserError: if the file cannot be read, holds no video, or is damaged.
     """
-    damaged, frames = 0, []
+    frames = [frame.to_ndarray(format="rgb24") for frame in decoded(path)]
+    if not frames:
+        raise UserError(f"{path} holds a video of no frames")
+    if len({frame.shape for frame in frames}) > 1:
+        raise UserError(f"{path}: its frames differ in size; expected one")
+    return np.stack(frames)
+
+
+def decoded(path: str | os.PathLike[str]) -> Iterator[av.VideoFrame]:
+    """The frames of a video, one after the other; those that a decoder made up in place of damage are no frames.
+
+    Raises:
+      UserError: if the file cannot be read or holds no video; after the last frame, if the decoder found errors.
+    """
+    seen, errors = 0, []
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise UserError(f"{path} holds no video")
-            for frame in container.decode(video=0):
-                damaged += frame.is_corrupt  # the decoder found errors, and made something up in their place
-                frames.append(frame.to_ndarray(format="rgb24"))
+            # In this thread alone, so that what is logged is known to be of this video.
+            container.streams.video[0].codec_context.thread_type = "NONE"
+            frames = container.decode(video=0)
+            while True:
+                with _decoder_errors(errors):
+                    frame = next(frames, None)
+                if frame is None:
+                    break
+                seen += 1
+                yield frame
     except UserError:
         raise
     except (av.error.FFmpegError, OSError) as error:
         raise UserError(f"cannot read the video {path}: {error.strerror or error}") from error
     except Exception as error:  # what FFmpeg makes of a stranger's file is of any kind
         raise UserError(f"cannot read the video {path}: {io.shown(error)}") from error
-    if not frames:
-        raise UserError(f"{path} holds a video of no frames")
-    if damaged:
-        raise UserError(f"{path}: the decoder found errors in {damaged} of its {len(frames)} frames; is it damaged?")
-    if len({frame.shape for frame in frames}) > 1:
-        raise UserError(f"{path}: its frames differ in size; expected one")
-    return np.stack(frames)
+    if errors:
+        found = f"{len(errors)} errors in its {seen} frames, the first: {io.shown(errors[0])}"
+        raise UserError(f"{path}: the decoder found {found}; is it damaged?")
+
+
+@contextlib.contextmanager
+def _decoder_errors(found: list[str]) -> Iterator[None]:
+    """Adds what FFmpeg logs as errors to `found`: it goes on after them, with frames that it makes up."""
+    with _LOG_LEVEL:
+        before = av.logging.get_level()
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            with av.logging.Capture() as logs:
+                yield
+        finally:
+            av.logging.set_level(before)
+    found += [text.strip() for level, _, text in logs if level <= av.logging.ERROR and not _HARMLESS.match(text)]

@@ -92,5 +92,5 @@ def test_damaged_frames_are_counted_not_read(tmp_path):
     for place in range(len(data) // 3, len(data) // 2, 400):
         data[place] ^= 0x10
     (tmp_path / "a.mp4").write_bytes(data)
-    with pytest.raises(UserError, match=r"a\.mp4: the decoder found errors in \d of its 9 frames; is it damaged"):
+    with pytest.raises(UserError, match=r"a\.mp4: the decoder found \d+ errors in its \d frames, .*damaged"):
         viz.read_video(tmp_path / "a.mp4")
