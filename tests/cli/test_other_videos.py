@@ -80,6 +80,14 @@ def test_the_score_of_a_folder_counts_what_it_refuses(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "score", lambda frames, clip: {"reconstruction": Scores({"psnr": 9.0}, {})})
     viz.write_video(tmp_path / "ours" / "room-0-walk.mp4", clip.frames)
     viz.write_video(tmp_path / "theirs" / "room-0-walk.mp4", clip.frames[:1])
+    damaged = tmp_path / "damaged" / "room-0-walk.mp4"
+    viz.write_video(damaged, clip.frames)
+    content = bytearray(damaged.read_bytes())
+    begin = content.index(b"mdat")
+    for place in range(begin + 800, len(content) - 900, 30):
+        content[place] ^= 0x10
+    damaged.write_bytes(content)
     refused = []
     rows = other_videos.score(other_videos.find_systems(tmp_path, [clip.source]), clip, refused)
-    assert {row["method"] for row in rows} == {"ours"} and len(refused) == 1 and "theirs" in refused[0]
+    assert {row["method"] for row in rows} == {"ours"} and len(refused) == 2 and "theirs" in refused[1]
+    assert "damaged/room-0-walk.mp4" in refused[0]
