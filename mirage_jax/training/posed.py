@@ -185,10 +185,12 @@ def make_training_example(
         readout = _with_preceding_as_made(keys[0], model, clip, start, augment, views, vae_params, readout)
 
     frames = jnp.arange(len(clip.latents))
+    static = jnp.where(clip.dynamic, 0.0, clip.depth)
     bank = reference.Bank(
         latents=clip.latents,
-        depth=jnp.where(clip.dynamic, 0.0, clip.depth),
+        depth=static,
         cameras=clip.cameras,
+        bounds=reference.bounds(static, clip.cameras),
         count=start + 1,
     )
     chosen, chosen_valid = reference.select(

@@ -13,6 +13,7 @@ from flax import struct
 
 from mirage_jax import geometry
 from mirage_jax.geometry import Camera
+from mirage_jax.memory import splat
 
 MIN_OVERLAP = 0.04
 """Least share of target cells a reference must see (the paper's IoU threshold)."""
@@ -29,12 +30,14 @@ class Bank:
       latents: `[B, h, w, C]`.
       depth: `[B, h, w]` metres, inf at the sky, 0 where unknown.
       cameras: `Camera[B]` on the latent grid.
+      bounds: `[2, 3, B]` least and greatest coordinates of their cells; inf and -inf where none has a depth.
       count: int32 `[]`, frames ever stored; slot `i` is filled once `count > i`.
     """
 
     latents: chex.Array
     depth: chex.Array
     cameras: Camera
+    bounds: chex.Array
     count: chex.Array
 
 
@@ -46,6 +49,7 @@ def create(size: int, latents: chex.Array, camera: Camera) -> Bank:
         latents=jnp.zeros((size, *latents.shape)),
         depth=jnp.zeros((size, height, width)),
         cameras=filler,
+        bounds=jnp.stack([jnp.full((3, size), jnp.inf), jnp.full((3, size), -jnp.inf)]),
         count=jnp.zeros((), jnp.int32),
     )
 
@@ -57,8 +61,16 @@ def store(bank: Bank, latents: chex.Array, depth: chex.Array, cameras: Camera) -
         latents=bank.latents.at[slots].set(latents),
         depth=bank.depth.at[slots].set(depth),
         cameras=jax.tree.map(lambda ring, new: ring.at[slots].set(new), bank.cameras, cameras),
+        bounds=bank.bounds.at[:, :, slots].set(bounds(depth, cameras)),
         count=bank.count + len(latents),
     )
+
+
+def bounds(depth: chex.Array, cameras: Camera) -> jax.Array:
+    """`[2, 3, T]` for `Bank.bounds` of frames with depth `[T, h, w]`."""
+    points, known = _cells(depth, cameras)
+    least, greatest = (jnp.where(known[..., None], points, far) for far in (jnp.inf, -jnp.inf))
+    return jnp.stack([least.min((1, 2)).T, greatest.max((1, 2)).T])
 
 
 def filled(bank: Bank) -> jax.Array:
@@ -69,16 +81,19 @@ def filled(bank: Bank) -> jax.Array:
 def overlap(bank: Bank, targets: Camera, shown: chex.Array) -> jax.Array:
     """Share of target cells that each frame of the bank sees, `[B]` in 0..1.
 
+    Frames that no plane of the targets' views lets in see nothing, and cost nothing.
+
     Args:
       bank: the candidates.
       targets: `Camera[T]` on the latent grid.
       shown: `[T, h, w]` depth the memory shows there (0 where nothing).
     """
+    bank, targets, shown = jax.lax.stop_gradient((bank, targets, shown))
     height, width = targets.height, targets.width
 
     def seen(depth, camera):
-        known = jnp.isfinite(depth) & (depth > 0)
-        points = geometry.lift(camera, jnp.where(known, depth, 1.0)).reshape(-1, 3)
+        points, known = _cells(depth, camera)
+        points = points.reshape(-1, 3)
 
         def in_target(target, shown):
             uv, z = geometry.project(target, points)
@@ -91,7 +106,22 @@ def overlap(bank: Bank, targets: Camera, shown: chex.Array) -> jax.Array:
 
         return jax.vmap(in_target)(targets, shown).mean()
 
-    return jax.vmap(seen)(bank.depth, bank.cameras)
+    directions = jnp.stack([jnp.full_like(bank.bounds[0], far) for far in (jnp.inf, -jnp.inf)])  # there are none
+    both = jnp.stack([bank.bounds, directions])
+    some = jax.vmap(lambda target: splat.may_see(target, both, reach=0, near=0.0))(targets).any(0)
+    (order,) = jnp.nonzero(some, size=len(some), fill_value=0)
+
+    def score(i: jax.Array, scores: jax.Array) -> jax.Array:
+        slot = order[i]
+        return scores.at[slot].set(seen(bank.depth[slot], bank.cameras[slot]))
+
+    return jax.lax.fori_loop(0, some.sum(), score, jnp.zeros(len(some)))
+
+
+def _cells(depth: chex.Array, cameras: Camera) -> tuple[jax.Array, jax.Array]:
+    """World points `[.., h, w, 3]` of frames, and where their depth is known `[.., h, w]`."""
+    known = jnp.isfinite(depth) & (depth > 0)
+    return geometry.lift(cameras, jnp.where(known, depth, 1.0)), known
 
 
 def select(bank: Bank, targets: Camera, shown: chex.Array, excluded: chex.Array, count: int):

@@ -73,6 +73,16 @@ def _bank(*yaws, size=None):
     return bank
 
 
+def test_frames_out_of_every_view_are_left_out_and_the_others_score_as_if_none_were():
+    bank, targets = _bank(*np.random.default_rng(0).uniform(-180, 180, 40)), _cameras(35, 60)
+    nothing = jnp.zeros((2, 8, 8))
+    score = reference.overlap(bank, targets, nothing)
+    everywhere = jnp.stack([jnp.full((3, 40), -jnp.inf), jnp.full((3, 40), jnp.inf)])
+    np.testing.assert_array_equal(score, reference.overlap(bank.replace(bounds=everywhere), targets, nothing))
+    assert 5 < (score > 0).sum() < 35
+    assert not reference.overlap(bank.replace(bounds=-everywhere), targets, nothing).any()
+
+
 def test_reference_is_the_frame_that_sees_the_target_best():
     bank = _bank(0, 40, 150)
     nothing = jnp.zeros((1, 8, 8))
