@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli
+from experiments.shared import cli
 from mirage_jax.io import write_json, write_text
 
 SUITES = {

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import tqdm
 from absl import flags
 
-from experiments import cli
+from experiments.shared import cli
 from experiments.worlds import heldout_set, part, paths, posed_folder, verify
 from experiments.worlds.doom import jobs as doom
 from experiments.worlds.doom import splits

@@ -14,7 +14,7 @@ import math
 
 from absl import flags
 
-from experiments import cli
+from experiments.shared import cli
 from mirage_jax.errors import UserError
 from mirage_jax.models import depth_anything
 from mirage_jax.models.config import PRESETS

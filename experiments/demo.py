@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import cli, outputs
+from experiments.shared import cli, outputs
 from mirage_jax import io, viz, weights, world
 from mirage_jax.data import clip as clips
 from mirage_jax.evaluation.methods import camera_of

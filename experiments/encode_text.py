@@ -11,7 +11,7 @@ import pathlib
 
 from absl import flags
 
-from experiments import cli, prompts
+from experiments.shared import cli, prompts
 from mirage_jax import io
 from mirage_jax.data import text_embeddings
 from mirage_jax.errors import UserError

@@ -34,8 +34,9 @@ import jax
 import tqdm
 from absl import flags
 
-from experiments import cli, other_videos, report
+from experiments import report
 from experiments.bench import readout_cost
+from experiments.shared import cli, other_videos
 from mirage_jax import io, viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import ablations, runner

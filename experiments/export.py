@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from experiments import cli
+from experiments.shared import cli
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 

@@ -26,7 +26,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import cli, depths, inputs, likeness, loading, outputs, prompts
+from experiments.shared import cli, depths, inputs, likeness, loading, outputs, prompts
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import crop, trajectory, trajectory_text

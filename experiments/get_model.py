@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import cli, gather
+from experiments.shared import cli, gather
 from mirage_jax import weights
 from mirage_jax.models import depth_anything
 from mirage_jax.models.config import PRESETS

@@ -14,7 +14,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments.shared import cli
 from mirage_jax.errors import Stopped
 from mirage_jax.training import loop, processes, stages
 

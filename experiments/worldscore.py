@@ -26,9 +26,9 @@ import PIL.Image
 import tqdm
 from absl import flags
 
-from experiments import cli, inputs, loading, prompts
 from experiments.bench.worldscore import files, paths
 from experiments.bench.worldscore.files import Sample
+from experiments.shared import cli, inputs, loading, prompts
 from mirage_jax import data, weights, world
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.data.text_embeddings import save as save_embeddings

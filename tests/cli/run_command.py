@@ -15,7 +15,7 @@ from unittest import mock
 
 from absl.testing import flagsaver
 
-from experiments import cli
+from experiments.shared import cli
 
 
 def load(command):

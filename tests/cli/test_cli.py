@@ -14,7 +14,7 @@ from absl import flags
 from absl.testing import flagsaver
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments.shared import cli
 from mirage_jax.errors import UserError
 
 _NUMBER = flags.DEFINE_integer("cli_test_number", 1, "A number.")

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import gather
+from experiments.shared import gather
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import inputs
+from experiments.shared import inputs
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import cli, other_videos
+from experiments.shared import cli, other_videos
 from mirage_jax import viz
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation.protocols import video

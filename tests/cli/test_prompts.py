@@ -11,7 +11,7 @@ import safetensors.numpy
 import tokenizers
 from commands import run
 
-from experiments import prompts
+from experiments.shared import prompts
 from mirage_jax import weights
 from mirage_jax.data import text, text_embeddings
 from mirage_jax.errors import UserError

@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import depths, inputs
+from experiments.shared import depths, inputs
 from mirage_jax import viz, weights
 from mirage_jax.data import clip as clips
 from mirage_jax.data import photos, scenes

@@ -11,7 +11,7 @@ import sys
 import jax
 import numpy as np
 
-from experiments import loading
+from experiments.shared import loading
 from mirage_jax import weights, world
 from mirage_jax.models import config as model_config
 from mirage_jax.models import vae

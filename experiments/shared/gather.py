@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import hub, loading
+from experiments.shared import hub, loading
 from mirage_jax import io, weights
 from mirage_jax.data.text import FILES as TOKENIZERS
 from mirage_jax.errors import UserError

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from experiments import inputs
+from experiments.shared import inputs
 from mirage_jax import io, world
 from mirage_jax.data import scene_depth
 from mirage_jax.errors import UserError

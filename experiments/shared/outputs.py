@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cli
+from experiments.shared import cli
 from mirage_jax import io, viz
 from mirage_jax.geometry import Camera, pose_files
 from mirage_jax.memory import latent

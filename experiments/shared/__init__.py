@@ -1,0 +1,1 @@
+"""What several commands share: flags and errors, what a person brings, loading, results."""
