@@ -139,6 +139,8 @@ def parse_json(text: str, source: str) -> Any:
     Raises:
       UserError: naming `source`, if it is not valid JSON.
     """
+    if not text.strip():
+        raise UserError(f"{source}: is empty, expected JSON")
     try:
         return json.loads(text, parse_int=lambda digits: (int if len(digits) <= _LARGEST_INTEGER else float)(digits))
     except (ValueError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import importlib.metadata
@@ -79,6 +80,10 @@ def run(main: Callable[[Sequence[str]], int | None], words: str = "") -> None:
         _flush_output()
 
 
+_made: list[Path] = []
+"""Folders for results that this program made."""
+
+
 def prepare_output(path: str | Path) -> Path:
     """Makes the folder `path` with its parents and checks, by writing, that results can go there.
 
@@ -89,7 +94,9 @@ def prepare_output(path: str | Path) -> Path:
     if path.exists() and not path.is_dir():
         raise UserError(f"output folder {path}: found a file of that name, expected a folder or nothing")
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.mkdir(parents=True)
+            _made.append(path)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -203,6 +210,9 @@ def _guarded(body: Callable[[], Any]) -> Any:
     try:
         return body()
     except UserError as error:
+        for folder in _made:  # one that a refused run made, and left empty, would only puzzle
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         _leave(str(error), _BAD_INPUT)
     except BrokenPipeError:  # whoever read our output (`| head`) has seen enough
         sys.exit(_BROKEN_PIPE)

@@ -185,8 +185,8 @@ def lay_path(
     scaled = "" if scale is None else f", scaled by {scale:g}"
     if frames is not None and frames != count:
         cameras = trajectory.resample(cameras, frames)
-        return cameras, f"{source.format} file of {count} poses, resampled to {frames}{scaled}"
-    return cameras, f"{source.format} file of {count} poses{scaled}"
+        return cameras, f"from a file, {source.format}: {count} poses, resampled to {frames}{scaled}"
+    return cameras, f"from a file, {source.format}: {count} poses{scaled}"
 
 
 def whole_segments(cameras: Camera, segment_frames: int) -> tuple[Camera, int]:

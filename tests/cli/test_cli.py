@@ -91,11 +91,11 @@ def test_wrong_flags(command, tmp_path):
 def test_a_real_process_exits_without_traceback(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
-        "from experiments import cli\n"
+        "from experiments.shared import cli\n"
         "def main(argv):\n    cli.prepare_output('program.py')\n"
         "if __name__ == '__main__':\n    cli.run(main)\n"
     )
-    root = pathlib.Path(cli.__file__).parent.parent
+    root = pathlib.Path(cli.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, str(program)], cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True
     )
@@ -112,6 +112,18 @@ def test_prepare_output(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write there"):
         cli.prepare_output(tmp_path / "file" / "below")
+
+
+def test_a_refused_run_leaves_no_empty_folder(tmp_path):
+    def refused(argv):
+        cli.prepare_output(tmp_path / "new")
+        cli.prepare_output(tmp_path / "old")
+        raise UserError("no")
+
+    (tmp_path / "old").mkdir()
+    with pytest.raises(SystemExit):
+        cli._guarded(lambda: refused([]))
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_write_run_config(tmp_path):
@@ -131,7 +143,7 @@ def test_write_run_config(tmp_path):
     record = json.loads((tmp_path / "versions.json").read_text())
     assert record["packages"]["jax"] and record["backend"] == "cpu" and record["device_count"] >= 1
     assert "backend" not in cli.versions(device=False)
-    home, here = str(pathlib.Path.home()), str(pathlib.Path(cli.__file__).parent.parent)
+    home, here = str(pathlib.Path.home()), str(pathlib.Path(cli.__file__).parents[2])
     assert not any(path in (tmp_path / "versions.json").read_text() for path in (home, here))
 
 
@@ -161,11 +173,11 @@ def test_help_that_nobody_reads_to_its_end_ends_quietly(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "from absl import flags\n"
-        "from experiments import cli\n"
+        "from experiments.shared import cli\n"
         "[flags.DEFINE_string(f'flag{i}', None, 'word ' * 200) for i in range(200)]\n"
         "if __name__ == '__main__':\n    cli.run(lambda argv: print('x' * 1_000_000))\n"
     )
-    root = pathlib.Path(cli.__file__).parent.parent
+    root = pathlib.Path(cli.__file__).parents[2]
     for arguments in (["--help"], []):
         done = subprocess.Popen(
             [sys.executable, str(program), *arguments],

@@ -153,7 +153,7 @@ def test_a_camera_file_is_a_path_and_a_rerun_leaves_nothing_old(folder, tmp_path
     )
     assert own.code == 0, own.err
     assert "64.0 degrees across images of 640x427, 45.3 across what 128x128 show of them" in own.out
-    assert "file of 33 poses, scaled by 2: 33 frames, 4 units" in own.out
+    assert "33 poses, scaled by 2: 33 frames, 4 units" in own.out
     assert "field of view not given" not in own.out and "the model sees 45.3 degrees" in own.out
     assert "the lens of --fov is used for the whole path" in overridden.out and "640x427" not in overridden.out
     assert {file.name for file in tmp_path.iterdir()} == {"path.png", "config.json", "versions.json", "mine.txt"}

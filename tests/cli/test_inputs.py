@@ -68,12 +68,12 @@ def test_a_file_that_is_not_there_is_named(text):
 
 def test_a_file_starts_where_the_view_is_and_keeps_its_lens():
     path, origin = lay(CASES / "pose_files" / "native640.json")
-    assert origin == "mirage-jax cameras (JSON) file of 33 poses"
+    assert origin == "from a file, mirage-jax cameras (JSON): 33 poses"
     np.testing.assert_allclose(path.cam2world[0], START.cam2world)
     np.testing.assert_allclose(path.cam2world[8, :3, 3], [5, 0, 1], atol=1e-5)
     np.testing.assert_allclose(path.intrinsics[:, 0, 0], 153.48, atol=0.01)
     path, origin = lay(CASES / "pose_files" / "native640.json", 9, 3.0)
-    assert origin.endswith("of 33 poses, resampled to 9, scaled by 3")
+    assert origin.endswith(": 33 poses, resampled to 9, scaled by 3")
     np.testing.assert_allclose(path.cam2world[2, :3, 3], [5, 0, 3], atol=1e-5)
     path, _ = lay(CASES / "pose_files" / "native640.json", own_lens=False)
     np.testing.assert_array_equal(path.intrinsics[4], START.intrinsics)

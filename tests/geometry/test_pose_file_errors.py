@@ -93,7 +93,7 @@ def test_files_that_are_not_camera_files(tmp_path):
     for name, content, message in (
         ("a.json", b"{", "cannot be read as JSON"),
         ("b.json", b"[1]", "holds a JSON list; expected an object"),
-        ("c.json", b"{}", "neither cameras of ours"),
+        ("c.json", b"{}", "neither what generate writes"),
         ("d.npz", b"PK\x03\x04broken", "is not an npz file, or is not complete"),
         ("e.txt", b"\xff\xfe\x00", "is not a text file"),
         ("f.txt", b"some words", "is no camera file that is known here"),

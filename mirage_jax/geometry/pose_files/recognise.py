@@ -196,7 +196,8 @@ def _read_json(path: Path, asked: tuple[int, int] | None) -> Record:
     if "frames" in content:
         return nerfstudio.read(path, content, asked)
     raise UserError(
-        f"{path} is JSON, but neither cameras of ours ('format') nor of nerfstudio ('frames' or 'camera_path')"
+        f"{path} is JSON, but holds neither what generate writes ('format') nor what nerfstudio does ('frames' or "
+        "'camera_path')"
     )
 
 
