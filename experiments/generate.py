@@ -290,17 +290,8 @@ def world_config(model, segments: int, saved: world_files.SavedWorld | None) -> 
                 f"--capacity={_CAPACITY.value}: the world in {saved.path} has room for {saved.capacity} points"
             )
         return world.WorldConfig(model=model, **saved.sizes, **seen)  # pyright: ignore
-    needed = world.full_capacity(model, _MEMORY.value, segments)
-    config = world.WorldConfig(
-        model=model,
-        memory=_MEMORY.value,
-        capacity=_CAPACITY.value or world.bucket(needed),
-        bank=world.bucket(max(32, 1 + segments * model.segment.latents)),
-        **seen,
-    )
-    if config.capacity < needed:
-        print(f"note: the path can write {needed} points; of more than {config.capacity}, those worth least will go")
-    return config
+    room = loading.room(model, _MEMORY.value, segments, _CAPACITY.value)
+    return world.WorldConfig(model=model, memory=_MEMORY.value, **room, **seen)
 
 
 def typical_depth(depth, model) -> float:

@@ -212,8 +212,7 @@ def _world_config(model, moves: int) -> world.WorldConfig:
     return world.WorldConfig(
         model=model,
         memory=_MEMORY.value,
-        capacity=world.full_capacity(model, _MEMORY.value, segments),
-        bank=max(32, 1 + segments * model.segment.latents),
+        **loading.room(model, _MEMORY.value, segments),
         recipe=loading.recipe(model, _RECIPE.value, _STEPS.value),
         vae_tile=loading.vae_tile(model, _VAE_TILE.value),
     )

@@ -30,6 +30,18 @@ def recipe(model: ModelConfig, name: str | None, steps: int) -> world.Recipe:
     return dataclasses.replace(chosen, steps=steps) if steps else chosen
 
 
+def room(model: ModelConfig, memory: str, segments: int, capacity: int | None = None) -> dict[str, int]:
+    """`capacity` and `bank` of the world of a path of so many segments; says so where a given capacity is short.
+
+    Sizes are powers of two, so that a path of about the same length compiles nothing anew.
+    """
+    needed = world.full_capacity(model, memory, segments)
+    if capacity is not None and capacity < needed:
+        print(f"note: the path can write {needed} points; of more than {capacity}, those worth least will go")
+    bank = max(32, 1 + segments * model.segment.latents)
+    return {"capacity": capacity or world.bucket(needed), "bank": world.bucket(bank)}
+
+
 def vae_tile(model: ModelConfig, asked: int | None) -> int:
     """`WorldConfig.vae_tile`: what `--vae_tile` asks for, else frame by frame above 256x256, uncut."""
     if asked is not None:

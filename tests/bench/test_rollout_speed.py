@@ -61,7 +61,7 @@ def test_a_part_stands_for_the_whole(size, monkeypatch):
     assert row["latent"]["seconds_per_frame"] == [1 / frames] * 3, "one read serves the segment"
     assert row["rgb"]["seconds_per_frame"] == pytest.approx([(1 + frames) / 3 / frames] * 3), "3 of 1 + F frames"
     assert row["latent"]["frames"] == row["rgb"]["frames"] == 3
-    assert row["latent"]["bytes"] == 3 * 8 * 12 * (20 + 4 * 5) and row["rgb"]["bytes"] == 3 * 32 * 48 * (20 + 4 * 3)
+    assert row["latent"]["bytes"] == 3 * 8 * 12 * (24 + 4 * 5) and row["rgb"]["bytes"] == 3 * 32 * 48 * (24 + 4 * 3)
     assert f"3 of {1 + frames} frames" in row["note"]
     encoded = rollout_speed._encoding(size)
     assert encoded["seconds_per_frame"] == pytest.approx([3 / frames] * 2), "the first frame and two groups"

@@ -4,9 +4,8 @@ import pathlib
 import sys
 
 import pytest
-from absl.testing import flagsaver
 
-from experiments import generate
+from experiments.shared import loading
 from mirage_jax import world
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
@@ -19,16 +18,15 @@ def model():
 
 
 def test_longer_paths_share_the_sizes_of_a_world(model):
-    first, *others = (generate.world_config(model, segments, None) for segments in (9, 12, 15))
+    first, *others = (loading.room(model, "latent", segments) for segments in (9, 12, 15))
     assert others == [first, first]
-    assert first.capacity >= world.full_capacity(model, "latent", 15) > first.capacity // 2
-    assert generate.world_config(model, 17, None) != first
+    assert first["capacity"] >= world.full_capacity(model, "latent", 15) > first["capacity"] // 2
+    assert loading.room(model, "latent", 17) != first
 
 
 @pytest.mark.parametrize("capacity", [100, 5000])
 def test_a_capacity_that_is_given_is_kept_to(model, capsys, capacity):
-    with flagsaver.flagsaver(capacity=capacity):
-        assert generate.world_config(model, 3, None).capacity == capacity
+    assert loading.room(model, "latent", 3, capacity)["capacity"] == capacity
     assert ("of more than 100, those worth least will go" in capsys.readouterr().out) == (capacity == 100)
 
 
