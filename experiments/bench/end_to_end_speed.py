@@ -25,7 +25,8 @@ from mirage_jax.models.config import ModelConfig
 from mirage_jax.training.measures import resources
 from mirage_jax.world import align
 from mirage_jax.world.frame_geometry import estimate_geometry, remembered_tokens
-from mirage_jax.world.segment import choose_references, denoise, new_frames, read, write
+from mirage_jax.world.recall import add_things, choose_references, new_frames, read
+from mirage_jax.world.segment import denoise, write
 
 REPEATS = 9
 SEGMENTS = 3
@@ -120,7 +121,8 @@ def staged(
     def recall(config, params, state, cameras):
         readout = read(config, params, state, cameras)
         shown = new_frames(config, readout)
-        return readout, shown, choose_references(config, state, latent_cameras, shown)
+        references = choose_references(config, state, latent_cameras, shown)
+        return add_things(config, state, readout, cameras), shown, references
 
     def decode(config, params, state, latents):
         return config.codec.go_on(params["vae"], state.context[-1], latents, state.decoder)

@@ -89,6 +89,10 @@ class Readout:
         `[T, h, w, s, s]`, those of their pixels.
       between: `[T, b, h, w, ..]` features, visible and depth at the `b` video frames before each latent frame; None
         where they were not asked for (see `kinds.Views`).
+      moving: `[T, h, w]` bool, whether the cell shows a thing that moves (`entities`); None where none are remembered,
+        as for the next two.
+      age: `[T, h, w]` float32 latent frames since that thing was seen; 0 elsewhere.
+      turned: `[T, h, w]` float32 how far round it the view has gone since, `(1 - cos) / 2`; 0 elsewhere.
     """
 
     features: jax.Array  # [T, h, w, C]
@@ -98,6 +102,9 @@ class Readout:
     scale: jax.Array | None = None  # [T, h, w]
     index: jax.Array | None = None  # [T, h, w]
     between: Readout | None = None  # [T, b, h, w, ..]
+    moving: jax.Array | None = None  # [T, h, w]
+    age: jax.Array | None = None  # [T, h, w]
+    turned: jax.Array | None = None  # [T, h, w]
 
 
 def create(capacity: int, channels: int, dtype: jax.typing.DTypeLike = jnp.float32) -> PointMemory:

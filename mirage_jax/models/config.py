@@ -31,6 +31,9 @@ CONTROLS = {
     "offset": (2, 0),
     "scale": (1, 0),
     "between": (BETWEEN, BETWEEN),
+    "moving": (1, 0),
+    "age": (1, 0),
+    "turned": (1, 0),
 }
 """What control channels may be made of, and how many each takes: so many, and so many times the latent channels.
 
@@ -38,6 +41,7 @@ CONTROLS = {
 its 49-channel variant takes 'hole', 1 where nothing is seen, where the paper's takes 'visible', 1 where something is.
 'between' is what the memory shows at the video frames between the latent frames, and where it shows something: how a
 surface moves within a latent frame, which the one readout at its end cannot tell.
+'moving', 'age' and 'turned' tell which cells show a thing that moves, how long ago it was seen, and from how far round.
 """
 
 

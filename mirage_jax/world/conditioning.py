@@ -8,11 +8,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.geometry import Camera
+from mirage_jax.geometry import Camera, concatenate
 from mirage_jax.memory.kinds import Views
 from mirage_jax.memory.points import Readout
 from mirage_jax.models.codec import Codec
-from mirage_jax.models.config import BETWEEN, ModelConfig
+from mirage_jax.models.config import BETWEEN, ModelConfig, SegmentConfig
+
+AGE_UNIT = 8.0
+"""Latent frames at which the age channel is one half: `age / (age + AGE_UNIT)`."""
 
 DEPTH_UNIT = 5.0
 """Metres at which the depth channel is one half: `1 / (1 + depth / DEPTH_UNIT)`, 0 at the sky."""
@@ -28,7 +31,8 @@ def control_latents(parts: tuple[str, ...], readout: Readout, ones: chex.Array |
 
     Returns:
       `[T, h, w, Cc]`; zero wherever nothing is visible, but for 'ones', which is everywhere, 'hole', which is 1 there,
-      and 'between', which is zero where nothing is visible at its frames, and for a readout without any.
+      and 'between', which is zero where nothing is visible at its frames, and for a readout without any. 'moving',
+      'age' and 'turned' are zero too where no things that move are remembered.
     """
     visible = readout.visible[..., None].astype(jnp.float32)
     channels = {
@@ -36,12 +40,31 @@ def control_latents(parts: tuple[str, ...], readout: Readout, ones: chex.Array |
         "visible": lambda: visible,
         "depth": lambda: 1.0 / (1.0 + jnp.where(visible > 0, readout.depth[..., None], jnp.inf) / DEPTH_UNIT),
         "offset": lambda: readout.offset,
+        "moving": lambda: _or_zero(readout.moving, visible),
+        "age": lambda: (age := _or_zero(readout.age, visible)) / (age + AGE_UNIT),
+        "turned": lambda: _or_zero(readout.turned, visible),
         "scale": lambda: jnp.log2(jnp.where(visible > 0, readout.scale[..., None], 1.0)),
     }
     everywhere = {"ones": lambda: ones, "hole": lambda: 1.0 - visible, "between": lambda: _between(readout)}
     return jnp.concatenate(
         [everywhere[part]() if part in everywhere else channels[part]() * visible for part in parts], axis=-1
     )
+
+
+def _or_zero(channel: chex.Array | None, like: jax.Array) -> jax.Array:
+    return jnp.zeros_like(like) if channel is None else channel[..., None].astype(jnp.float32)
+
+
+def frame_times(layout: SegmentConfig, begin: chex.Numeric) -> jax.Array:
+    """int32 `[T + P]` latent frame of the video, of target and preceding, for an overlap that is frame `begin`."""
+    target, preceding = jnp.arange(1 + layout.latents), jnp.arange(layout.preceding) - layout.preceding
+    return jnp.concatenate([target, preceding]) + begin
+
+
+def cameras(views: Views) -> Camera:
+    """`Camera[T + P]` on the latent grid, of the latent frames of target and preceding."""
+    new = views.frame_cameras.resized(views.context.height, views.context.width)
+    return concatenate(views.context[-1:], new[views.stride - 1 :: views.stride], views.context[:-1])
 
 
 def views(model: ModelConfig, context: Camera, new: Camera) -> Views:

@@ -90,6 +90,12 @@ class WorldConfig:
         return self.recipe.dynamic_filter and self.model.heads is None
 
     @property
+    def remembers_moving(self) -> bool:
+        """Whether things that move are remembered: by a memory that conditions the generator, if the recipe says so."""
+        assert self.recipe is not None
+        return self.conditions and self.recipe.entities > 0
+
+    @property
     def token_dtype(self) -> str:
         """Dtype of the tokens in a latent memory: the one in which the parts that read them compute."""
         return self.model.dit.dtype

@@ -30,6 +30,11 @@ class FrameGeometry:
     keep: chex.Array  # [T, h, w]
     sky: chex.Array  # [T, h, w]
 
+    @property
+    def moving(self) -> jax.Array:
+        """Bool `[T, h, w]`, what is neither static nor sky, where its depth is known."""
+        return ~self.keep & ~self.sky & jnp.isfinite(self.depth) & (self.depth > 0)
+
     def memorable_depth(self) -> jax.Array:
         """Depth with inf at the sky and 0 where nothing is to be kept, as the reference bank wants it."""
         return jnp.where(self.sky, jnp.inf, jnp.where(self.keep, self.depth, 0.0))

@@ -50,6 +50,8 @@ class Recipe:
         picture too ('surfaces').
       dynamic_filter: whether, in a model without a keep head, new content that disagrees with the memory is left out,
         and points that are seen through are retired (`dynamic`).
+      entities: things that move that are remembered at a time, and shown where they should be by now
+        (`memory.entities`); 0 forgets them, as in the paper.
       moving_threshold: probability above which a cell is taken to move by the keep head, and not remembered.
     """
 
@@ -63,6 +65,7 @@ class Recipe:
     preceding: str = "again"
     alignment: str = "none"
     dynamic_filter: bool = True
+    entities: int = 0
     moving_threshold: float = 0.5
 
     def __post_init__(self):
@@ -78,6 +81,8 @@ class Recipe:
                 raise UserError(f"recipe {self.name!r}: {field} must be one of {', '.join(known)}, found {found!r}")
         if not 1 <= self.steps <= MOST_STEPS:
             raise UserError(f"recipe {self.name!r}: steps must be 1 to {MOST_STEPS}, found {self.steps}")
+        if self.entities < 0:
+            raise UserError(f"recipe {self.name!r}: entities must be at least 0, found {self.entities}")
         if self.footprint < 1 or self.footprint % 2 == 0:
             raise UserError(f"recipe {self.name!r}: footprint must be odd and at least 1, found {self.footprint}")
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mirage_jax.diffusion import flow, samplers
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import kinds, points
+from mirage_jax.memory import entities, kinds, points
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models.generator import Generator
@@ -20,6 +20,7 @@ from mirage_jax.world import align, checks, conditioning, dynamic, reference
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.frame_geometry import KnownGeometry, estimate_geometry, remembered_tokens
 from mirage_jax.world.outputs import Diagnostics, SegmentOutput
+from mirage_jax.world.recall import add_things, choose_references, new_frames, read
 from mirage_jax.world.state import RolloutState
 
 
@@ -118,10 +119,11 @@ def _segment(
     # Read (paper eq. 5, 9, 10): what the memory shows at target and preceding frames; which frames saw the same.
     readout = read(config, params, state, cameras)
     shown = new_frames(config, readout)
+    with_things = add_things(config, state, readout, cameras)
     references = choose_references(config, state, latent_cameras, shown)
 
     # Denoise: the overlap, preceding and reference frames are clean (paper section "Generator").
-    latents = denoise(config, params, state, readout, references, text, noise_key)
+    latents = denoise(config, params, state, with_things, references, text, noise_key)
 
     # Decode.
     decoded, begin, decoder = config.codec.go_on(params["vae"], state.context[-1], latents, state.decoder)
@@ -148,6 +150,10 @@ def _segment(
         before = points.mark_seen(before, readout.index[: 1 + layout.latents])
     memory, moving, remaining = write(config, before, observed, trusted, shown)
     scene = scene.replace(keep=scene.keep & ~moving)
+    things = state.entities
+    if things is not None:
+        cells = tokens, scene.depth, latent_cameras, scene.moving
+        things = entities.write(things, memory, *cells, jnp.broadcast_to(trusted, (layout.latents,)))
 
     past = layout.preceding + 1
     recent = lambda before, new: jax.tree.map(lambda x, y: jnp.concatenate([x, y])[-past:], before, new)  # noqa: E731
@@ -159,6 +165,7 @@ def _segment(
         context_valid=recent(state.context_valid, jnp.ones(layout.latents, bool)),
         context_readout=None if state.context_readout is None else recent(state.context_readout, shown),
         bank=reference.store(state.bank, latents, scene.memorable_depth(), latent_cameras),
+        entities=things,
         key=key,
         segments=state.segments + 1,
     )
@@ -175,41 +182,16 @@ def _segment(
         moving=moving.mean(),
         retired=before.size - remaining,
         references=jnp.zeros((), jnp.int32) if references is None else references[1].sum(dtype=jnp.int32),
+        **entities.summary(things),
     )
     frames = jnp.round((decoded + 1.0) * 127.5).astype(jnp.uint8)
-    return following, SegmentOutput(frames=frames, latents=latents, readout=shown, diagnostics=diagnostics)
+    return following, SegmentOutput(
+        frames=frames, latents=latents, readout=new_frames(config, with_things), diagnostics=diagnostics
+    )
 
 
 _compiled_segment = jax.jit(_segment, static_argnums=0)
 _compiled_segment_in_place = jax.jit(_segment, static_argnums=0, donate_argnums=2)
-
-
-def read(config: WorldConfig, params: Any, state: RolloutState, cameras: Camera) -> Readout:
-    """What the memory shows at the latent frames of target and preceding, `[T + P, h, w, ..]`; as in `segment`."""
-    views = conditioning.views(config.model, state.context_cameras, cameras)
-    encode = functools.partial(config.codec.encode, params["vae"])
-    readout = kinds.of(config.memory).recall(state.memory, views, config.recipe.footprint, encode)
-    if state.context_readout is None:
-        return readout
-    return conditioning.with_preceding(readout, jax.tree.map(lambda x: x[:-1], state.context_readout))
-
-
-def new_frames(config: WorldConfig, readout: Readout) -> Readout:
-    """The part `[n, h, w, ..]` of a readout of target and preceding that is of the new latent frames."""
-    return jax.tree.map(lambda x: x[1 : 1 + config.model.segment.latents], readout)
-
-
-def choose_references(
-    config: WorldConfig, state: RolloutState, latent_cameras: Camera, shown: Readout
-) -> tuple[jax.Array, jax.Array] | None:
-    """Latents `[R, h, w, C]` and validity `[R]` of earlier frames that see what the segment will, if there is room."""
-    layout = config.model.segment
-    if not (layout.reference and config.conditions):  # retrieved by geometry: a kind of memory
-        return None
-    slots = jnp.arange(config.bank)
-    recent = (state.bank.count - 1 - slots) % config.bank <= layout.preceding  # given as context already
-    count = min(layout.reference, config.bank)
-    return reference.select(state.bank, latent_cameras, shown.depth, recent, count)
 
 
 def denoise(

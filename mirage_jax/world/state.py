@@ -12,7 +12,8 @@ from flax import struct
 
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import kinds
+from mirage_jax.memory import entities, kinds
+from mirage_jax.memory.entities import Entities
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models.vae import Cache
@@ -22,6 +23,10 @@ from mirage_jax.world.frame_geometry import KnownGeometry, estimate_geometry, re
 
 FIRST_DEPTH = 5.0
 """Metres of the median depth of a first image that only a relative depth network has seen; the unit of its world."""
+
+
+ENTITY_SHARE = 8
+"""A thing that moves has room for one in so many cells of a frame; of a larger one some of its cells are kept."""
 
 
 @struct.dataclass
@@ -38,6 +43,7 @@ class RolloutState:
       context_readout: `[P + 1, h, w, ..]` what the memory showed at these frames before they were written; None where
         the recipe looks again.
       bank: earlier latent frames, to choose references from.
+      entities: things that move; None where the recipe forgets them.
       key: random key of the next segment.
       segments: int32 `[]`, segments made so far.
     """
@@ -49,6 +55,7 @@ class RolloutState:
     context_valid: chex.Array  # [P + 1]
     context_readout: Readout | None  # [P + 1, h, w, ..]
     bank: reference.Bank  # [B, ..]
+    entities: Entities | None  # [K, ..]
     key: chex.PRNGKey  # []
     segments: chex.Array  # []
 
@@ -160,9 +167,19 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
         context_valid=jnp.arange(seen - past, seen) >= 0,
         context_readout=_nothing_shown(config, params, memory, latent_cameras) if _carries(config) else None,
         bank=bank,
+        entities=_moving_things(config, memory, observed, scene.moving) if config.remembers_moving else None,
         key=key,
         segments=jnp.zeros((), jnp.int32),
     )
+
+
+def _moving_things(config: WorldConfig, memory: PointMemory, observed: Observation, moving: jax.Array) -> Entities:
+    """What moves in the first frames."""
+    height, width = config.grid
+    none = entities.create(
+        config.recipe.entities, height * width // ENTITY_SHARE, config.model.vae.latent_channels, config.token_dtype
+    )
+    return entities.write(none, memory, observed.tokens, observed.depth, observed.latent_cameras, moving)
 
 
 def _carries(config: WorldConfig) -> bool:

@@ -1,0 +1,187 @@
+"""Things that move: found, followed, remembered while nobody looks, and forgotten when they are gone."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from movers import CHANNELS, away_and_back, film, line
+
+from mirage_jax.memory import entities, latent
+
+SLOTS, CELLS = 4, 48
+RADIUS = 0.5
+
+
+@jax.jit
+def run(movie_arrays, cameras):
+    """Entities after all frames of a film; the static memory has everything that stands still."""
+    features, depth, moving = movie_arrays
+    memory = latent.create(8192, CHANNELS)
+    memory = latent.write(memory, features[:1], depth[:1], cameras[:1], ~moving[:1])
+    things = entities.create(SLOTS, CELLS, CHANNELS)
+    return entities.write(things, memory, features, depth, cameras, moving), memory
+
+
+def after(movie, frames):
+    arrays = tuple(x[:frames] for x in (movie.features, movie.depth, movie.moving))
+    return run(arrays, movie.cameras[:frames])
+
+
+def frame(t, x):
+    return x[t : t + 1]
+
+
+def nearest(things, time, place):
+    """Distance of the nearest thing held to a place at a time."""
+    distance = np.linalg.norm(np.asarray(entities.predicted(things, time)) - place, axis=-1)
+    return np.where(np.asarray(things.held), distance, np.inf).min()
+
+
+@pytest.mark.parametrize(
+    "start, velocity",
+    [((-1.5, 0.2, 4.0), (0.15, 0, 0)), ((0.5, 0, 3.0), (0, 0, 0.15)), ((1.0, 0.5, 5.0), (-0.12, 0, -0.08))],
+)
+def test_what_moves_steadily_is_found_again_where_it_has_gone(start, velocity):
+    look, away = 8, 8
+    movie = film([line(start, velocity, look + away + 4)], away_and_back(look, away, 4), radius=RADIUS)
+    things, _ = after(movie, look + away)
+    now = look + away
+    assert np.asarray(things.held).sum() == 1
+    assert nearest(things, now, movie.tracks[0, now]) < 0.5 * 2 * RADIUS
+    forgotten = np.linalg.norm(movie.tracks[0, look - 1] - movie.tracks[0, now])
+    assert nearest(things, now, movie.tracks[0, now]) < 0.5 * forgotten
+
+
+def test_a_thing_is_shown_where_it_is_and_hidden_by_a_wall():
+    look, away = 8, 6
+    track = line((-1.5, 0.0, 4.0), (0.2, 0, 0), look + away + 1)
+    movie = film([track], away_and_back(look, away, 1), radius=RADIUS)
+    things, memory = after(movie, look + away)
+    now = look + away
+    camera = movie.cameras[now:]
+    static = latent.read(memory, camera, max_footprint=3)
+    shown = entities.read(things, static, camera, jnp.array([now]))
+    truth = movie.ball[now] == 0
+    found = np.asarray(shown.moving[0])
+    assert (found & truth).sum() > 0.6 * (found | truth).sum()
+    np.testing.assert_array_equal(np.asarray(shown.features[0])[found & truth], movie.features[now][found & truth])
+    np.testing.assert_array_equal(np.asarray(shown.age[0])[found], now - (look - 1))
+    assert not np.asarray(shown.age[0])[~found].any() and (np.asarray(shown.index[0])[found] == -1).all()
+    np.testing.assert_array_equal(np.asarray(shown.features)[~found[None]], np.asarray(static.features)[~found[None]])
+    # The same, with a wall of points in front of it.
+    near = jnp.full((1, 32, 32), 2.0)
+    behind = latent.write(memory, jnp.ones((1, 32, 32, CHANNELS)), near, camera, jnp.ones((1, 32, 32), bool))
+    hidden = entities.read(things, latent.read(behind, camera, max_footprint=3), camera, jnp.array([now]))
+    assert not np.asarray(hidden.moving).any()
+
+
+def test_behind_a_wall_and_out_again():
+    frames = 30
+    movie = film(
+        [line((-2.4, 0.0, 5.0), (0.16, 0, 0), frames)],
+        np.zeros(frames),
+        radius=RADIUS,
+        wall=[[-0.8, -1.5, 3.0], [0.8, 1.5, 3.2]],
+    )
+    behind = [t for t in range(frames) if not movie.moving[t].any()]
+    assert len(behind) >= 4
+    back = behind[-1] + 3
+    things, _ = after(movie, behind[-1] + 1)
+    assert np.asarray(things.held).sum() == 1
+    assert nearest(things, back, movie.tracks[0, back]) < RADIUS
+    things, _ = after(movie, frames)
+    assert np.asarray(things.held).sum() == 1, "it is the same thing that comes out"
+    assert int(things.sightings.max()) > behind[0]
+
+
+def test_two_that_cross_keep_their_looks():
+    look, away = 10, 8
+    tracks = [line((-1.8, 0, 4.0), (0.2, 0, 0), look + away + 1), line((1.8, 0, 5.5), (-0.2, 0, 0), look + away + 1)]
+    movie = film(tracks, away_and_back(look, away, 1), radius=RADIUS)
+    things, _ = after(movie, look + away)
+    now = look + away
+    place = np.asarray(entities.predicted(things, now))
+    held = np.asarray(things.held)
+    assert held.sum() == 2
+    for number, track in enumerate(movie.tracks):
+        at = np.argmin(np.where(held, np.linalg.norm(place - track[now], axis=-1), np.inf))
+        assert np.linalg.norm(place[at] - track[now]) < RADIUS
+        token = np.asarray(things.features)[at][np.asarray(things.valid)[at]].mean(0)
+        ours, other = (movie.features[0][movie.ball[0] == n][0] for n in (number, 1 - number))
+        assert np.linalg.norm(token - ours) < np.linalg.norm(token - other)
+
+
+@pytest.mark.parametrize("fate", ["stopped", "left"])
+def test_what_stopped_or_left_while_unseen_is_gone_within_a_segment(fate):
+    look, away, back = 8, 8, 4
+    track = line((-1.5, 0.0, 4.0), (0.15, 0, 0), look + away + back)
+    track[look + 1 :] = np.nan if fate == "left" else track[look + 1]
+    movie = film([track], away_and_back(look, away, back), radius=RADIUS)
+    if fate == "stopped":  # it stands still: the mask says so
+        movie.moving[look + away :] = False
+    things, _ = after(movie, look + away)
+    assert np.asarray(things.held).sum() == 1
+    things, _ = after(movie, look + away + back)
+    assert np.asarray(things.held).sum() == 0
+    assert int(things.refuted) == 1
+
+
+def test_what_runs_into_a_wall_of_the_memory_stops_there():
+    look, away = 6, 40
+    movie = film([line((1.0, 0.0, 4.0), (0, 0, 0.3), look + away)], away_and_back(look, 1, 0), radius=RADIUS)
+    things, _ = after(movie, look)
+    place = np.asarray(entities.predicted(things, look + away))[np.argmax(np.asarray(things.held))]
+    assert 7.0 < place[2] <= 9.0, "the far wall is at 9 m"
+
+
+def test_static_memory_is_never_touched_and_hidden_only_where_a_thing_is_in_front():
+    movie = film([line((-1.0, 0.0, 4.0), (0.1, 0, 0), 8)], np.zeros(8), radius=RADIUS)
+    things, memory = after(movie, 8)
+    static = latent.read(memory, movie.cameras[7:8], max_footprint=3)
+    shown = entities.read(things, static, movie.cameras[7:8], jnp.array([7]))
+    moving = np.asarray(shown.moving)
+    assert moving.any()
+    assert (np.asarray(shown.visible) >= np.asarray(static.visible)).all()
+    seen = np.asarray(static.visible) & moving
+    assert (np.asarray(shown.depth)[seen] < np.asarray(static.depth)[seen]).all()
+
+
+def test_a_film_at_once_equals_frame_by_frame_and_vmap():
+    movie = film([line((-1.5, 0.2, 4.0), (0.15, 0, 0), 6)], np.zeros(6), radius=RADIUS)
+    arrays = movie.features, movie.depth, movie.cameras, movie.moving
+    memory, empty = latent.create(64, CHANNELS), entities.create(SLOTS, CELLS, CHANNELS)
+    step = jax.jit(entities.write)
+    whole = step(empty, memory, *arrays)
+    single = empty
+    for t in range(6):
+        single = step(single, memory, *jax.tree.map(functools.partial(frame, t), arrays))
+    several = jax.jit(jax.vmap(entities.write, in_axes=(None, None, 0, 0, 0, 0)))(
+        empty, memory, *jax.tree.map(lambda x: np.stack([x, x]), arrays)
+    )
+    for other in (single, jax.tree.map(lambda x: x[1], several)):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), whole, other)
+
+
+def test_frames_that_are_not_valid_only_let_time_pass():
+    movie = film([line((-1.5, 0.2, 4.0), (0.15, 0, 0), 6)], np.zeros(6), radius=RADIUS)
+    memory, empty = latent.create(64, CHANNELS), entities.create(SLOTS, CELLS, CHANNELS)
+    arrays = movie.features, movie.depth, movie.cameras, movie.moving
+    none = entities.write(empty, memory, *arrays, np.zeros(6, bool))
+    assert not np.asarray(none.held).any() and int(none.clock) == 6
+
+
+def test_more_things_than_slots_keep_the_largest():
+    tracks = [line((x, 0.0, z), (0.0, 0, 0), 2) for x, z in ((-2, 4), (-0.6, 6), (0.9, 7), (2.0, 5), (3.5, 8))]
+    movie = film(tracks, np.zeros(2), radius=0.45)
+    things, _ = after(movie, 2)
+    assert np.asarray(things.held).sum() == SLOTS
+    seen = sorted(range(5), key=lambda n: -(movie.ball[1] == n).sum())
+    for number in seen[:SLOTS]:
+        assert nearest(things, 1, movie.tracks[number, 1]) < 0.5
+
+
+def test_sizes_below_one_are_refused():
+    with pytest.raises(ValueError, match="need a slot"):
+        entities.create(0, 1, 1)
