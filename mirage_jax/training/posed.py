@@ -21,6 +21,7 @@ from mirage_jax.memory.kinds import Views
 from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
+from mirage_jax.training import things
 from mirage_jax.world import conditioning, recipe, reference
 
 
@@ -37,6 +38,7 @@ class Augmentation:
       drop_cells: probability with which a cell was never written.
       drop_memory: probability of an empty memory.
       drop_reference: probability of no reference frames at all, as in a world without memory.
+      miss_things: probability with which all that moves in a frame is taken to stand still.
       coarse_depth: probability with which an RGB memory gets the depth of the cells, as heads guess it.
     """
 
@@ -48,6 +50,7 @@ class Augmentation:
     drop_cells: float = 0.1
     drop_memory: float = 0.05
     drop_reference: float = 0.1
+    miss_things: float = 0.3
     coarse_depth: float = 0.5
 
 
@@ -183,6 +186,10 @@ def make_training_example(
     readout = _readout(keys[0], model, clip, start, augment, views, vae_params)
     if past and recipe.of(model).preceding == "as_made":
         readout = _with_preceding_as_made(keys[0], model, clip, start, augment, views, vae_params, readout)
+    errors = _draw(keys[0], clip, start, augment)
+    depth = jnp.where(errors.enters.any(), clip.depth * errors.factor, jnp.nan)
+    things_key = jax.random.fold_in(keys[0], 1)
+    readout = things.added(things_key, model, clip, start, augment, readout, views, tokens(model, clip), depth)
 
     frames = jnp.arange(len(clip.latents))
     static = jnp.where(clip.dynamic, 0.0, clip.depth)

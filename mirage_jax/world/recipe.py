@@ -104,7 +104,10 @@ DEFAULT = Recipe(
 )
 """That of the model that ships."""
 
-RECIPES = {recipe.name: recipe for recipe in (PAPER, RELEASE, DEFAULT)}
+FRAME = Recipe("frame", steps=1, grid="diffusers", footprint=3, write="new", alignment="surfaces", entities=8)
+"""For a model with one latent a frame, which remembers them as they are, and what moves."""
+
+RECIPES = {recipe.name: recipe for recipe in (PAPER, RELEASE, DEFAULT, FRAME)}
 
 
 def of(model: ModelConfig) -> Recipe:

@@ -29,6 +29,11 @@ ENTITY_SHARE = 8
 """A thing that moves has room for one in so many cells of a frame; of a larger one some of its cells are kept."""
 
 
+def entity_cells(height: int, width: int) -> int:
+    """Cells of a thing that are remembered at most, on a grid of that size."""
+    return max(height * width // ENTITY_SHARE, 1)
+
+
 @struct.dataclass
 class RolloutState:
     """Everything that a world is between two segments.
@@ -177,7 +182,7 @@ def _moving_things(config: WorldConfig, memory: PointMemory, observed: Observati
     """What moves in the first frames."""
     height, width = config.grid
     none = entities.create(
-        config.recipe.entities, height * width // ENTITY_SHARE, config.model.vae.latent_channels, config.token_dtype
+        config.recipe.entities, entity_cells(height, width), config.model.vae.latent_channels, config.token_dtype
     )
     return entities.write(none, memory, observed.tokens, observed.depth, observed.latent_cameras, moving)
 

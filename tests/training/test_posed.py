@@ -18,7 +18,7 @@ from mirage_jax.models import parameters, vae
 from mirage_jax.training import posed
 from mirage_jax.training.stages import generator
 from mirage_jax.world import conditioning
-from mirage_jax.world.segment import read
+from mirage_jax.world.recall import read
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
 import tiny_world
@@ -33,6 +33,7 @@ CLEAN = posed.Augmentation(
     drop_cells=0.0,
     drop_memory=0.0,
     drop_reference=0.0,
+    miss_things=0.0,
     coarse_depth=0.0,
 )
 START = 3
@@ -257,3 +258,49 @@ def test_every_imitated_error_reaches_an_rgb_memory(shown, plain, errors):
     wrong = _rgb_example(shown, dataclasses.replace(CLEAN, **errors), seed=1)
     assert (np.asarray(plain.readout) != np.asarray(wrong.readout)).any()
     np.testing.assert_array_equal(wrong.target, plain.target)
+
+
+@pytest.fixture(scope="module")
+def moving(clip):
+    """The same with a thing two cells wide, 2 m away, that goes a quarter of a metre to the right with every frame."""
+    there = np.zeros((FRAMES, SIZE, SIZE), bool)
+    depth, masks = np.asarray(clip.depth).copy(), there
+    for frame in range(FRAMES):
+        world2cam = np.asarray(clip.cameras.world2cam)[frame]
+        centre = world2cam[:3, :3] @ np.array([0.25 * frame - 0.5, 0.0, 2.0]) + world2cam[:3, 3]
+        column = int(np.floor(3.2 * centre[0] / centre[2] + 2))
+        masks[frame, 1:3, max(column, 0) : column + 2] = True
+    depth[masks] = 2.0
+    return clip.replace(depth=jnp.asarray(depth), dynamic=jnp.asarray(masks))
+
+
+def things_shown(model, clip, augment):
+    make = jax.jit(posed.make_training_example, static_argnums=(1, 4))
+    control = ("readout", "visible", "moving", "age", "turned")
+    segment = dataclasses.replace(model.segment, control=control)
+    changed = dataclasses.replace(model, recipe="frame", segment=segment)
+    return make(jax.random.key(0), changed, clip, START, augment)
+
+
+def test_what_moved_before_is_shown_in_the_target_and_its_age_is_that_of_the_frames_since(model, moving):
+    example = things_shown(model, moving, CLEAN)
+    there, age = np.asarray(example.control[..., -3]), np.asarray(example.control[..., -2])
+    assert there[0].any(), "the overlap was seen itself"
+    assert not age[0].any()
+    shown = there[1] > 0
+    assert shown.any() and (age[1][shown] == np.float32(1 / (1 + conditioning.AGE_UNIT))).all()
+    assert not age[there == 0].any()
+    still = things_shown(model, moving.replace(dynamic=jnp.zeros_like(moving.dynamic)), CLEAN)
+    assert not np.asarray(still.control[..., -3:]).any()
+
+
+def test_what_moves_later_is_not_known_yet(model, moving):
+    early = jnp.arange(FRAMES)[:, None, None] <= START
+    before = things_shown(model, moving.replace(dynamic=moving.dynamic & early), CLEAN)
+    np.testing.assert_array_equal(before.control, things_shown(model, moving, CLEAN).control)
+
+
+@pytest.mark.parametrize("error", ["miss_things", "drop_memory"])
+def test_errors_in_what_moves_leave_it_out(model, moving, error):
+    always = dataclasses.replace(CLEAN, **{error: 1e9 if error == "miss_things" else 1.0})
+    assert not np.asarray(things_shown(model, moving, always).control[..., -3:]).any()

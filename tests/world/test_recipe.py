@@ -14,7 +14,7 @@ from mirage_jax.world import recipe
 def test_every_model_that_is_known_names_a_recipe():
     for make in model_config.PRESETS.values():
         assert recipe.of(make()).name == make().recipe
-    with pytest.raises(UserError, match="recipe must be one of paper, release, default, found 'mine'"):
+    with pytest.raises(UserError, match="recipe must be one of paper, release, default, frame, found 'mine'"):
         recipe.of(dataclasses.replace(model_config.default(), recipe="mine"))
 
 
