@@ -20,6 +20,7 @@ from experiments.worlds.doom import raycast
 from experiments.worlds.doom.wad import DoomMap
 from experiments.worlds.paths import UNITS_PER_METRE
 
+GAMMA = 1.7  # of every frame: as the game draws them, people see little and errors in the dark count for nothing
 _CROP = slice(60, 260)  # so that the focal length is `FOCAL` both ways: 160 of 200 columns, 192 of 240 rows
 _FIRST_LABEL = 2  # smaller labels are surfaces of the world
 _NEAREST_SPRITE = 1.0  # map units; an actor beside the eye can have its position behind it
@@ -29,6 +30,12 @@ _DEPTH_SHARE = 0.04  # of the depth: far floors change by much from row to row
 _DEPTH_LAST = 125  # larger values mean anything farther
 _DEPTH_NEAREST = 24.0  # map units; nearer floors and ceilings overflow the buffer
 _MOVING_CATEGORIES = ("Monster", "Projectile")
+_BRIGHTENED = np.round(255 * (np.arange(256) / 255) ** (1 / GAMMA)).astype(np.uint8)
+
+
+def brightened(drawn: np.ndarray | int) -> np.ndarray:
+    """Colours `[...]` as they are shown, of 0 to 255 as the game draws them: to the power `1 / GAMMA`, uint8."""
+    return _BRIGHTENED[drawn]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +48,9 @@ class Capture:
     velocity: np.ndarray  # [2] map units a tic
 
     def frame(self, size: int) -> np.ndarray:
-        """`[size, size, 3]` uint8 picture, each pixel the mean of the game's pixels under it."""
+        """`[size, size, 3]` uint8 picture, each pixel the mean of the game's pixels under it, brightened by `GAMMA`."""
         picture = Image.fromarray(self.state.screen_buffer[:, _CROP])
-        return np.asarray(picture.resize((size, size), Image.Resampling.BOX))
+        return brightened(np.asarray(picture.resize((size, size), Image.Resampling.BOX)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mirage_jax.data.clip import PosedClip
 
 _MONSTERS = ("ZombieMan", "ShotgunGuy", "DoomImp", "Demon", "Cacodemon", "LostSoul", "HellKnight", "Revenant")
 _OFF_PATH = 6.0  # map units; who strays farther was pushed or stopped
-_MIN_BRIGHTNESS = 0.10  # of 0..1, mean of a clip
+_MIN_BRIGHTNESS = 0.20  # of 0..1, mean of a clip; darker ones are too dark to see
 _MIN_SATURATION = 0.06
 _MIN_DEPTH = 1.6  # metres, median of a frame
 _MAX_UNKNOWN = 0.03

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.worlds import batch, verify
-from experiments.worlds.doom import engine, jobs, wad
+from experiments.worlds.doom import engine, jobs, render, wad
 from experiments.worlds.doom.variant import Variant
 
 FRAMES = 17
@@ -35,6 +35,15 @@ def test_clip_passes_its_own_checks(outcomes):
             clip.cam2world[:, :3, 1], np.tile([0, 0, -1], (FRAMES, 1))
         )  # down is down: no pitch
         assert clip.source.startswith(f"doom/{clip.source.split('/')[1]}/seed") and "/walk" in clip.source
+
+
+def test_what_is_too_dark_to_see_is_rejected():
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    frames[..., 1] = 160  # a mean of 0.21
+    render._check_colours(frames)
+    frames[..., 1] = 145  # of 0.19
+    with pytest.raises(batch.RejectedError, match="too dark"):
+        render._check_colours(frames)
 
 
 def test_only_monsters_are_dynamic(outcomes):

@@ -48,8 +48,16 @@ def test_actors_are_billboards_and_only_monsters_are_dynamic(tiny_map):
     np.testing.assert_allclose(monster, 50 / 32)
     assert seen.dynamic[9:11, 14:16].all() and seen.dynamic.sum() <= 4 * 4
     assert (seen.depth == 0).mean() < 0.05
-    np.testing.assert_array_equal(seen.frame[:, 0], 200)
+    np.testing.assert_array_equal(seen.frame[:, 0], observe.brightened(200))
     np.testing.assert_array_equal(seen.frame[:, 1:], 0)
+
+
+def test_frames_are_brighter_than_drawn_and_lose_nothing_in_the_dark(tiny_map):
+    drawn_values = np.arange(256, dtype=np.uint8)
+    shown = observe.brightened(drawn_values)
+    np.testing.assert_allclose(shown / 255, (drawn_values / 255) ** (1 / observe.GAMMA), atol=0.5 / 255)
+    assert shown[0] == 0 and shown[255] == 255 and (np.diff(shown.astype(int)) >= 0).all()
+    assert len(np.unique(shown[:64])) == 64
 
 
 def test_poses_look_where_the_player_looks(tiny_map):
