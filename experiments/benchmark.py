@@ -19,6 +19,7 @@ SUITES = {
     "lasting": "experiments.bench.lasting",
     "memory": "experiments.bench.memory_speed",
     "memory_quality": "experiments.bench.memory_quality",
+    "moving": "experiments.bench.moving",
     "compile": "experiments.bench.full_size.compiled",
     "dit_ratio": "experiments.bench.full_size.ratio",
     "end_to_end": "experiments.bench.end_to_end_speed",
@@ -38,7 +39,10 @@ _SCALE = flags.DEFINE_enum(
     ["full", "tiny"],
     "For suite full_size: the 5B model, or one for a CPU; for rollout: its size too, or the default model's only.",
 )
-_CLIPS = flags.DEFINE_string("clips", "data/doom", "For suite input: the data set of clips.")
+_CLIPS = flags.DEFINE_string(
+    "clips", None, "For suite input: the data set of clips (data/doom); for moving: the held-out set (data/evaluation)."
+)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "For suite moving: the model; default: the one that ships.")
 _LATENTS = flags.DEFINE_string("latents", "data/latents", "For suite input: the data set of coded clips.")
 
 
@@ -50,7 +54,8 @@ def main(_) -> None:
     options = {
         "out": out,
         "scale": _SCALE.value,
-        "clips": _CLIPS.value,
+        "clips": _CLIPS.value or ("data/doom" if name == "input" else "data/evaluation"),
+        "checkpoint": _CHECKPOINT.value,
         "latents": _LATENTS.value,
         "stage_config": _stage_config,
     }

@@ -120,6 +120,10 @@ def diagnostics(output: SegmentOutput) -> list[dict[str, Any]]:
             "moving": round(float(d.moving[s]), 4),
             "points_retired": int(d.retired[s]),
             "references": int(d.references[s]),
+            "entities": int(d.entities[s]),
+            "entities_confirmed": int(d.confirmed[s]),
+            "entities_refuted": int(d.refuted[s]),
+            "entities_unseen_frames": round(float(d.unseen[s]), 2),
         }
         for s in range(len(d.points))
     ]

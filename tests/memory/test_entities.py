@@ -2,10 +2,12 @@
 
 import functools
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from movers import CHANNELS, away_and_back, film, line
 
 from mirage_jax.memory import entities, latent
@@ -185,3 +187,55 @@ def test_more_things_than_slots_keep_the_largest():
 def test_sizes_below_one_are_refused():
     with pytest.raises(ValueError, match="need a slot"):
         entities.create(0, 1, 1)
+
+
+def rubbish(seed, frames=3, grid=(8, 8)):
+    """Random tokens, masks, poses, and depth that is unknown, infinite or no number in places."""
+    rng = np.random.default_rng(seed)
+    depth = np.exp(rng.normal(1, 0.7, (frames, *grid))).astype(np.float32)
+    for value in (0.0, np.inf, np.nan, -1.0):
+        depth[rng.random(depth.shape) < 0.05] = value
+    movie = film(np.full((1, frames, 3), np.nan), rng.uniform(-30, 30, frames), grid=grid)
+    moving = rng.random(depth.shape) < rng.uniform(0, 1)
+    features = rng.normal(size=(*depth.shape, CHANNELS)).astype(np.float32)
+    return features, depth, movie.cameras, moving
+
+
+write_jit, read_jit = jax.jit(entities.write), jax.jit(entities.read)
+
+
+@hypothesis.given(st.integers(0, 10**6))
+@hypothesis.settings(max_examples=25, deadline=None)
+def test_whatever_is_written_stays_sound(seed):
+    features, depth, cameras, moving = rubbish(seed)
+    memory = latent.write(latent.create(256, CHANNELS), features, depth, cameras, ~moving)
+    things = write_jit(entities.create(SLOTS, CELLS, CHANNELS), memory, features, depth, cameras, moving)
+    for name, value in vars(things).items():
+        assert not np.isnan(np.asarray(value, np.float32)).any(), name
+    assert ((np.asarray(things.confidence) >= 0) & (np.asarray(things.confidence) <= 1)).all()
+    assert (np.asarray(things.room) >= 0).all()
+    static = latent.read(memory, cameras, max_footprint=3)
+    shown = read_jit(things, static, cameras, jnp.arange(len(depth)) + 5)
+    assert (np.asarray(shown.visible) >= np.asarray(static.visible)).all(), "nothing static is lost to a thing"
+    there = np.asarray(shown.moving)
+    for name in ("features", "depth", "scale", "index"):
+        np.testing.assert_array_equal(
+            np.asarray(getattr(shown, name))[~there], np.asarray(getattr(static, name))[~there]
+        )
+        assert not np.isnan(np.asarray(getattr(shown, name))).any()
+
+
+@hypothesis.given(st.integers(0, 10**6), st.permutations(range(SLOTS)))
+@hypothesis.settings(max_examples=15, deadline=None)
+def test_the_order_of_slots_does_not_matter(seed, order):
+    features, depth, cameras, moving = rubbish(seed)
+    memory = latent.create(64, CHANNELS)
+    first = write_jit(entities.create(SLOTS, CELLS, CHANNELS), memory, features, depth, cameras, moving)
+    first = first.replace(confidence=first.confidence * (1 - 0.01 * jnp.arange(SLOTS)))  # of equals, the first is taken
+    order = np.array(order)
+    other = jax.tree.map(lambda x: x[order] if x.ndim else x, first)
+    after = [write_jit(start, memory, features, depth, cameras, moving) for start in (first, other)]
+    places = [np.asarray(entities.predicted(x, 9))[np.asarray(x.held)] for x in after]
+    assert len(places[0]) == len(places[1])
+    places = [x[np.lexsort(x.T.round(3))] for x in places]
+    np.testing.assert_allclose(*places, rtol=1e-4, atol=1e-4)

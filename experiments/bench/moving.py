@@ -1,0 +1,201 @@
+"""Benchmark suite `moving`: is what moves found again where it is by now? Of the memory alone, no generator.
+
+The clips are those of the held-out set in which the camera looks away from things that move, and comes back
+(`experiments.build_dataset --dataset evaluation`). A memory is given everything up to the frame before a thing comes
+back into view, and is then asked for the next frames, with true cameras. Depth is true; which cells move is true too,
+or what the keep head of the model says.
+
+- forgotten: what moves is not remembered.
+- frozen points: everything is written as points, moving or not, as a coloured point cloud without a filter has it.
+- frozen: remembered as things that stand where they were last seen.
+- entities: remembered as things that go on (`memory.entities`).
+- true track: the same things, put where they truly are: what better prediction could gain.
+
+Of every thing that was seen and returns, over the first frames of its return: `found`, the share of frames in which the
+memory shows something that moves over at least a quarter of it; `off`, the distance of the nearest thing remembered
+from it, in its sizes, median over returns (of those that are remembered); `ghosts`, cells that show something that
+moves where nothing is, in shares of the cells that the thing has.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.ndimage
+import tqdm
+
+from experiments.bench import records
+from mirage_jax import data, geometry, weights
+from mirage_jax.evaluation.protocols.objects import MOTION_CLASSES, motion_class
+from mirage_jax.evaluation.statistics import bootstrap_mean
+from mirage_jax.geometry import Camera
+from mirage_jax.memory import entities, latent, resample
+from mirage_jax.models import heads
+from mirage_jax.training import encode, posed
+from mirage_jax.world.state import entity_cells
+
+OPTIONS = ("clips", "checkpoint")
+METHODS = ("forgotten", "frozen points", "frozen", "entities", "true track")
+FIGURES = ("found", "off", "ghosts")
+SLOTS = 8
+
+_JUDGED = 6  # latent frames from the return on
+_GAP = 4  # frames out of view that count as an absence
+_LEAST_CELLS = 3  # of a thing, to be judged
+_COVERED = 0.25
+
+
+def measure(clips: str, checkpoint: str | None) -> dict[str, Any]:
+    """The figures of every clip, method and mask; the record that `markdown` prints.
+
+    Args:
+      clips: folder of the held-out set.
+      checkpoint: a model with a VAE, and heads or not; None is the one that ships.
+    """
+    parts = weights.parts_of(checkpoint or weights.DEFAULT)
+    model, params = weights.load(checkpoint, [part for part in ("vae", "heads") if part in parts])
+    masks = ("true", "heads") if "heads" in parts else ("true",)
+    source = data.load_source(clips, "motion")
+    rows = []
+    for index in tqdm.tqdm(range(len(source)), unit="clip", dynamic_ncols=True):
+        clip = source.clip(index)
+        returns = list(_returns(model, clip))
+        if not returns:
+            continue
+        sample = posed.from_batch(encode.code(model, params, clip))
+        tokens = posed.tokens(model, sample)
+        for mask in masks:
+            moving = sample.dynamic if mask == "true" else _by_heads(model, params, tokens, sample.cameras)
+            for method in METHODS:
+                values = [_judge(method, tokens, sample, moving, *one) for one in returns]
+                row = {"clip": clip.source, "motion": motion_class(clip.dynamic), "masks": mask, "method": method}
+                rows.append(row | {name: _mean([value[name] for value in values]) for name in FIGURES})
+    return {"model": model.name, "clips": len(source), "judged": _JUDGED, "rows": rows}
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The record as a table for each kind of mask: means over clips with 95 % intervals."""
+    lines = [f"{record['clips']} clips; model {record['model']}; the first {record['judged']} frames of every return."]
+    for mask in sorted({row["masks"] for row in record["rows"]}, reverse=True):
+        lines += ["", f"Masks: {mask}", ""]
+        table = []
+        for method in METHODS:
+            mine = [row for row in record["rows"] if row["masks"] == mask and row["method"] == method]
+            for motion in ("all", *MOTION_CLASSES[1:]):
+                of = [row for row in mine if motion in ("all", row["motion"])]
+                if len(of) > 1:
+                    table.append([method if motion == "all" else "", motion, len(of), *_cells(of)])
+        lines += records.table(("memory", "moving pixels, %", "clips", *FIGURES), table)
+    return "\n".join([*lines, ""])
+
+
+def _cells(rows: list[dict[str, Any]]) -> list[str]:
+    cells = []
+    for name in FIGURES:
+        values = np.array([row[name] for row in rows if row[name] is not None], float)
+        if len(values) < 2:
+            cells.append("-")
+        elif name == "off":
+            cells.append(f"{np.median(values):.2f}")
+        else:
+            interval = bootstrap_mean(values)
+            cells.append(f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]")
+    return cells
+
+
+def _mean(values: list[float]) -> float | None:
+    """None where nothing is remembered."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else None
+
+
+def _returns(model, clip):
+    """Of each thing that is seen, away and back: its masks `[t, h, w]` on the latent grid, track `[t, 3]`, frame."""
+    at = slice(None, None, model.vae.stride_time)
+    instances, tracks = clip.instances[at], clip.tracks[at]
+    every = np.asarray(resample.mask_to_grid(clip.dynamic[at], *model.grid))
+    for number in range(tracks.shape[1]):
+        mine = np.asarray(resample.mask_to_grid(instances == number + 1, *model.grid, least=0.3))
+        seen = mine.sum((1, 2)) >= _LEAST_CELLS
+        for frame in np.flatnonzero(seen):
+            before = np.flatnonzero(seen[:frame])
+            if len(before) and frame - before[-1] > _GAP // model.vae.stride_time + 1:
+                yield mine, every, tracks[:, number], int(before[-1]), int(frame)
+
+
+def _by_heads(model, params, tokens: jax.Array, cameras: Camera) -> jax.Array:
+    keep, sky = heads.decide(heads.predict(model.heads, params["heads"], tokens, geometry.rays(cameras)))
+    return ~keep & ~sky
+
+
+def _judge(method, tokens, sample, moving, mine, every, track, last: int, back: int) -> dict[str, float]:
+    """Figures of one return."""
+    count = min(_JUDGED, len(mine) - back)
+    at = back + np.arange(_JUDGED).clip(max=count - 1)
+    shown, position, size, held = _remembered(
+        method, tokens, sample.depth, moving, sample.cameras, back, at, track, last
+    )
+    shown, position, held = (np.asarray(x)[:count] for x in (shown, position, held))
+    true = mine[back : back + count]
+    judged = true.sum((1, 2)) >= _LEAST_CELLS
+    near = np.stack([scipy.ndimage.binary_dilation(frame, np.ones((3, 3))) for frame in every[back : back + count]])
+    cells = np.maximum(true.sum((1, 2)), 1)
+    distance = np.linalg.norm(position - track[back : back + count, None], axis=-1)
+    off = np.where(held, distance / np.maximum(size, 1e-6), np.inf).min(-1)
+    return {
+        "found": float(((shown & true).sum((1, 2)) >= _COVERED * cells)[judged].mean()),
+        "off": float(off[judged].mean()),
+        "ghosts": float(((shown & ~near).sum((1, 2)) / cells)[judged].mean()),
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _remembered(method, tokens, depth, moving, cameras: Camera, back, at, track, last):
+    """Cells that show what moves `[n, h, w]`, places `[n, K, 3]`, sizes `[K]`, and whether there is anything there."""
+    frames, height, width, channels = tokens.shape
+    before = jnp.arange(frames) < back
+    sky = jnp.isinf(depth) & ~moving
+    written = (before[:, None, None] & (depth > 0) & ~sky, before[:, None, None] & sky)
+    slots = jnp.zeros((SLOTS,))
+    nowhere = jnp.zeros((len(at), SLOTS, 3)), slots + 1.0, jnp.zeros((len(at), SLOTS), bool)
+    if method == "forgotten":
+        return jnp.zeros((len(at), height, width), bool), *nowhere
+    if method == "frozen points":
+        memory = latent.create(depth.size, 1)
+        memory = latent.write(memory, moving[..., None].astype(jnp.float32), depth, cameras, *written)
+        return latent.read(memory, cameras[at], max_footprint=3).features[..., 0] > 0, *nowhere
+    memory = latent.create(depth.size, 1)
+    static = written[0] & ~moving
+    memory = latent.write(memory, jnp.zeros((*depth.shape, 1)), depth, cameras, static, written[1])
+    things = entities.create(SLOTS, entity_cells(height, width), channels)
+    things = entities.write(things, memory, tokens, depth, cameras, moving, before)
+    if method == "frozen":
+        things = things.replace(velocity=jnp.zeros_like(things.velocity))
+    nothing = latent.read(memory, cameras[at], max_footprint=3)
+    nothing = nothing.replace(features=jnp.zeros((*nothing.visible.shape, channels)))
+    if method == "true track":
+        return _put_right(things, nothing, cameras[at], at, track, last)
+    shown = entities.read(things, nothing, cameras[at], at).moving
+    places = jax.vmap(lambda time: entities.predicted(things, time))(at)
+    return shown, places, things.size, jnp.broadcast_to(things.held, (len(at), SLOTS))
+
+
+def _put_right(things, nothing, cameras, at, track, last):
+    """The slot that was nearest to the thing when it was last seen, moved with it."""
+    then = entities.predicted(things, last)
+    away = jnp.where(things.held, jnp.linalg.norm(then - track[last], axis=-1), jnp.inf)
+    mine = jnp.argmin(away)
+
+    def one(now):
+        moved = things.position.at[mine].add(track[now] - track[things.time[mine]])
+        placed = things.replace(position=moved, velocity=jnp.zeros_like(things.velocity))
+        camera = jax.tree.map(lambda x: x[now - at[0]][None], cameras)
+        static = jax.tree.map(lambda x: x[now - at[0]][None], nothing)
+        return entities.read(placed, static, camera, now[None]).moving[0], moved
+
+    shown, places = jax.lax.map(one, at)
+    return shown, places, things.size, jnp.broadcast_to(things.held, (len(at), SLOTS))
