@@ -77,7 +77,8 @@ def write(
         return after.replace(clock=entities.clock + 1), None
 
     entities, _ = lax.scan(step, entities, (features, depth, cameras, moving, valid))
-    return entities.replace(room=_room(entities, memory))
+    room = lax.cond(entities.held.any(), _room, lambda entities, _: entities.room, entities, memory)
+    return entities.replace(room=room)
 
 
 def read(entities: Entities, static: Readout, cameras: Camera, time: chex.Array, *, max_footprint: int = 3) -> Readout:

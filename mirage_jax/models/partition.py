@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mirage_jax.errors import UserError
@@ -93,7 +94,7 @@ def rules_for(*parts: str) -> Rules:
 
 
 def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over all devices.
+    """A mesh over all devices, laid out so that axes follow the links between them (`arranged`).
 
     Args:
       axes: size by axis name, out of `AXES`, in order (the first varies slowest over devices and hosts); one size may
@@ -101,9 +102,10 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> 
       devices: those to use; all if None.
 
     Raises:
-      UserError: if a name is unknown, or the sizes do not multiply to the number of devices.
+      UserError: if a name is unknown, the sizes do not multiply to the number of devices, or cannot be laid over them.
     """
-    count = jax.device_count() if devices is None else len(devices)
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     sizes = dict(axes)
     unknown = set(sizes) - set(AXES)
     if unknown:
@@ -114,8 +116,46 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> 
     sizes = {name: count // given if size == -1 else size for name, size in sizes.items()}
     if math.prod(sizes.values()) != count:
         raise UserError(f"mesh {dict(axes)} does not fit the {count} devices of this run")
-    types = (AxisType.Auto,) * len(sizes)
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices)
+    return Mesh(arranged(sizes, devices), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def arranged(sizes: Mapping[str, int], devices: Sequence[Any]) -> np.ndarray:
+    """Devices in the shape of a mesh.
+
+    On a TPU slice the axes of the mesh follow those of the torus where they can, and else share one between two. Over
+    several slices, which are joined by the data centre's network only, the batch is split (`data`, then `fsdp`): what
+    `tensor` and `sequence` exchange within every block stays inside a slice.
+
+    Args:
+      sizes: of the axes, whose product is the number of devices.
+      devices: of one kind.
+
+    Raises:
+      UserError: if the slices do not divide the batch axes.
+    """
+    slices = len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
+    between, left = {}, slices
+    for name in BATCH_AXES:
+        between[name] = math.gcd(sizes.get(name, 1), left)
+        left //= between[name]
+    if left > 1:
+        raise UserError(
+            f"mesh {dict(sizes)} does not fit {slices} slices: expected data x fsdp to be a multiple of {slices}, "
+            "since only the batch is split over the network between slices"
+        )
+    outer = [between.get(name, 1) for name in sizes]
+    inner = [size // parts for size, parts in zip(sizes.values(), outer, strict=True)]
+
+    def over(split: bool) -> np.ndarray:
+        options = {"devices": devices, "allow_split_physical_axes": split}
+        if slices > 1:
+            return mesh_utils.create_hybrid_device_mesh(inner, outer, **options)
+        return mesh_utils.create_device_mesh(inner, **options)
+
+    try:
+        return over(False)
+    except NotImplementedError:  # two axes of the mesh have to share one of the torus
+        return over(True)
 
 
 def tree_shardings(rules: Rules, tree: Any, mesh: Mesh) -> Any:

@@ -1,9 +1,11 @@
 """Rules as data: every part of the Wan family is covered, and a rule that cannot be right is refused by name."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from absl import logging
@@ -101,3 +103,71 @@ def test_a_mesh_that_cannot_be(axes, message):
 
 def test_the_rest_goes_to_the_axis_of_minus_one():
     assert dict(partition.make_mesh({"fsdp": 1, "data": -1}, jax.devices()[:1]).shape) == {"fsdp": 1, "data": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """As JAX describes a TPU chip."""
+
+    id: int
+    coords: tuple[int, int, int]
+    slice_index: int
+    process_index: int
+    device_kind: str
+    core_on_chip: int = 0
+    platform: str = "tpu"
+
+
+def chips(kind, *shape, slices=1):
+    """The chips of some slices, each a torus of that shape, four to a host."""
+    places = [tuple(reversed(p)) for p in itertools.product(*(range(n) for n in reversed((*shape, 1)[:3])))]
+    every = itertools.product(range(slices), places)
+    return [Chip(i, place, s, i // 4, kind) for i, (s, place) in enumerate(every)]
+
+
+V6E, V5P, V5E = "TPU v6 lite", "TPU v5", "TPU v5 lite"
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "sizes"),
+    [
+        (V6E, (16, 16), {"data": 8, "sequence": 4, "fsdp": 8}),
+        (V6E, (8, 8), {"fsdp": 16, "sequence": 4}),
+        (V6E, (4, 8), {"fsdp": 16, "tensor": 2}),
+        (V6E, (4, 4), {"data": 2, "fsdp": 4, "tensor": 2}),
+        (V5E, (4, 4), {"fsdp": 16}),
+        (V5P, (2, 2, 1), {"fsdp": 4}),
+        (V5P, (4, 4, 4), {"fsdp": 16, "sequence": 4}),
+        (V5P, (4, 4, 16), {"data": 4, "fsdp": 16, "sequence": 4}),
+        (V5P, (4, 4, 16), {"fsdp": 32, "tensor": 2, "sequence": 4}),
+    ],
+)
+def test_every_mesh_lies_on_a_torus(kind, shape, sizes):
+    devices = chips(kind, *shape)
+    mesh = partition.arranged(sizes, devices)
+    assert mesh.shape == tuple(sizes.values())
+    assert sorted(device.id for device in mesh.flat) == list(range(len(devices)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "slices", "sizes"),
+    [
+        (V6E, (4, 4), 2, {"data": 2, "fsdp": 16}),
+        (V6E, (4, 4), 2, {"fsdp": 32}),
+        (V6E, (8, 8), 4, {"data": 2, "fsdp": 32, "sequence": 4}),
+        (V5P, (4, 4, 4), 2, {"data": 4, "fsdp": 8, "tensor": 2, "sequence": 2}),
+    ],
+)
+def test_between_slices_only_the_batch_is_split(kind, shape, slices, sizes):
+    mesh = partition.arranged(sizes, chips(kind, *shape, slices=slices))
+    assert mesh.shape == tuple(sizes.values()) and len({device.id for device in mesh.flat}) == mesh.size
+    number = np.vectorize(lambda device: device.slice_index)(mesh)
+    for axis, name in enumerate(sizes):
+        if name not in partition.BATCH_AXES:
+            assert (number == np.take(number, [0], axis)).all(), f"{name} leaves its slice"
+    assert len(np.unique(number)) == slices
+
+
+def test_a_mesh_that_would_split_heads_between_slices_is_refused():
+    with pytest.raises(UserError, match="does not fit 2 slices: expected data x fsdp to be a multiple of 2"):
+        partition.arranged({"fsdp": 1, "tensor": 32}, chips(V6E, 4, 4, slices=2))
