@@ -50,11 +50,15 @@ def intruding(features: chex.Array, depth: chex.Array, readout: Readout) -> jax.
 
 
 def already_in_memory(depth: chex.Array, sky: chex.Array, readout: Readout) -> jax.Array:
-    """Cells of new frames whose surface, or sky, the memory shows there, as finely as they do.
+    """Cells of new frames whose surface, or sky, the memory shows there, or beside what hides it, as finely as they do.
 
     A generated frame shows a known place a little worse than the frame that it was remembered from. Written as well, at
     a depth that is a little nearer in half of the cells, it would hide what was first seen there: with every visit the
     place would drift.
+
+    At an outline, where something near ends, the memory shows the near thing up to a cell further than a frame does.
+    What the frame shows behind it would stay hidden from there if it were written, and so be written again with every
+    visit. It is known if one of the eight cells around shows it.
 
     Args:
       depth: `[T, h, w]` aligned depth; 0, inf and NaN are no surface.
@@ -65,10 +69,20 @@ def already_in_memory(depth: chex.Array, sky: chex.Array, readout: Readout) -> j
       bool `[T, h, w]`, False where the memory shows nothing.
     """
     assert readout.scale is not None
-    surface = jnp.isfinite(depth) & (depth > 0) & jnp.isfinite(readout.depth) & (readout.depth > 0)
-    ratio = jnp.log(jnp.where(surface, depth, 1.0)) - jnp.log(jnp.where(surface, readout.depth, 1.0))
-    same = jnp.where(sky, jnp.isinf(readout.depth), surface & (jnp.abs(ratio) <= DEPTH_TOLERANCE))
-    return readout.visible & same & (readout.scale <= COARSEST)
+    height, width = depth.shape[1:]
+    surface = jnp.isfinite(depth) & (depth > 0)
+    log = jnp.log(jnp.where(surface, depth, 1.0))
+    # The log of the depth that is shown; NaN, as which nothing is known, where none is, or too coarsely.
+    shown = jnp.where(readout.visible & (readout.scale <= COARSEST) & (readout.depth > 0), readout.depth, jnp.nan)
+    around = jnp.log(jnp.pad(shown, ((0, 0), (1, 1), (1, 1)), constant_values=jnp.nan))
+
+    def same(i: int, j: int) -> jax.Array:
+        there = around[:, i : i + height, j : j + width]
+        return jnp.where(sky, there == jnp.inf, surface & (jnp.abs(log - there) <= DEPTH_TOLERANCE))
+
+    hidden = readout.visible & (jnp.where(sky, jnp.inf, depth) > readout.depth)
+    beside = jnp.any(jnp.stack([same(i, j) for i in range(3) for j in range(3)]), axis=0)
+    return same(1, 1) | (hidden & beside)
 
 
 def seen_through(memory: PointMemory, depth: chex.Array, cameras: Camera) -> jax.Array:
