@@ -6,6 +6,7 @@ out with what was really there. Everything is written to `out/demo/`.
 
 from __future__ import annotations
 
+import operator
 import time
 
 import jax
@@ -58,12 +59,14 @@ def main(_) -> None:
         videos[memory] = np.concatenate([clip.frames[:1], made])
         seconds[memory] = time.time() - before
         if memory == "latent":
-            kept = config, state.memory, output
+            kept = config, state.memory, jax.device_get(output)
 
     before = time.time()
     made = {name: video[1:] for name, video in videos.items() if name != "truth"}
     scores = returns.score(clip, made, returns.returned(clip, model, since=1))
     shown = {NAMES[name]: video for name, video in videos.items()}
+    viz.write_video(out / "video.mp4", videos["latent"], fps=model.fps)
+    viz.contact_sheet(out / "contact_sheet.png", videos["latent"])
     viz.write_video(out / "comparison.mp4", viz.side_by_side(shown), fps=model.fps)
     viz.contact_sheet(out / "comparison.png", shown)
     curves = {NAMES[name]: np.array(row["psnr_by_frame"]) for name, row in scores.items()}
@@ -74,10 +77,10 @@ def main(_) -> None:
     report = {
         "config": {"clip": clip.source, "seed": _SEED.value, "model": model.name, "model_digest": model.digest()},
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "segments": outputs.diagnostics(output),
+        "segments": [outputs.diagnostics(jax.tree.map(operator.itemgetter(s), output)) for s in range(len(path))],
         "metrics": scores,
     }
-    outputs.write_results(out, config, videos["latent"], cameras, memory, report)
+    outputs.write_results(out, config, cameras, memory, report)
     io.write_text(out / "report.md", _page(clip.source, scores, seconds, latent.nbytes(memory)["held"]))
     print(f"wrote {out}/comparison.mp4, {out}/report.md")
 

@@ -9,6 +9,9 @@ file, fitted to the model's frames, is that of picture and path, unless --fov or
 
 `--dry_run` checks all that can be checked without running the model, draws the path and stops.
 
+A long video is saved every `--save_every` segments. After a crash, the same command with `--resume` goes on from the
+last save and makes the same frames as if nothing had happened.
+
 The words:
 
 """
@@ -16,9 +19,11 @@ The words:
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import operator
 import pathlib
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +32,7 @@ import tqdm
 from absl import flags
 
 from experiments.shared import cli, depths, inputs, likeness, loading, outputs, prompts
+from experiments.shared.recording import Recording
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import crop, trajectory, trajectory_text
@@ -89,6 +95,12 @@ _STEPS = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.", lower_bound=0, upper_bound=cli.LARGEST_SEED)
 _SAVE_WORLD = flags.DEFINE_string("save_world", None, "File to save the world in at the end.")
 _LOAD_WORLD = flags.DEFINE_string("load_world", None, "World file to go on from, in place of --image.")
+_SAVE_EVERY = flags.DEFINE_integer(
+    "save_every", 10, "Segments between saves of an unfinished video, from which --resume goes on.", lower_bound=1
+)
+_RESUME = flags.DEFINE_bool(
+    "resume", False, "Go on with the unfinished video in --out; starts a new one where none was saved."
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check the flags and files, draw the camera path and stop.")
 
 
@@ -120,51 +132,59 @@ def main(_) -> None:
     config = world_config(model, len(segments), saved)
     view, given = _known_depth(config, view, path, len(segments), notes)
     prompts.check(model, len(segments), **_prompt_flags())
+    frames = wanted + (view is not None)
+    recording = None if _DRY_RUN.value else Recording(out, frames=frames, fps=model.fps, resume=_RESUME.value)
     outputs.clear(out)
     viz.plot_path(out / "path.png", path, title=_TRAJECTORY.value[:80])
     cli.write_run_config(out, cli.flag_values())
-    if _DRY_RUN.value:
+    if recording is None:
         print(f"drew {out / 'path.png'}; no model was run (--dry_run)")
         return
 
     text = prompts.for_segments(folder, model, len(segments), **_prompt_flags(), tokenizer=_TOKENIZER.value)
-    digest = loading.digest(folder, config) if saved is not None or _SAVE_WORLD.value else ""
+    recording.begin(_run(saved, view, path, text, given))
+    saves = saved is not None or _SAVE_WORLD.value is not None or len(segments) > _SAVE_EVERY.value
+    digest = loading.digest(folder, config) if saves else ""  # which reads all weights
     params = loading.prepared(config, folder, _WEIGHTS.value, mesh)
-    loaded = time.time()
-    with loading.on_mesh(mesh):
-        config, state = start_world(config, params, view, saved, start, len(segments), digest)
-        jax.block_until_ready(state)
-        sound.check_state(state)
+    loaded, resumed = time.time(), recording.made
+    with loading.on_mesh(mesh), recording:
         if view is not None and _CHECKPOINT.value is None:
             unlike = likeness.note(model, params, view.image)
             notes += [unlike] if unlike else []
             print(unlike or "", end="\n" if unlike else "")
+        if recording.saved is None:
+            state = start_world(config, params, view, saved, start, digest)
+            sound.check_state(state)
+            recording.add(view.image[None] if view is not None else np.zeros((0,)))
+        else:
+            state = start_world(config, params, None, recording.saved, start, digest)
+            print(f"going on after {resumed} of {len(segments)} segments, which were saved")
+        jax.block_until_ready(state)
         prepared = time.time()
         print(f"generating {wanted} frames in {len(segments)} segments", flush=True)
-        state, output = _rollout_with_progress(config, params, state, segments, text, given, notes)
+        state = _rollout(config, params, state, segments, text, given, wanted, recording, digest)
         generated = time.time()
 
-    frames = np.asarray(output.frames).reshape(-1, model.height, model.width, 3)[:wanted]
-    cameras = path[1:]
-    if view is not None:
-        frames, cameras = np.concatenate([view.image[None], frames]), path
+    recording.finish(out / "video.mp4", out / "contact_sheet.png")
     report = {
         "config": cli.flag_values(),
         "path": origin,
-        "segments": outputs.diagnostics(output),
-        "notes": notes,
+        "segments": recording.rows,
+        "resumed_after_segments": resumed,
+        "notes": notes + recording.notes,
         "seconds": {
             "load": round(loaded - started, 2),
             "init": round(prepared - loaded, 2),
             "rollout_with_compilation": round(generated - prepared, 2),
         },
     }
-    outputs.write_results(out, config, frames, cameras, state.memory, report)
+    outputs.write_results(out, config, path if view is not None else path[1:], state.memory, report)
     if _SAVE_WORLD.value:
         world_files.save(_SAVE_WORLD.value, config, state, digest)
         print(f"saved the world in {_SAVE_WORLD.value}")
+    recording.discard()
     held, lost = int(state.memory.size), int(state.memory.overflow)
-    print(f"wrote {out}/video.mp4 ({len(frames)} frames); the memory holds {held} points, {lost} had to go for others")
+    print(f"wrote {out}/video.mp4 ({frames} frames); the memory holds {held} points, {lost} had to go for others")
 
 
 def _check_flags() -> None:
@@ -176,6 +196,8 @@ def _check_flags() -> None:
             raise UserError(f"--{flag.name} is of the picture of --image; a world of --load_world has seen its own")
     if _FOV.value is not None and not 5 <= _FOV.value <= 150:  # NaN is not
         raise UserError(f"--fov {_FOV.value:g}: expected degrees between 5 and 150")
+    if _RESUME.value and _DRY_RUN.value:
+        raise UserError("--resume goes on with a video, --dry_run makes none: give one of them")
     if _SAVE_WORLD.value:
         cli.check_writable("--save_world", _SAVE_WORLD.value)
         if pathlib.Path(_SAVE_WORLD.value).resolve().parent == pathlib.Path(_OUT.value).resolve() and (
@@ -246,40 +268,66 @@ def _known_depth(config, view, path, segments: int, notes: list[str]):
     return view, given
 
 
-def start_world(config, params, view, saved, start, segments: int, digest: str):
-    """The world of the picture, or the one that is loaded, with room for `segments`; and its config."""
+def _run(saved, view, path, text, given) -> dict[str, Any]:
+    """What decides the frames: the flags, and what was read from the files that they name."""
+    apart = ("out", "save_world", "resume", "dry_run")
+    read = {
+        "the picture": None if view is None else (view.image, view.depth),
+        "the camera path": path,
+        "the text": text if text is None or text.strides[0] else text[:1],  # one for all
+        "the given depth": given,
+    }
+    return {
+        **{f"--{name}": value for name, value in cli.flag_values().items() if name not in apart},
+        **{name: _digest(arrays) for name, arrays in read.items()},
+        "begun": 0 if saved is None else saved.segments,
+    }
+
+
+def _digest(arrays: Any) -> str:
+    found = hashlib.sha256()
+    for array in jax.tree.leaves(arrays):
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()[:16]
+
+
+def start_world(config, params, view, saved, start, digest: str):
+    """The world of the picture, or the one that was saved, with room for `config.capacity`."""
     if view is not None:
-        return config, world.init(config, params, view.image, view.depth, start, jax.random.key(_SEED.value))
+        return world.init(config, params, view.image, view.depth, start, jax.random.key(_SEED.value))
     size = (config.model.height, config.model.width)
     image, depth = jnp.zeros((*size, 3), jnp.uint8), jnp.zeros(size)
-    like = jax.eval_shape(lambda p, k: world.init(config, p, image, depth, start, k), params, jax.random.key(0))
-    state = saved.restored(config, like, digest)
-    needed = int(state.memory.size) + world.full_capacity(config.model, config.memory, segments)
-    room = _CAPACITY.value or world.bucket(needed)
-    config = dataclasses.replace(config, capacity=max(config.capacity, room))
-    return config, state.replace(memory=latent.grown(state.memory, config.capacity))
+    own = dataclasses.replace(config, **saved.sizes)
+    like = jax.eval_shape(lambda p, k: world.init(own, p, image, depth, start, k), params, jax.random.key(0))
+    state = saved.restored(own, like, digest)
+    return state.replace(memory=latent.grown(state.memory, config.capacity))
 
 
-def _rollout_with_progress(config, params, state, segments, text, given, notes: list[str]):
-    """`world.rollout`, one segment a call, each checked: a scan cannot say how far it is, nor stop."""
-    outputs = []
-    for index in tqdm.trange(len(segments), unit="segment", disable=len(segments) == 1):
+def _rollout(config, params, state, segments, text, given, wanted: int, recording: Recording, digest: str):
+    """`world.rollout` from where the recording is, one segment a call: each is checked and recorded, then let go of."""
+    count, every = len(segments), config.model.segment_frames
+    for index in tqdm.trange(
+        recording.made, count, unit="segment", disable=count == 1, initial=recording.made, total=count
+    ):
         prompt = None if text is None else text[index]
         known = None if given is None else jax.tree.map(operator.itemgetter(index), given)
         state, output = world.segment(config, params, state, segments[index], prompt, known, donate=True)
-        outputs.append(jax.device_get(output))
-        for warning in sound.check_output(outputs[-1], f"segment {index + 1} of {len(segments)}"):
+        output = jax.device_get(output)
+        warnings = sound.check_output(output, f"segment {index + 1} of {count}")
+        for warning in warnings:
             print(warning)
-            notes.append(warning)
-    return state, jax.tree.map(lambda *parts: np.stack(parts), *outputs)
+        recording.add_segment(output.frames[: wanted - index * every], outputs.diagnostics(output), warnings)
+        if (index + 1) % _SAVE_EVERY.value == 0 and index + 1 < count:
+            recording.save(config, state, digest)
+    return state
 
 
 def world_config(model, segments: int, saved: world_files.SavedWorld | None) -> world.WorldConfig:
-    """The static sizes: from the flags, or from the world that is loaded."""
+    """The static sizes: from the flags, or from the world that is loaded, with room for what is to come."""
     source = _DEPTH_SOURCE.value or ("given" if _DEPTHS.value is not None else "")
     seen = {
         "depth_source": source,
-        "recipe": loading.recipe(model, _RECIPE.value, _STEPS.value),
+        "recipe": loading.recipe(model, _RECIPE.value, _STEPS.value, saved),
         "vae_tile": loading.vae_tile(model, _VAE_TILE.value),
     }
     if saved is not None:
@@ -289,7 +337,9 @@ def world_config(model, segments: int, saved: world_files.SavedWorld | None) -> 
             raise UserError(
                 f"--capacity={_CAPACITY.value}: the world in {saved.path} has room for {saved.capacity} points"
             )
-        return world.WorldConfig(model=model, **saved.sizes, **seen)  # pyright: ignore
+        needed = saved.points + world.full_capacity(model, saved.memory, segments)
+        sizes = saved.sizes | {"capacity": max(saved.capacity, _CAPACITY.value or world.bucket(needed))}
+        return world.WorldConfig(model=model, **sizes, **seen)  # pyright: ignore
     room = loading.room(model, _MEMORY.value, segments, _CAPACITY.value)
     return world.WorldConfig(model=model, memory=_MEMORY.value, **room, **seen)
 

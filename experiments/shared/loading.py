@@ -17,16 +17,31 @@ from mirage_jax import weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition, quantize
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.weights import ones
+from mirage_jax.weights import ones, world_files
 from mirage_jax.world import conditioning
 from mirage_jax.world import recipe as recipes
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 
 
-def recipe(model: ModelConfig, name: str | None, steps: int) -> world.Recipe:
-    """The recipe of `--recipe`, else that of the model, with so many sampling steps; 0 for its own."""
-    chosen = recipes.of(model) if name is None else world.RECIPES[name]
+def recipe(
+    model: ModelConfig, name: str | None, steps: int, saved: world_files.SavedWorld | None = None
+) -> world.Recipe:
+    """The recipe of `--recipe`, else that of a saved world, else that of the model, with so many sampling steps.
+
+    Args:
+      model: whose recipe it is where nothing else says.
+      name: of a recipe, or None.
+      steps: 0 for its own.
+      saved: the world to go on with, if there is one.
+
+    Raises:
+      UserError: if the world was made by a recipe that there is not.
+    """
+    if name is not None:
+        chosen = world.RECIPES[name]
+    else:
+        chosen = recipes.of(model) if saved is None else recipes.from_values(saved.recipe, str(saved.path))
     return dataclasses.replace(chosen, steps=steps) if steps else chosen
 
 

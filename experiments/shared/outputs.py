@@ -1,4 +1,4 @@
-"""What a generated world leaves behind: video, contact sheet, memory as coloured points, cameras, report."""
+"""What a generated world leaves behind beside its video: memory as coloured points, cameras, report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.shared import cli
@@ -36,28 +35,19 @@ def clear(out: pathlib.Path) -> None:
 
 
 def write_results(
-    out: pathlib.Path,
-    config: WorldConfig,
-    frames: np.ndarray,
-    cameras: Camera,
-    memory: PointMemory,
-    report: dict[str, Any],
+    out: pathlib.Path, config: WorldConfig, cameras: Camera, memory: PointMemory, report: dict[str, Any]
 ) -> None:
-    """Writes `video.mp4`, `contact_sheet.png`, `memory.ply`, `cameras.json` and `report.json` into `out`.
+    """Writes `memory.ply`, `cameras.json` and `report.json` into `out`, where `video.mp4` is.
 
     Args:
       out: an existing folder.
       config: of the world.
-      frames: uint8 `[T, H, W, 3]`, the first view included.
-      cameras: `Camera[T]` of the frames.
+      cameras: `Camera[T]` of the frames of the video, the first view included.
       memory: at the end.
       report: the measured part of the report; versions and the memory's size are added here.
     """
-    viz.write_video(out / "video.mp4", frames, fps=config.model.fps)
-    viz.contact_sheet(out / "contact_sheet.png", frames)
     pose_files.write_json(out / "cameras.json", cameras)
-    points, colors = coloured_points(config, memory, frames, cameras)
-    viz.write_ply(out / "memory.ply", points, colors)
+    viz.write_ply(out / "memory.ply", *coloured_points(config, memory, out / "video.mp4", cameras))
     size = latent.nbytes(memory)
     io.write_json(
         out / "report.json",
@@ -77,9 +67,9 @@ def write_results(
 
 
 def coloured_points(
-    config: WorldConfig, memory: PointMemory, frames: np.ndarray, cameras: Camera
+    config: WorldConfig, memory: PointMemory, video: pathlib.Path, cameras: Camera
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The points of the memory with the colour they have in the generated video.
+    """The points of the memory with the colour they have in the generated video, which is read frame by frame.
 
     Each point takes the mean colour of the cell it is read into, in the latest latent frame that shows it. Points that
     no frame shows, and directions (sky), are left out.
@@ -91,49 +81,46 @@ def coloured_points(
     grid = (config.model.height, config.model.width) if config.memory == "rgb" else config.grid
     colours = np.zeros((memory.capacity, 3), np.uint8)
     shown = np.zeros(memory.capacity, bool)
-    at = np.arange(0, len(frames), step)
-    small = np.asarray(_area_mean(frames[at], *grid))
-    read = jax.jit(lambda camera: latent.read(memory, camera).index)
-    for row, index in enumerate(at):
-        slot = np.asarray(read(cameras[index : index + 1].resized(*grid)))[0]
+    for at, frame in enumerate(viz.decoded(video)):
+        if at % step:
+            continue
+        slot = np.asarray(_read(memory, cameras[at : at + 1].resized(*grid)))[0]
         seen = slot >= 0
-        colours[slot[seen]] = small[row][seen]
+        colours[slot[seen]] = _cell_means(frame.to_ndarray(format="rgb24"), *grid)[seen]
         shown[slot[seen]] = True
     shown &= np.asarray(memory.points[:, 3]) == 1
     return np.asarray(memory.points[:, :3])[shown], colours[shown]
 
 
-def diagnostics(output: SegmentOutput) -> list[dict[str, Any]]:
-    """The diagnostics of a rollout, one row per segment, as JSON values."""
+def diagnostics(output: SegmentOutput) -> dict[str, Any]:
+    """The diagnostics of one segment, as JSON values."""
     d = output.diagnostics
-    return [
-        {
-            "visible": [round(float(v), 4) for v in np.asarray(d.visible[s])],
-            "points_added": int(d.points[s]),
-            "overflow": int(d.overflow[s]),
-            "depth_scale": round(float(d.depth_scale[s]), 4),
-            "depth_shift": round(float(d.depth_shift[s]), 5),
-            "depth_residual": round(float(d.depth_residual[s]), 4),
-            "depth_compared": int(d.compared[s]),
-            "frames_refused": round(float(d.refused[s]), 4),
-            "kept": round(float(d.kept[s]), 4),
-            "moving": round(float(d.moving[s]), 4),
-            "points_retired": int(d.retired[s]),
-            "references": int(d.references[s]),
-            "entities": int(d.entities[s]),
-            "entities_confirmed": int(d.confirmed[s]),
-            "entities_refuted": int(d.refuted[s]),
-            "entities_unseen_frames": round(float(d.unseen[s]), 2),
-        }
-        for s in range(len(d.points))
-    ]
+    return {
+        "visible": [round(float(v), 4) for v in np.asarray(d.visible)],
+        "points_added": int(d.points),
+        "overflow": int(d.overflow),
+        "depth_scale": round(float(d.depth_scale), 4),
+        "depth_shift": round(float(d.depth_shift), 5),
+        "depth_residual": round(float(d.depth_residual), 4),
+        "depth_compared": int(d.compared),
+        "frames_refused": round(float(d.refused), 4),
+        "kept": round(float(d.kept), 4),
+        "moving": round(float(d.moving), 4),
+        "points_retired": int(d.retired),
+        "references": int(d.references),
+        "entities": int(d.entities),
+        "entities_confirmed": int(d.confirmed),
+        "entities_refuted": int(d.refuted),
+        "entities_unseen_frames": round(float(d.unseen), 2),
+    }
 
 
 @jax.jit
-def _mean_over(blocks: jax.Array) -> jax.Array:
-    return jnp.round(blocks.astype(jnp.float32).mean((2, 4))).astype(jnp.uint8)
+def _read(memory: PointMemory, camera: Camera) -> jax.Array:
+    return latent.read(memory, camera).index
 
 
-def _area_mean(frames: np.ndarray, height: int, width: int) -> jax.Array:
-    count, rows, columns, _ = frames.shape
-    return _mean_over(jnp.asarray(frames).reshape(count, height, rows // height, width, columns // width, 3))
+def _cell_means(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    rows, columns, _ = frame.shape
+    cells = frame.reshape(height, rows // height, width, columns // width, 3)
+    return np.round(cells.mean((1, 3), dtype=np.float32)).astype(np.uint8)

@@ -65,6 +65,8 @@ def for_segments(
     else:
         values = embeddings(folder, tokenizer, [prompt] if prompt is not None else read_prompts(prompt_file))
     _check_count(given or EMPTY_PROMPT, len(values), segments)
+    if len(values) == 1:  # a view: a prompt of the full-size model takes 8 MB
+        return np.broadcast_to(values, (segments, *values.shape[1:]))
     return values[np.minimum(np.arange(segments), len(values) - 1)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import PIL.Image
@@ -12,19 +12,29 @@ import PIL.ImageFont
 
 from mirage_jax import io
 
+_COLUMNS, _ROWS = 8, 2
+SHOWN = _COLUMNS * _ROWS
+"""Frames of a video on its sheet."""
+
 _GAP = 4
 _STRIP = 18  # height of a line of text
 _TEXT = 12
 _PAPER, _INK = (255, 255, 255), (20, 20, 20)
 
 
+def evenly(total: int, count: int = SHOWN) -> list[int]:
+    """`count` frame numbers of `total`, or all of them, first and last included."""
+    return [round(x) for x in np.linspace(0, total - 1, min(count, total))]
+
+
 def contact_sheet(
     path: str | os.PathLike[str],
     videos: np.ndarray | Mapping[str, np.ndarray],
     *,
-    columns: int = 8,
-    rows: int = 2,
+    columns: int = _COLUMNS,
+    rows: int = _ROWS,
     cell_width: int = 160,
+    numbers: Sequence[int] | None = None,
 ) -> None:
     """Writes a PNG of evenly spaced frames, the first and the last among them, with their numbers.
 
@@ -36,6 +46,7 @@ def contact_sheet(
       rows: most rows of a single video.
       cell_width: about how wide a frame is shown, in pixels: small frames are magnified
         by a whole number, large ones scaled down.
+      numbers: of the frames, where they are chosen from a longer video (as by `evenly`).
 
     Raises:
       UserError: if `path` cannot be written.
@@ -44,11 +55,11 @@ def contact_sheet(
     if isinstance(videos, Mapping):
         _check(videos)
         total = len(next(iter(videos.values())))
-        shown = _evenly(total, columns)
+        shown = evenly(total, columns)
         lines = [(label, video, shown) for label, video in videos.items()]
     else:
         _check({"video": videos})
-        shown = _evenly(len(videos), columns * rows)
+        shown = evenly(len(videos), columns * rows)
         lines = [("", videos, shown[i : i + columns]) for i in range(0, len(shown), columns)]
     cells = [[_fitted(video[index], cell_width) for index in indices] for _, video, indices in lines]
     width, height = cells[0][0].size
@@ -69,7 +80,8 @@ def contact_sheet(
         for column, (index, cell) in enumerate(zip(indices, row, strict=True)):
             left = margin + _GAP + column * (width + _GAP)
             if strip:
-                draw.text((left + width // 2, top + strip // 2), f"{index}", _INK, _font(), anchor="mm")
+                number, place = numbers[index] if numbers else index, (left + width // 2, top + strip // 2)
+                draw.text(place, f"{number}", _INK, _font(), anchor="mm")
             sheet.paste(cell, (left, top + strip))
         top += strip + height + _GAP
     with io.atomic_path(path) as temporary:
@@ -109,11 +121,6 @@ def _check(videos: Mapping[str, np.ndarray]) -> None:
     if len(shapes) != 1 or kinds != {np.dtype(np.uint8)} or any(len(s) != 4 or s[3] != 3 or 0 in s for s in shapes):
         found = ", ".join(f"{label}: {video.dtype} {video.shape}" for label, video in videos.items())
         raise ValueError(f"videos to be shown together must be uint8 [T, H, W, 3] of one shape, got {found or 'none'}")
-
-
-def _evenly(total: int, count: int) -> list[int]:
-    """`count` frame numbers of `total`, or all of them, first and last included."""
-    return [round(x) for x in np.linspace(0, total - 1, min(count, total))]
 
 
 def _fitted(frame: np.ndarray, width: int) -> PIL.Image.Image:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,8 +22,11 @@ from mirage_jax.errors import UserError
 # BT.709 in the numbers of the H.264 standard; untagged files are played with one matrix by
 # some players and with another by others, up to 20 grey levels apart.
 _BT709 = 1
-# Constant rate factor: near lossless to the eye; 0 is lossless, 51 the worst.
-_QUALITY = "14"
+# Constant rate factor: near lossless to the eye; 0 is lossless, 51 the worst. Without macroblock trees, which read
+# memory that nobody wrote: with them every process codes the same frames in another way.
+_OPTIONS = {"crf": "14", "x264-params": "mbtree=0"}
+_THREADS = 4  # of which the coded frames depend a little, and which would else be those of the machine
+_REORDERED = 2  # frames that the encoder's are decoded ahead of their time
 _LOG_LEVEL = threading.Lock()  # which is one for the process
 # What is logged as errors of videos that were cut from longer ones, and shows in no frame.
 _HARMLESS = re.compile(r"mmco: unref short failure|co located POCs unavailable|number of reference frames")
@@ -43,23 +46,75 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, fps: float 
       UserError: if `path` cannot be written or does not end in `.mp4`.
       ValueError: if `frames` are not such an array.
     """
+    with video_writer(path, fps=fps) as write:
+        write(frames)
+
+
+@contextlib.contextmanager
+def video_writer(path: str | os.PathLike[str], *, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yields a function that takes frames as `write_video` does, any number of times, all of one size.
+
+    They are coded as they come. On leaving, the video is at `path`; if the body raises, it is as it was.
+
+    Raises:
+      UserError, ValueError: as `write_video` does.
+    """
     if Path(path).suffix != ".mp4":
         raise UserError(f"cannot write a video to {path}; expected a name that ends in .mp4")
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise ValueError(f"video frames must be uint8 [T, H, W, 3], got {frames.dtype} {frames.shape}")
-    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     with io.atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        rate = Fraction(fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
-        stream.height, stream.width = frames.shape[1:3]
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=_OPTIONS)
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
+        context.thread_count = _THREADS
         context.color_range = ColorRange.MPEG
         context.colorspace = context.color_primaries = context.color_trc = _BT709
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)))
+        size = None
+
+        def write(frames: np.ndarray) -> None:
+            nonlocal size
+            first, size = size is None, size or frames.shape[1:]
+            fits = frames.ndim == 4 and frames.shape[1:] == size and size[-1] == 3 and 0 not in frames.shape
+            if frames.dtype != np.uint8 or not fits:
+                raise ValueError(f"video frames must be uint8 [T, H, W, 3], got {frames.dtype} {frames.shape}")
+            frames = np.pad(frames, ((0, 0), (0, size[0] % 2), (0, size[1] % 2), (0, 0)), mode="edge")
+            if first:
+                stream.height, stream.width = frames.shape[1:3]
+            for frame in frames:
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)))
+
+        yield write
+        if size is None:
+            raise ValueError("a video has at least one frame")
         container.mux(stream.encode())
+
+
+def join_videos(path: str | os.PathLike[str], parts: Sequence[str | os.PathLike[str]]) -> None:
+    """Writes videos of `video_writer`, of one size and speed, as one after the other, atomically.
+
+    Nothing is coded again: the frames are those of the parts to the bit.
+
+    Raises:
+      UserError: if a part cannot be read, or `path` not written.
+    """
+    with io.atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as joined:
+        stream, begin, count = None, 0, 0
+        for part in parts:
+            try:
+                with av.open(str(part)) as container:
+                    source = container.streams.video[0]
+                    stream = stream or joined.add_stream_from_template(source)
+                    for packet in container.demux(source):
+                        if packet.dts is None:  # the end
+                            continue
+                        # A part of one or two frames alone would be decoded later than the end of the part before it.
+                        packet.pts, packet.dts = begin + packet.pts, (count - _REORDERED) * packet.duration
+                        packet.stream = stream
+                        joined.mux(packet)
+                        count += 1
+                    begin += source.duration
+            except (av.error.FFmpegError, OSError) as error:
+                raise UserError(f"cannot read the video {part}: {error.strerror or error}") from error
 
 
 def read_video(path: str | os.PathLike[str]) -> np.ndarray:

@@ -1,14 +1,15 @@
 """A world on disk: one safetensors file with the whole `RolloutState`, a header that names its model, and a checksum.
 
-This file knows a state only as a pytree of arrays and random keys, and a `WorldConfig` by its `model` and sizes. The
-checksum is of every byte of the file, with nothing but noughts in its own place: one bit that is not as it was written
-is found before anything is made of the world.
+This file knows a state only as a pytree of arrays and random keys, and a `WorldConfig` by its `model`, its sizes and
+the fields of its recipe. The checksum is of every byte of the file, with nothing but noughts in its own place: one bit
+that is not as it was written is found before anything is made of the world.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import pathlib
 from typing import Any
 
@@ -25,7 +26,7 @@ from mirage_jax.models import config as model_config
 from mirage_jax.models.config import ModelConfig
 
 FORMAT = "mirage-jax world"
-VERSION = 2
+VERSION = 3
 
 _SIZES = ("memory", "capacity", "bank")
 _NO_CHECKSUM = "0" * 64
@@ -43,6 +44,7 @@ class SavedWorld:
       memory: kind of its memory.
       capacity: points its memory can hold.
       bank: latent frames it can choose references from.
+      recipe: the fields of the recipe that it was made by, by name.
       tensors: the leaves of the state, by path.
     """
 
@@ -52,12 +54,23 @@ class SavedWorld:
     memory: str
     capacity: int
     bank: int
+    recipe: dict[str, Any]
     tensors: dict[str, np.ndarray]
 
     @property
     def sizes(self) -> dict[str, Any]:
         """The static sizes of a `WorldConfig` it was made with, to go on with the same."""
         return {name: getattr(self, name) for name in _SIZES}
+
+    @property
+    def points(self) -> int:
+        """Points its memory holds."""
+        return self._number(".memory.size")
+
+    @property
+    def segments(self) -> int:
+        """Segments that were made of it."""
+        return self._number(".segments")
 
     @property
     def last_camera(self) -> Camera:
@@ -71,24 +84,35 @@ class SavedWorld:
         """The state, to go on with.
 
         Args:
-          config: the `WorldConfig` to go on with; it must have the same model and sizes.
+          config: the `WorldConfig` to go on with; it must have the same model and sizes, and a recipe by which what the
+            world holds means the same.
           like: a state (or its shapes) of that config, for the structure of the tree.
           weights: digest of the weights to go on with.
 
         Raises:
-          UserError: if the world belongs to another model, other sizes or other weights.
+          UserError: if the world belongs to another model, other sizes, another recipe or other weights.
         """
         if mismatch := model_config.first_mismatch(self.model, config.model):
             raise UserError(f"{self.path}: made by another model than {config.model.name!r}: {mismatch}")
         for name, found in self.sizes.items():
             if found != getattr(config, name):
                 raise UserError(f"{self.path}: its world has {name} {found}, this run has {getattr(config, name)}")
+        for name, expected in config.recipe.held().items():
+            if (found := self.recipe.get(name)) != expected:
+                raise UserError(
+                    f"{self.path}: made by a recipe with {name} {io.shown(repr(found))}, recipe {config.recipe.name!r} "
+                    f"has {expected!r}: what its world holds would be taken for something else"
+                )
         if self.weights != weights:
             raise UserError(
                 f"{self.path}: made by weights {self.weights}, this run has {weights}; expected the same, since no "
                 "other weights can read its latents"
             )
         return _restored(self.path, like, self.tensors)
+
+    def _number(self, name: str) -> int:
+        with io.foreign(self.path, "a world file"):
+            return int(self.tensors[name])
 
 
 def save(path: str | pathlib.Path, config: Any, state: Any, weights: str) -> None:
@@ -111,6 +135,7 @@ def save(path: str | pathlib.Path, config: Any, state: Any, weights: str) -> Non
         "model": config.model.to_json(),
         "weights": weights,
         **{name: str(getattr(config, name)) for name in _SIZES},
+        "recipe": json.dumps(dataclasses.asdict(config.recipe)),
         "checksum": _NO_CHECKSUM,
     }
     data = bytearray(safetensors.numpy.save(tensors, metadata=header))
@@ -149,6 +174,7 @@ def read(path: str | pathlib.Path) -> SavedWorld:
             memory=header["memory"],
             capacity=io.positive_integer(str(path), "capacity", int(header["capacity"]), most=2**31 - 1),
             bank=io.positive_integer(str(path), "bank", int(header["bank"])),
+            recipe=dict(io.parse_json(header["recipe"], f"{path}: its recipe")),
             tensors=tensors,
         )
 

@@ -8,7 +8,10 @@ A model names its recipe (`ModelConfig.recipe`). An ablation is a recipe with on
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+from mirage_jax import io
 from mirage_jax.diffusion import samplers
 from mirage_jax.errors import UserError
 from mirage_jax.models.codec import OVERLAPS
@@ -86,6 +89,10 @@ class Recipe:
         if self.footprint < 1 or self.footprint % 2 == 0:
             raise UserError(f"recipe {self.name!r}: footprint must be odd and at least 1, found {self.footprint}")
 
+    def held(self) -> dict[str, Any]:
+        """The fields that say what the state of a world means: one that is saved goes on only with the same."""
+        return {name: getattr(self, name) for name in ("overlap", "token", "preceding", "entities")}
+
 
 PAPER = Recipe("paper", steps=40)
 """As arXiv 2606.09828 describes it: one frame of overlap, nearest cell, everything static written, 40 steps."""
@@ -119,3 +126,17 @@ def of(model: ModelConfig) -> Recipe:
     if model.recipe not in RECIPES:
         raise UserError(f"model {model.name!r}: recipe must be one of {', '.join(RECIPES)}, found {model.recipe!r}")
     return RECIPES[model.recipe]
+
+
+def from_values(values: Mapping[str, Any], source: str) -> Recipe:
+    """The recipe with such fields, as a file that was made by it names them.
+
+    Raises:
+      UserError: naming `source`, if fields are missing, unknown or of values that they cannot have.
+    """
+    defaults = dataclasses.asdict(DEFAULT)
+    for name in [*defaults, *values]:
+        if type(values.get(name)) is not type(defaults.get(name)):
+            found = io.shown(repr(values.get(name, "nothing")))
+            raise UserError(f"{source}: its recipe has {name} {found}, which is none of this version")
+    return Recipe(**values)

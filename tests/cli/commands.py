@@ -17,6 +17,7 @@ class Result:
     code: int
     out: str
     err: str
+    compiled: list[str]  # names of the programs that it compiled
 
 
 def run(command, calls):

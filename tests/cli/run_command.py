@@ -8,6 +8,8 @@ import contextlib
 import importlib
 import io
 import json
+import logging
+import re
 import runpy
 import sys
 import traceback
@@ -26,9 +28,10 @@ def load(command):
 
 
 def call(program, arguments):
-    """(exit code, stdout, stderr) of one call, as the shell would see them."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    """(exit code, stdout, stderr) of one call, as the shell would see them, and the programs compiled for it."""
+    out, err, code, compiled = io.StringIO(), io.StringIO(), 0, []
+    caught = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+    with flagsaver.flagsaver(), _compilations(compiled), caught[0], caught[1]:
         sys.argv = [sys.argv[0], *arguments]
         try:
             cli.run(*program.args, **program.kwargs)
@@ -37,7 +40,27 @@ def call(program, arguments):
         except BaseException:
             traceback.print_exc()
             code = 1
-    return code, out.getvalue(), err.getvalue()
+    return code, out.getvalue(), err.getvalue(), compiled
+
+
+@contextlib.contextmanager
+def _compilations(found):
+    """Adds the names of the programs that JAX compiles, or takes from its cache on disk, to `found`."""
+    compiler = logging.getLogger("jax._src.interpreters.pxla")
+    before = compiler.level, compiler.propagate
+
+    def note(record):
+        if match := re.match(r"Compiling (?:jit\()?(\w+|<lambda>)\)? with global shapes", record.getMessage()):
+            found.append(match[1])
+        return False
+
+    compiler.addFilter(note)
+    compiler.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        compiler.removeFilter(note)
+        compiler.level, compiler.propagate = before
 
 
 if __name__ == "__main__":

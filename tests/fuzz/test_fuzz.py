@@ -25,6 +25,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, pose_files, trajectory
 from mirage_jax.models import config as model_config
 from mirage_jax.weights import world_files
+from mirage_jax.world import WorldConfig
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "geometry"))
 import pose_samples as samples
@@ -235,7 +236,7 @@ def videos(folder, rng):
 def world(folder, rng):
     """The header and the bytes of a world; half of them with a checksum that is right."""
     state = {"context": np.ones((2, 4, 4, 3), np.float32), "points": np.ones((9, 4), np.float32)}
-    config = world_files.SavedWorld(folder / "a.world", MODEL, "1", "latent", 9, 4, {})
+    config = WorldConfig(model=MODEL, capacity=9999)
     world_files.save(folder / "a.world", config, state, "1")
     data = (folder / "a.world").read_bytes()
     if rng.random() < 0.5:

@@ -1,6 +1,8 @@
 """Videos come back as they were written, up to what H.264 costs."""
 
 import os
+import subprocess
+import sys
 
 import av
 import numpy as np
@@ -56,6 +58,50 @@ def test_odd_sizes_grow_by_one_row_or_column(tmp_path, height, width):
 def test_a_single_frame_is_a_video(tmp_path):
     viz.write_video(tmp_path / "v.mp4", blocks(1, 16, 16))
     assert viz.read_video(tmp_path / "v.mp4").shape == (1, 16, 16, 3)
+
+
+def test_parts_that_came_frame_by_frame_are_joined_without_a_change(tmp_path):
+    frames, parts = blocks(61, 34, 50), []
+    for begin, end in ((0, 25), (25, 26), (26, 61)):
+        parts.append(tmp_path / f"{begin}.mp4")
+        with viz.video_writer(parts[-1], fps=12.5) as write:
+            for index in range(begin, end, 5):
+                write(frames[index : min(index + 5, end)])
+    viz.join_videos(tmp_path / "whole.mp4", parts)
+    alone = np.concatenate([viz.read_video(part) for part in parts])
+    np.testing.assert_array_equal(viz.read_video(tmp_path / "whole.mp4"), alone)
+    np.testing.assert_array_equal([len(viz.read_video(part)) for part in parts], [25, 1, 35])
+    with av.open(str(tmp_path / "whole.mp4")) as container:
+        stream = container.streams.video[0]
+        assert float(stream.average_rate) == 12.5 and stream.frames == 61
+        times = [float(frame.time) for frame in container.decode(video=0)]
+    np.testing.assert_allclose(times, np.arange(61) / 12.5, atol=1e-4)
+    (tmp_path / "0.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match=r"cannot read the video .*0\.mp4"):
+        viz.join_videos(tmp_path / "again.mp4", parts)
+    assert not (tmp_path / "again.mp4").exists()
+
+
+def test_the_same_frames_are_the_same_video_in_every_process(tmp_path):
+    """Whatever the encoder finds in memory that nobody wrote: glibc fills it as MALLOC_PERTURB_ says."""
+    program = (
+        "import sys, numpy as np; from mirage_jax import viz\n"
+        "steps = np.random.default_rng(0).normal(0, 9, (61, 64, 64, 3)).cumsum(axis=0).cumsum(axis=1)\n"
+        "viz.write_video(sys.argv[1], np.uint8(np.clip(steps + 128, 0, 255)))"
+    )
+    for fill in ("37", "201"):
+        command = [sys.executable, "-c", program, str(tmp_path / f"{fill}.mp4")]
+        subprocess.run(command, check=True, env=os.environ | {"MALLOC_PERTURB_": fill})
+    assert (tmp_path / "37.mp4").read_bytes() == (tmp_path / "201.mp4").read_bytes()
+
+
+def test_frames_of_another_size_end_a_video_and_leave_nothing(tmp_path):
+    with pytest.raises(ValueError, match="must be uint8"), viz.video_writer(tmp_path / "v.mp4", fps=12) as write:
+        write(blocks(3, 16, 16))
+        write(blocks(3, 16, 32))
+    with pytest.raises(ValueError, match="at least one frame"), viz.video_writer(tmp_path / "v.mp4", fps=12):
+        pass
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_is_not_a_video_is_a_user_error(tmp_path):

@@ -13,6 +13,8 @@ from flax import struct
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.weights import world_files
+from mirage_jax.world import recipe
+from mirage_jax.world.recipe import DEFAULT, Recipe
 
 
 @struct.dataclass
@@ -31,6 +33,7 @@ class Config:
     memory: str = "latent"
     capacity: int = 50
     bank: int = 4
+    recipe: Recipe = DEFAULT
 
 
 CONFIG = Config(model_config.default())
@@ -73,6 +76,17 @@ def test_it_belongs_to_its_weights_model_and_sizes(saved):
         read.restored(other, a_state(), "1234")
 
 
+def test_it_belongs_to_a_recipe_by_which_it_means_the_same(saved):
+    read = world_files.read(saved)
+    sampled = dataclasses.replace(DEFAULT, name="sampled", steps=7, footprint=1)
+    read.restored(dataclasses.replace(CONFIG, recipe=sampled), a_state(), "1234")
+    for name, value in {"token": "clip", "overlap": "reencode", "preceding": "as_made"}.items():
+        other = dataclasses.replace(DEFAULT, name="other", **{name: value})
+        with pytest.raises(UserError, match=f"made by a recipe with {name} .*, recipe 'other' has '{value}'"):
+            read.restored(dataclasses.replace(CONFIG, recipe=other), a_state(), "1234")
+    assert recipe.from_values(read.recipe, "a.world") == DEFAULT
+
+
 def test_a_flipped_bit_at_any_of_200_places_is_one_sentence(saved):
     whole, rng = saved.read_bytes(), random.Random(0)
     places = [*range(64), *(rng.randrange(len(whole)) for _ in range(136))]
@@ -105,8 +119,8 @@ def test_a_world_with_nan_is_neither_written_nor_read(tmp_path, saved):
 
 def test_files_of_other_versions_and_kinds(tmp_path, saved):
     whole = saved.read_bytes()
-    saved.write_bytes(whole.replace(b'"version":"2"', b'"version":"1"'))
-    with pytest.raises(UserError, match="a world file of version 1; expected 2"):
+    saved.write_bytes(whole.replace(b'"version":"3"', b'"version":"2"'))
+    with pytest.raises(UserError, match="a world file of version 2; expected 3"):
         world_files.read(saved)
     for content in (b"", b"text", bytes(100), json.dumps([1]).encode()):
         (tmp_path / "c.world").write_bytes(content)

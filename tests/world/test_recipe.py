@@ -37,6 +37,14 @@ def test_what_a_recipe_cannot_be_is_said(field, value):
         dataclasses.replace(world.PAPER, **{field: value})
 
 
+@pytest.mark.parametrize("change", [{"steps": None}, {"steps": 1.5}, {"steps": 0}, {"mood": "calm"}, {"token": "word"}])
+def test_fields_from_a_file_are_a_recipe_or_one_sentence(change):
+    values = dataclasses.asdict(world.PAPER)
+    assert recipe.from_values(values, "a.world") == world.PAPER
+    with pytest.raises(UserError, match=next(iter(change))):
+        recipe.from_values(values | change, "a.world")
+
+
 @pytest.mark.parametrize("model", [model_config.default(), model_config.wan22_ti2v_5b()])
 def test_files_of_the_first_version_are_read(model):
     values = json.loads(model.to_json())
