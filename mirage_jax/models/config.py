@@ -73,12 +73,14 @@ class SegmentConfig:
       preceding: clean latent frames given before the overlap.
       reference: clean reference frames from earlier views, at most.
       control: parts of the control channels, in order (see `CONTROLS`).
+      lengths: what `latents` may be, where the model was trained for several (`ModelConfig.with_segments_of`).
     """
 
     latents: int = 8
     preceding: int = 2
     reference: int = 4
     control: tuple[str, ...] = ("readout", "visible")
+    lengths: tuple[int, ...] = ()
 
     def __post_init__(self):
         unknown = set(self.control) - set(CONTROLS)
@@ -127,6 +129,8 @@ class ModelConfig:
                 f"model config: a side branch that refines needs 'readout' as its first control, found "
                 f"{', '.join(self.segment.control)}"
             )
+        if self.side is not None and self.side.identity and (self.dit is None or self.dit.prediction != "sample"):
+            raise UserError("model config: a side branch with identity needs a DiT whose prediction is 'sample'")
         if "between" in self.segment.control and self.vae.stride_time != BETWEEN + 1:
             raise UserError(
                 f"model config: control 'between' is for VAEs that code {BETWEEN + 1} frames at a time, found "
@@ -142,6 +146,18 @@ class ModelConfig:
     def segment_frames(self) -> int:
         """Pixel frames a segment adds, `F`."""
         return self.segment.latents * self.vae.stride_time
+
+    def with_segments_of(self, latents: int) -> ModelConfig:
+        """The same model with segments of so many latent frames.
+
+        Raises:
+          UserError: if it was not trained for that length.
+        """
+        trained = sorted({self.segment.latents, *self.segment.lengths})
+        if latents not in trained:
+            lengths = ", ".join(map(str, trained))
+            raise UserError(f"model {self.name!r} makes segments of {lengths} latent frames, found {latents}")
+        return dataclasses.replace(self, segment=dataclasses.replace(self.segment, latents=latents))
 
     def to_json(self) -> str:
         """The config as JSON text."""
@@ -221,6 +237,48 @@ def default() -> ModelConfig:
     )
 
 
+def frame() -> ModelConfig:
+    """One latent a frame at a quarter of the resolution: 128x128, segments of 4, 8 or 16 frames, no text."""
+    channels = 12
+    segment = SegmentConfig(
+        latents=8,
+        preceding=1,
+        reference=1,
+        control=("readout", "visible", "depth", "moving", "age", "turned"),
+        lengths=(4, 8, 16),
+    )
+    return ModelConfig(
+        name="frame",
+        height=128,
+        width=128,
+        fps=15,
+        vae=VAEConfig(
+            latent_channels=channels,
+            encoder_dim=96,
+            decoder_dim=128,
+            multipliers=(1,),
+            blocks=2,
+            time_downsample=(),
+            time_kernels=(1,),
+            patch=4,
+        ),
+        dit=DiTConfig(
+            dim=256,
+            ffn_dim=1024,
+            heads=4,
+            layers=6,
+            in_channels=channels,
+            patch=(1, 4, 4),
+            prediction="sample",
+            paint=64,
+        ),
+        side=SideBranchConfig(control_channels=segment.control_channels(channels), refine=64, identity=True),
+        heads=LatentHeadsConfig(in_channels=channels, blocks=(1, 2, 2)),
+        segment=segment,
+        recipe="frame",
+    )
+
+
 def wan22_ti2v_5b(control: tuple[str, ...] = ("readout", "ones")) -> ModelConfig:
     """Wan2.2-TI2V-5B with a side branch (704x1280, 33-frame segments).
 
@@ -246,6 +304,7 @@ def wan22_ti2v_5b(control: tuple[str, ...] = ("readout", "ones")) -> ModelConfig
 
 PRESETS: dict[str, Callable[[], ModelConfig]] = {
     "default": default,
+    "frame": frame,
     "wan22_ti2v_5b": wan22_ti2v_5b,
     "wan22_ti2v_5b_visible": functools.partial(wan22_ti2v_5b, control=("readout", "visible")),
     "wan22_ti2v_5b_hole": functools.partial(wan22_ti2v_5b, control=("readout", "hole")),
@@ -274,7 +333,7 @@ def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "segment": segment, "recipe": name}
 
 
-_MAY_BE_ZERO = ("text_dim", "refine", "preceding", "reference")
+_MAY_BE_ZERO = ("text_dim", "refine", "paint", "preceding", "reference")
 _GREATEST = {"height": 1 << 14, "width": 1 << 14, "layers": 1000, "blocks": 1000, "latents": 1000}
 
 

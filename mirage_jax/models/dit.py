@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition
-from mirage_jax.models.nn import layers
+from mirage_jax.models.nn import grid, layers
 
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,
@@ -45,6 +45,7 @@ class DiTConfig:
       freq_dim: sines and cosines of the timestep.
       eps: of every norm.
       prediction: 'flow', the network gives `noise - x0` (Wan), or 'sample', it gives `x0`.
+      paint: width of convolutions at the latent grid that finish the output (see `Paint`); 0 for none, as in Wan.
       dtype: of the computation; parameters, norms, modulation and time embedding are float32.
       remat: what the backward pass computes again, a name in `REMAT`.
     """
@@ -60,6 +61,7 @@ class DiTConfig:
     freq_dim: int = 256
     eps: float = 1e-6
     prediction: str = "flow"
+    paint: int = 0
     dtype: str = "float32"
     remat: str = "none"
 
@@ -157,6 +159,23 @@ class Head(nn.Module):
         return linear(layers.modulate(x, shift, scale, config.eps, jnp.dtype(config.dtype))).astype(jnp.float32)
 
 
+class Paint(nn.Module):
+    """Adds to the output, frame by frame, what tokens of several cells cannot say; at the start nothing.
+
+    Where detail is to be made up, the noise decides which.
+    """
+
+    config: DiTConfig
+
+    @nn.compact
+    def __call__(self, output: jax.Array, noisy: jax.Array, hint: jax.Array | None) -> jax.Array:
+        """Output so far and noisy latents `[F, h, w, C]`, hint `[F, h, w, paint]` or None -> `[F, h, w, C]`."""
+        dtype = jnp.dtype(self.config.dtype)
+        x = grid.conv(self.config.paint, dtype, "conv_in")(jnp.concatenate([output, noisy], axis=-1))
+        x = grid.residual_blocks(x if hint is None else x + hint, dtype)
+        return output + grid.conv(self.config.in_channels, dtype, "conv_out", zero=True)(x).astype(jnp.float32)
+
+
 class DiT(nn.Module):
     """The transformer: tokens in, tokens out, hints of a side branch added on the way."""
 
@@ -174,6 +193,8 @@ class DiT(nn.Module):
             )
         self.blocks = [config.block() for _ in range(config.layers)]
         self.head = Head(config)
+        if config.paint:
+            self.paint = Paint(config)
 
     def embed(self, latents: jax.Array) -> jax.Array:
         """Latents `[F, h, w, C]` -> tokens `[F, n, dim]`."""

@@ -13,13 +13,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition
 from mirage_jax.models.dit import DiTConfig, patchify
-from mirage_jax.models.nn import layers
-
-REFINE_BLOCKS = 2
+from mirage_jax.models.nn import grid, layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +32,21 @@ class SideBranchConfig:
       every: one side block for DiT blocks 0, `every`, 2 `every`, ..: 2 in Wan's 5B model, 5 in its 14B ones.
       refine: width of the convolutions that bring the readout into place first (see `Refine`), whose channels are
         then the first ones of the control; 0 for none, as in Wan.
+      identity: whether the prediction of a clean sample begins at the readout, as refined, and at zero where nothing is
+        visible, so that all the network has to learn is what to add. Needs `refine`; Wan has no such thing.
     """
 
     control_channels: int
     output_hint: bool = False
     refine: int = 0
     every: int = 2
+    identity: bool = False
 
     def __post_init__(self):
         if self.every < 1:
             raise UserError(f"side branch config: every must be at least 1, found {self.every}")
+        if self.identity and not self.refine:
+            raise UserError("side branch config: identity needs refine, which brings the readout into place")
 
 
 def hinted_blocks(dit: DiTConfig, config: SideBranchConfig) -> range:
@@ -68,11 +72,11 @@ class SideBlock(nn.Module):
 
 
 class Refine(nn.Module):
-    """Brings the tokens of a readout to where, how large and how moving they should be, frame by frame.
+    """Brings the tokens of a readout to how they should look from here, frame by frame.
 
-    A token that was read stands for a cell of its own view. How that cell lies over the one that shows it is known
-    (control channels `offset`, `scale`, `between`), and neighbours hold what is missing: residual convolutions at the
-    resolution of the latent grid, where the transformer sees patches. At the start they change nothing.
+    A token that was read stands for a cell of another view. What is known of it lies in the other control channels,
+    and neighbours hold what is missing: residual convolutions at the resolution of the latent grid, where the
+    transformer sees patches. At the start they change nothing.
     """
 
     width: int
@@ -80,21 +84,28 @@ class Refine(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, control: jax.Array) -> jax.Array:
-        """`[F, h, w, Cc]` to itself, with its first `channels` changed."""
+    def __call__(self, control: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`[F, h, w, Cc]` -> itself with its first `channels` changed, and `[F, h, w, width]` from which they are."""
+        x = grid.residual_blocks(grid.conv(self.width, self.dtype, "conv_in")(control), self.dtype)
+        change = grid.conv(self.channels, self.dtype, "conv_out", zero=True)(x).astype(control.dtype)
+        return jnp.asarray(control).at[..., : self.channels].add(change), x
 
-        def conv(features: int, name: str, **options: Any) -> nn.Conv:
-            return nn.Conv(features, (3, 3), dtype=self.dtype, name=name, **options)
 
-        zeros = nn.initializers.zeros
-        x = conv(self.width, "conv_in")(control)
-        for index in range(REFINE_BLOCKS):
-            y = nn.silu(nn.LayerNorm(dtype=jnp.float32, name=f"norm_{index}")(x))
-            y = nn.silu(conv(self.width, f"conv_{index}a")(y))
-            x = x + conv(self.width, f"conv_{index}b", kernel_init=zeros)(y)
-        x = nn.silu(nn.LayerNorm(dtype=jnp.float32, name="norm_out")(x))
-        change = conv(self.channels, "conv_out", kernel_init=zeros)(x).astype(control.dtype)
-        return jnp.asarray(control).at[..., : self.channels].add(change)
+@struct.dataclass
+class Hints:
+    """What a side branch gives to the backbone.
+
+    Attributes:
+      blocks: `[F, n, dim]` by index of the DiT block after which it is added.
+      output: `[F, n, rows * columns * C]` to add to the output, or None.
+      start: `[F, h, w, C]` where the prediction begins, or None for zero.
+      paint: `[F, h, w, D]` for the convolutions at the end (`dit.Paint`), or None.
+    """
+
+    blocks: dict[int, jax.Array]  # [F, n, dim]
+    output: jax.Array | None = None  # [F, n, rows * columns * C]
+    start: jax.Array | None = None  # [F, h, w, C]
+    paint: jax.Array | None = None  # [F, h, w, D]
 
 
 class SideBranch(nn.Module):
@@ -113,6 +124,8 @@ class SideBranch(nn.Module):
         if self.config.output_hint:
             features = self.dit.in_channels * self.dit.patch[1] * self.dit.patch[2]
             self.output_hint = layers.dense(features, jnp.float32, kernel_init=nn.initializers.zeros)
+        if self.config.refine and self.dit.paint:
+            self.paint_hint = layers.dense(self.dit.paint, dtype, kernel_init=nn.initializers.zeros)
 
     def __call__(
         self,
@@ -122,7 +135,7 @@ class SideBranch(nn.Module):
         rotary: tuple[jax.Array, jax.Array],
         key_mask: jax.Array | None,
         text: jax.Array | None,
-    ) -> tuple[dict[int, jax.Array], jax.Array | None]:
+    ) -> Hints:
         """Hints for target and preceding frames.
 
         Args:
@@ -132,18 +145,19 @@ class SideBranch(nn.Module):
           rotary: cosines and sines `[F * n, head_dim / 2]`.
           key_mask: bool `[F * n]` or None.
           text: the backbone's embedded text.
-
-        Returns:
-          `[F, n, dim]` by DiT block index, and `[F, n, rows * columns * C]` to add to the output (or None).
         """
+        start = paint = None
         if self.config.refine:
-            control = self.refine(control)
+            control, features = self.refine(control)
+            start = control[..., : self.dit.in_channels] if self.config.identity else None
+            paint = self.paint_hint(features) if self.dit.paint else None
         patches = patchify(control, self.dit.patch)
         stream = partition.constrain(self.patch_embedding(patches), "tokens")
         hints = {}
         for index, block in zip(hinted_blocks(self.dit, self.config), self.blocks, strict=True):
             stream, hints[index] = block(stream, x, modulation, rotary, key_mask, text)
-        return hints, self.output_hint(patches) if self.config.output_hint else None
+        output = self.output_hint(patches) if self.config.output_hint else None
+        return Hints(blocks=hints, output=output, start=start, paint=paint)
 
 
 def side_params_from_dit(dit_params: dict[str, Any], side_params: dict[str, Any], every: int) -> dict[str, Any]:

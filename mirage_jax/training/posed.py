@@ -151,6 +151,11 @@ def random_start(key: chex.PRNGKey, model: ModelConfig, frames: int) -> jax.Arra
     return jax.random.randint(key, (), 0, frames - model.segment.latents)
 
 
+def target(model: ModelConfig, clip: PosedLatents, start: chex.Array) -> jax.Array:
+    """`[1 + n, h, w, C]`, the true latents of a segment that begins at frame `start`, the overlap."""
+    return _window(clip.latents, start, 1 + model.segment.latents)
+
+
 def make_training_example(
     key: chex.PRNGKey,
     model: ModelConfig,
@@ -174,7 +179,7 @@ def make_training_example(
     layout = model.segment
     count, past = layout.latents, layout.preceding
     keys = jax.random.split(key, 4)
-    target = _window(clip.latents, start, 1 + count)
+    wanted = target(model, clip, start)
     before = start - past + jnp.arange(past)
     earlier = jnp.take(clip.latents, jnp.maximum(before, 0), axis=0)
 
@@ -207,11 +212,11 @@ def make_training_example(
     level = augment.context_noise * jax.random.uniform(keys[1], (3,))
     noise = [
         jax.random.normal(k, x.shape)
-        for k, x in zip(jax.random.split(keys[2], 3), (target[0], earlier, chosen), strict=True)
+        for k, x in zip(jax.random.split(keys[2], 3), (wanted[0], earlier, chosen), strict=True)
     ]
     return Example(
-        target=target,
-        overlap=target[0] + level[0] * noise[0],
+        target=wanted,
+        overlap=wanted[0] + level[0] * noise[0],
         preceding=earlier + level[1] * noise[1],
         preceding_valid=before >= 0,
         reference=chosen + level[2] * noise[2],

@@ -108,13 +108,52 @@ def test_a_hint_goes_to_every_nth_block():
 def test_refining_changes_the_readout_alone_frame_by_frame_and_sees_all_channels():
     module, control = Refine(8, 4, jnp.float32), segment()["control"]
     fresh = module.init(jax.random.key(0), control)
-    np.testing.assert_array_equal(module.apply(fresh, control), control)
+    np.testing.assert_array_equal(module.apply(fresh, control)[0], control)
     params = randomised(fresh)
-    refined = module.apply(params, control)
+    refined, features = module.apply(params, control)
+    assert features.shape == (*control.shape[:3], 8)
     np.testing.assert_array_equal(refined[..., 4:], control[..., 4:])
     assert (np.abs(refined - control)[..., :4].max((1, 2, 3)) > 0.01).all()
-    other = module.apply(params, control.at[1, ..., 4].add(1.0))
+    other, _ = module.apply(params, control.at[1, ..., 4].add(1.0))
     assert [bool((a != b).any()) for a, b in zip(refined, other, strict=True)] == [False, True, False, False, False]
+
+
+BEGINS = Generator(
+    dataclasses.replace(DIT, layers=2, prediction="sample", paint=8),
+    SideBranchConfig(control_channels=5, refine=8, identity=True),
+)
+
+
+def test_a_fresh_generator_with_identity_gives_the_readout_itself():
+    inputs = segment()
+    params = initial(BEGINS)
+    np.testing.assert_array_equal(apply(params, inputs, BEGINS), inputs["control"][:TARGET, ..., :4])
+    # And every part that is added to it learns.
+    found = gradient(params, inputs, BEGINS)
+    for part in (
+        found["dit"]["head"]["linear"],
+        found["dit"]["paint"]["conv_out"],
+        found["side"]["refine"]["conv_out"],
+    ):
+        assert jnp.abs(part["kernel"]).max() > 0
+    moved = randomised(params)
+    found = gradient(moved, inputs, BEGINS)
+    assert all(jnp.abs(found["side"][part]["kernel"]).max() > 0 for part in ("patch_embedding", "paint_hint"))
+
+
+def test_paint_finishes_each_frame_with_its_own_noise_and_hint():
+    params, inputs = randomised(initial(BEGINS)), segment()
+    whole = apply(params, inputs, BEGINS)
+    without = {"dit": params["dit"], "side": {**params["side"], "paint_hint": initial(BEGINS)["side"]["paint_hint"]}}
+    assert (jnp.abs(whole - apply(without, inputs, BEGINS)).max((1, 2, 3)) > 0.01).all()
+    alone = {key: value for key, value in inputs.items() if key != "control"}
+    unpainted = {"dit": {**params["dit"], "paint": initial(BEGINS)["dit"]["paint"]}, "side": params["side"]}
+    assert (jnp.abs(apply(params, alone, BEGINS) - apply(unpainted, alone, BEGINS)).max((1, 2, 3)) > 0.01).all()
+
+
+def test_identity_needs_what_it_stands_on():
+    with pytest.raises(UserError, match="identity needs refine"):
+        dataclasses.replace(SIDE, refine=0, identity=True)
 
 
 def test_output_hint_passes_the_control_of_target_cells_through():

@@ -91,7 +91,7 @@ def test_the_generators_term_judges_what_is_decoded_of_its_guess(model, config, 
         past = clip.latents[jnp.maximum(start - 2 + jnp.arange(3), 0)]
         cache = vae.decode_stream(model.vae, parts["vae"], past)[1]
         shown = vae.decode_stream(model.vae, parts["vae"], guess[1:], cache)[0][time - 1 :: time]
-        part_key = jax.random.split(jax.random.fold_in(keys[0], 1))[1]
+        part_key = jax.random.split(jax.random.fold_in(keys[0], 1), 3)[1]
         return perceptual.distance(part_key, parts["lpips"], shown, truth, 2), guess, example.overlap
 
     @jax.jit
@@ -151,7 +151,8 @@ def test_every_run_of_latent_frames_is_judged_at_its_own_frames_after_its_own_pa
     monkeypatch.setattr(generator.vae, "decode_stream", decode_stream)
     monkeypatch.setattr(generator.perceptual, "distance", distance)
     for seed in range(20):
-        generator._seen_error(model, {"vae": 0, "lpips": 0}, jax.random.key(seed), guess, clip, jnp.asarray(start), 2)
+        parts, terms = {"vae": 0, "lpips": 0}, generator.Terms(judged=2)
+        generator._seen_errors(model, parts, jax.random.key(seed), guess, clip, jnp.asarray(start), terms)
     assert kinds == {(2, 3, 4, 105, 106), (3, 4, 5, 106, 107)}
 
 

@@ -15,13 +15,20 @@ from mirage_jax.models.dit import DiTConfig
 
 
 def batches(
-    config: Any, skipped: Skipped, dit: DiTConfig | None = None, *, pixels: bool = False, stills: bool = False
+    config: Any,
+    skipped: Skipped,
+    stride_time: int,
+    dit: DiTConfig | None = None,
+    *,
+    pixels: bool = False,
+    stills: bool = False,
 ) -> Any:
     """The batches of `config.data`, `config.split` for this process.
 
     Args:
       config: of the run.
       skipped: counts the samples that cannot be read.
+      stride_time: video frames a latent frame of the model, whose cameras all must be there.
       dit: where it reads text, the batches have that of `config.text_embeddings`.
       pixels: whether they have the frames, which an RGB memory is made of and the perceptual term compares with.
       stills: whether they must have the frames as a memory of stills holds them.
@@ -36,7 +43,7 @@ def batches(
         named = f"--config.data={folder}"
         if pixels and "frames" not in first:
             raise UserError(f"{named} was coded without --pixels, which an RGB memory and the perceptual term need")
-        if len(first["intrinsics"]) <= len(first["latents"]) > 1:
+        if len(first["intrinsics"]) < stride_time * (len(first["latents"]) - 1) + 1:
             raise UserError(f"{named} was coded by an older version, without cameras of all frames; build it again")
         if stills and "stills" not in first:
             raise UserError(

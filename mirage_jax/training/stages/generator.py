@@ -7,14 +7,18 @@ the side branch learns to read: `latent`, or `rgb` for the control that is train
 `config.channel_weights` is what an error in each latent channel counts: all the same (`uniform`), or as much as the
 decoder shows of it (`decoder`, see `vae.sensitivity`; some channels show a hundred times less than others).
 `config.perceptual_weight` adds LPIPS of what the decoder makes of the guessed latents (`training/perceptual.py`): of
-`config.perceptual_frames` latent frames in a row, at the video frames that they end at. It needs data with pixels. A
-model with text takes it from the batch (`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dropped
-it).
+`config.perceptual_frames` latent frames in a row, at the video frames that they end at, or of a part of them of
+`config.perceptual_crop` pixels a side; `config.adversarial_weight` adds what a discriminator makes of these frames
+together (`training/adversarial.py`). Both need data with pixels. `config.cuts` are pairs (latent frames of a segment,
+examples of that length from each clip), of which every batch has drawn one. In a share `config.own_output` of the steps
+the latest frames of what is remembered are the model's own. A model with text takes it from the batch
+(`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dropped it).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -30,7 +34,7 @@ from mirage_jax.models import lpips, parameters, partition, vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.nn import lora
-from mirage_jax.training import perceptual, posed
+from mirage_jax.training import adversarial, perceptual, posed
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import coded
 from mirage_jax.world import recipe
@@ -39,9 +43,11 @@ from mirage_jax.world.conditioning import ones_code
 PARTS = ("dit", "side", "lora")
 MEMORIES = ("latent", "rgb")
 CHANNEL_WEIGHTS = ("uniform", "decoder")
-_MADE = ("ones", "channel_weights", "lpips")  # of the parts of the model, here, and no part of it
+_JUDGE = "discriminator"
+_CUT = "cut"  # of a batch: `[B, n]` zeros, whose shape says how many latent frames a segment of its examples has
+_MADE = ("ones", "channel_weights", "lpips", _JUDGE)  # of the parts of the model, here, and no part of it
 _LOOKED_AT = 8  # clips, for `vae.sensitivity`
-_PAST = 3  # latent frames, after which a decoder that began anywhere shows what it would have shown
+_LONGEST_PAST = 3  # latent frames, after which a decoder that began anywhere shows what it would have shown
 
 
 def make(config: Any) -> Stage:
@@ -87,14 +93,24 @@ def make(config: Any) -> Stage:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
     if config.channel_weights == "decoder":
         frozen["channel_weights"] = _sensitivity(model, params["vae"], config)
-    judged = perceptual.frames_judged(config, model.segment.latents, "a segment")
-    if judged:
-        perceptual.require_size(min(model.height, model.width), "model.height")
+    cuts = _cuts(config, model)
+    terms = Terms(
+        perceptual_weight=config.perceptual_weight,
+        judged=perceptual.frames_judged(config, min(length for length, _ in cuts), "a segment"),
+        crop=config.perceptual_crop,
+        adversarial_weight=config.adversarial_weight,
+        own_output=config.own_output,
+    )
+    _check_terms(config, model, terms)
+    if terms.judged:
         frozen["lpips"] = dict(lpips.load_parameters())
 
     def init(key, frozen, start):
         fresh = parameters.init(key, model, {**frozen, **start})
-        return jax.tree.map(lambda x: x.astype(jnp.float32), {part: fresh[part] for part in trainable})
+        found = jax.tree.map(lambda x: x.astype(jnp.float32), {part: fresh[part] for part in trainable})
+        if terms.adversarial_weight:
+            found[_JUDGE] = adversarial.init(jax.random.fold_in(key, 1), 3 * terms.judged)
+        return found
 
     @jax.jit
     def guess(moving, frozen, sample):
@@ -108,29 +124,33 @@ def make(config: Any) -> Stage:
         return [vae.decode(model.vae, frozen["vae"], z) for z in (example.target, example.readout, x0)]
 
     def preview(moving, frozen, batch):
-        videos = guess(moving, frozen, {name: value[0] for name, value in batch.items()})
+        videos = guess(moving, frozen, {name: value[0] for name, value in batch.items() if name != _CUT})
         # Without the overlap, which was coded amid a clip: decoded as the start of one, its colours are off.
         time = model.vae.stride_time
         rows = [np.concatenate(list(np.asarray(v)[time::time]), axis=1) for v in videos]
         return {"truth_readout_one_step": ((np.concatenate(rows) + 1) * 127.5).round().astype(np.uint8)}
 
+    def batches():
+        found = coded.batches(
+            config,
+            skipped,
+            model.vae.stride_time,
+            model.dit,
+            pixels=config.memory == "rgb" or terms.judged > 0,
+            stills=stills,
+        )
+        if len(cuts) == 1:
+            return found
+        draw = functools.partial(_drawn_cut, lengths=tuple(length for length, _ in cuts))
+        return found.seed(config.seed).random_map(draw)
+
     return Stage(
         init=init,
         frozen=frozen,
-        loss=batch_loss(
-            computed,
-            augment,
-            with_memory,
-            config.memory,
-            config.shift,
-            perceptual_weight=config.perceptual_weight,
-            judged=judged,
-        ),
-        batches=lambda: coded.batches(
-            config, skipped, model.dit, pixels=config.memory == "rgb" or judged > 0, stills=stills
-        ),
+        loss=batch_loss(computed, augment, with_memory, config.memory, config.shift, cuts=cuts, terms=terms),
+        batches=batches,
         preview=preview,
-        finish=lambda moving, frozen, _: (model, {k: v for k, v in frozen.items() if k not in _MADE} | moving),
+        finish=lambda moving, frozen, _: (model, {k: v for k, v in (frozen | moving).items() if k not in _MADE}),
         counters=skipped.counters,
         start={part: params[part] for part in trainable if part in params},
     )
@@ -144,6 +164,25 @@ def _sensitivity(model: ModelConfig, params: Any, config: Any) -> jax.Array:
     return jnp.mean(jnp.stack(found), axis=0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What a loss has beside the error of latents.
+
+    Attributes:
+      perceptual_weight: of LPIPS of `judged` decoded frames in a row, 0 for no such term.
+      judged: frames that are decoded.
+      crop: pixels of a side of the part that is decoded; 0 for all.
+      adversarial_weight: of what the discriminator says of them, 0 for none.
+      own_output: share of the steps in which the model remembers a segment of its own.
+    """
+
+    perceptual_weight: float = 0.0
+    judged: int = 0
+    crop: int = 0
+    adversarial_weight: float = 0.0
+    own_output: float = 0.0
+
+
 def batch_loss(
     model: ModelConfig,
     augment: posed.Augmentation,
@@ -151,68 +190,167 @@ def batch_loss(
     memory: str = "latent",
     shift: float = flow.SHIFT,
     *,
-    perceptual_weight: float = 0.0,
-    judged: int = 0,
+    cuts: tuple[tuple[int, int], ...] = (),
+    terms: Terms = Terms(),
 ):
-    """The loss of a stage (see `Stage`): memory (of `MEMORIES`) and example of every clip are made on the way.
+    """The loss of a stage (see `Stage`): memory (of `MEMORIES`) and examples of every clip are made on the way.
 
-    `shift` moves the noise levels that are trained towards pure noise (`flow.sample_sigma`). With `judged` latent
-    frames, `perceptual_weight` times their LPIPS is added.
+    `shift` moves the noise levels that are trained towards pure noise (`flow.sample_sigma`). `cuts` are pairs (latent
+    frames of a segment, examples of each clip); `_drawn_cut` says in a batch which it is for. None means one example as
+    `model` has it.
     """
+    examples_of = dict(cuts) or {model.segment.latents: 1}
 
     def loss(moving, frozen, batch, keys):
+        batch = dict(batch)
+        length = batch.pop(_CUT).shape[1] if _CUT in batch else next(iter(examples_of))
+        cut, examples = model.with_segments_of(length), examples_of[length]
         parts = {**frozen, **moving}
+        own = jax.random.bernoulli(jax.random.fold_in(keys[0], 4), terms.own_output)
 
         def one(sample, key):
+            clip, text = posed.from_batch(sample), sample.get("text")
             start_key, example_key, noise_key = jax.random.split(key, 3)
-            clip = posed.from_batch(sample)
-            start = posed.random_start(start_key, model, len(clip.latents))
-            example = posed.make_training_example(example_key, model, clip, start, augment, **_further(parts, memory))
-            error, guess = example_loss(model, parts, example, noise_key, with_memory, sample.get("text"), shift)
+            start = posed.random_start(start_key, cut, len(clip.latents))
+            known = clip
+            if terms.own_output:
+                given = jax.lax.stop_gradient(parts), jax.random.fold_in(key, 2), clip, start
+                make = lambda: _with_own(cut, *given, augment, with_memory, memory, text)  # noqa: E731
+                known = jax.lax.cond(own, make, lambda: clip)
+            example = posed.make_training_example(example_key, cut, known, start, augment, **_further(parts, memory))
+            example = example.replace(target=posed.target(cut, clip, start))
+            error, guess = example_loss(cut, parts, example, noise_key, with_memory, text, shift)
             found = {"error": error, "visible": example.visible[1:].mean()}
-            if judged:
-                found["lpips"] = _seen_error(model, parts, jax.random.fold_in(key, 1), guess, clip, start, judged)
+            if terms.judged:
+                found |= _seen_errors(cut, parts, jax.random.fold_in(key, 1), guess, clip, start, terms)
             return found
 
-        metrics = jax.tree.map(jnp.mean, partition.over_batch(one)(dict(batch), keys))
-        total = metrics.pop("error")
-        if judged:
-            metrics["error"], total = total, total + perceptual_weight * metrics["lpips"]
+        def some(sample, key):
+            return jax.vmap(lambda key: one(sample, key))(jax.random.split(key, examples))
+
+        metrics = jax.tree.map(jnp.mean, partition.over_batch(one if examples == 1 else some)(batch, keys))
+        if not terms.judged:
+            return metrics.pop("error"), metrics
+        total = metrics["error"] + terms.perceptual_weight * metrics["lpips"]
+        if terms.adversarial_weight:
+            total += terms.adversarial_weight * metrics["adversarial"] + metrics["discriminator"]
         return total, metrics
 
     return loss
 
 
-def _seen_error(
+def _seen_errors(
     model: ModelConfig,
     parts: Any,
     key: jax.Array,
     guess: jax.Array,
     clip: posed.PosedLatents,
     start: jax.Array,
-    count: int,
-) -> jax.Array:
-    """LPIPS, float32 `[]`, of the video frames at which `count` of the guessed latent frames end.
+    terms: Terms,
+) -> dict[str, jax.Array]:
+    """LPIPS, and losses of the discriminator, of the video frames at which some of the guessed latent frames end.
 
     They are decoded after true latents, as the decoder's past: as the start of a clip their colours would be off.
 
     Args:
       model, parts: of the stage.
-      key: of the choice of frames.
+      key: of the choice of frames and of their part.
       guess: `[T, h, w, C]`, latents of the target, the overlap first.
       clip: where the target is from, with pixels.
       start: int `[]`, the overlap frame.
-      count: at most `T - 1`.
+      terms: which, `terms.judged` at most `T - 1`.
+
+    Returns:
+      float32 `[]` by name.
     """
-    run_key, part_key = jax.random.split(key)
+    run_key, part_key, corner_key = jax.random.split(key, 3)
+    count, time, stride = terms.judged, model.vae.stride_time, model.vae.stride_space
     first = 1 + jax.random.randint(run_key, (), 0, len(guess) - count)
-    past = clip.latents[jnp.maximum(start + first - _PAST + jnp.arange(_PAST), 0)]
-    _, cache = vae.decode_stream(model.vae, parts["vae"], past)
-    run = jax.lax.dynamic_slice_in_dim(guess, first, count)
+    corner = jnp.zeros(2, jnp.int32)
+    if terms.crop:
+        corner = jax.random.randint(corner_key, (2,), 0, jnp.array(guess.shape[1:3]) - terms.crop // stride + 1)
+
+    def part(video, scale):
+        """What is judged of `[T, h, w, c]`, at `scale` pixels of it a latent cell."""
+        if not terms.crop:
+            return video
+        side = terms.crop * scale // stride
+        return jax.lax.dynamic_slice(video, (0, *(scale * corner), 0), (len(video), side, side, video.shape[-1]))
+
+    cache = None
+    if max(model.vae.time_kernels) > 1:
+        past = clip.latents[jnp.maximum(start + first - _LONGEST_PAST + jnp.arange(_LONGEST_PAST), 0)]
+        _, cache = vae.decode_stream(model.vae, parts["vae"], part(past, 1))
+    run = part(jax.lax.dynamic_slice_in_dim(guess, first, count), 1)
     shown, _ = vae.decode_stream(model.vae, parts["vae"], run, cache)
-    truth = jax.lax.dynamic_slice_in_dim(clip.pixels.frames, start + first, count)
-    time = model.vae.stride_time
-    return perceptual.distance(part_key, parts["lpips"], shown[time - 1 :: time], truth, count)
+    shown = shown[time - 1 :: time]
+    truth = part(jax.lax.dynamic_slice_in_dim(clip.pixels.frames, start + first, count), stride)
+    found = {"lpips": perceptual.distance(part_key, parts["lpips"], shown, truth, count)}
+    if terms.adversarial_weight:
+        together = lambda frames: jnp.concatenate(list(frames), axis=-1)[None]  # noqa: E731
+        found |= adversarial.losses(parts[_JUDGE], together(shown), together(truth))
+    return found
+
+
+def _with_own(model, parts, key, clip, start, augment, with_memory, memory, text) -> posed.PosedLatents:
+    """The clip, the segment that ends with frame `start` as the model itself makes it; as it is where none ends there.
+
+    What it remembers of itself has the errors that it makes, which no noise imitates.
+    """
+    count = model.segment.latents
+    before = start - count
+    example_key, noise_key = jax.random.split(key)
+    example = posed.make_training_example(
+        example_key, model, clip, jnp.maximum(before, 0), augment, **_further(parts, memory)
+    )
+    made = one_step(model, parts, example, noise_key, with_memory, text)[1:]
+    at = jnp.where(before >= 0, before + 1, 0)
+
+    def put(whole: jax.Array, new: jax.Array) -> jax.Array:
+        there = jax.lax.dynamic_slice_in_dim(whole, at, count)
+        return jax.lax.dynamic_update_slice_in_dim(whole, jnp.where(before >= 0, new, there), at, 0)
+
+    changed = clip.replace(latents=put(clip.latents, made))
+    if memory == "rgb":
+        shown = vae.decode(model.vae, parts["vae"], made)
+        changed = changed.replace(pixels=clip.pixels.replace(frames=put(clip.pixels.frames, shown)))
+    return changed
+
+
+def _cuts(config: Any, model: ModelConfig) -> tuple[tuple[int, int], ...]:
+    """`config.cuts`, checked; one example of the model's own length where there are none."""
+    cuts = tuple((int(length), int(examples)) for length, examples in config.cuts)
+    for length, examples in cuts:
+        model.with_segments_of(length)
+        if examples < 1:
+            raise UserError(f"--config.cuts={config.cuts}: expected at least one example of each length")
+    return cuts or ((model.segment.latents, 1),)
+
+
+def _drawn_cut(batch: dict[str, Any], rng: np.random.Generator, lengths: tuple[int, ...]) -> dict[str, Any]:
+    """A batch with a length of its own: a shape, so that every length is a program of its own.
+
+    Branches of one program would all hold their memory at once, and a CPU runs them far slower.
+    """
+    size = len(next(iter(batch.values())))
+    return batch | {_CUT: np.zeros((size, lengths[rng.integers(len(lengths))]), np.uint8)}
+
+
+def _check_terms(config: Any, model: ModelConfig, terms: Terms) -> None:
+    side, stride = min(model.height, model.width), model.vae.stride_space
+    if terms.crop and (terms.crop % stride or not 0 < terms.crop <= side):
+        raise UserError(f"--config.perceptual_crop={terms.crop}: expected a multiple of {stride} up to {side}")
+    if terms.judged:
+        perceptual.require_size(terms.crop or side, "perceptual_crop" if terms.crop else "model.height")
+    if terms.adversarial_weight < 0 or not 0 <= terms.own_output <= 1:
+        raise UserError(
+            f"--config.adversarial_weight={terms.adversarial_weight}, --config.own_output={terms.own_output}: expected "
+            "0 or more, and 0 to 1"
+        )
+    if terms.adversarial_weight and not terms.judged:
+        raise UserError("--config.adversarial_weight needs --config.perceptual_weight, whose decoded frames it judges")
+    if terms.own_output and (model.vae.stride_time > 1 or recipe.of(model).token == "still"):
+        raise UserError("--config.own_output is for models with one latent a frame, which remember them as they are")
 
 
 def _further(parts: Any, memory: str) -> dict[str, Any]:

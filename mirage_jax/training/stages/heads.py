@@ -76,7 +76,7 @@ def make(config: Any) -> Stage:
         init=init,
         frozen={part: value for part, value in params.items() if part != "heads"},
         loss=loss,
-        batches=lambda: coded.batches(config, skipped, stills=recipe.of(model).token == "still"),
+        batches=lambda: coded.batches(config, skipped, model.vae.stride_time, stills=recipe.of(model).token == "still"),
         preview=preview,
         finish=lambda moving, frozen, _: (model, {**frozen, "heads": moving}),
         counters=skipped.counters,
