@@ -37,6 +37,7 @@ from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import crop, trajectory, trajectory_text
 from mirage_jax.memory import kinds, latent
+from mirage_jax.models import codec
 from mirage_jax.weights import world_files
 from mirage_jax.world import sound
 
@@ -89,6 +90,7 @@ _VAE_TILE = flags.DEFINE_integer(
     None,
     "Latent cells of a side of the VAE's tiles; 0: whole clips. Default: frame by frame above 256x256.",
 )
+_VAE_DTYPE = flags.DEFINE_enum("vae_dtype", "float32", codec.DTYPES, "In which the VAE computes.")
 _STEPS = flags.DEFINE_integer(
     "steps", 0, "Sampling steps; 0: those of the recipe.", lower_bound=0, upper_bound=world.recipe.MOST_STEPS
 )
@@ -328,7 +330,8 @@ def world_config(model, segments: int, saved: world_files.SavedWorld | None) -> 
     seen = {
         "depth_source": source,
         "recipe": loading.recipe(model, _RECIPE.value, _STEPS.value, saved),
-        "vae_tile": loading.vae_tile(model, _VAE_TILE.value),
+        "vae_tile": _VAE_TILE.value,
+        "vae_dtype": _VAE_DTYPE.value,
     }
     if saved is not None:
         if flags.FLAGS["memory"].present and saved.memory != _MEMORY.value:

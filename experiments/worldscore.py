@@ -35,6 +35,7 @@ from mirage_jax.data.text_embeddings import save as save_embeddings
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import runner
 from mirage_jax.memory import kinds
+from mirage_jax.models import codec
 from mirage_jax.world import sound
 
 _DATASET = flags.DEFINE_string("dataset", None, "WorldScore-Dataset, as its download.py unpacks it.", required=True)
@@ -77,6 +78,7 @@ _WEIGHTS = flags.DEFINE_enum(
 )
 _MESH = flags.DEFINE_list("mesh", None, "Split the model over devices: AXIS=SIZE,.. with fsdp, tensor, sequence.")
 _VAE_TILE = flags.DEFINE_integer("vae_tile", None, "As for experiments.generate.")
+_VAE_DTYPE = flags.DEFINE_enum("vae_dtype", "float32", codec.DTYPES, "In which the VAE computes.")
 _STEPS = flags.DEFINE_integer(
     "steps", 0, "Sampling steps; 0: those of the recipe.", lower_bound=0, upper_bound=world.recipe.MOST_STEPS
 )
@@ -214,7 +216,8 @@ def _world_config(model, moves: int) -> world.WorldConfig:
         memory=_MEMORY.value,
         **loading.room(model, _MEMORY.value, segments),
         recipe=loading.recipe(model, _RECIPE.value, _STEPS.value),
-        vae_tile=loading.vae_tile(model, _VAE_TILE.value),
+        vae_tile=_VAE_TILE.value,
+        vae_dtype=_VAE_DTYPE.value,
     )
 
 

@@ -214,4 +214,4 @@ def _keep_ones(out: pathlib.Path) -> None:
     if {"vae", "side"} <= set(weights.parts_of(out)) and "ones" in model.segment.control:
         params = weights.load(out, ("vae",))[1]
         print("computing the code of an all-ones video, once; without an accelerator this takes long", flush=True)
-        loading.ones_code(model, out, params, loading.vae_tile(model, None))
+        loading.ones_code(model, out, params)

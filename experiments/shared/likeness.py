@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mirage_jax.data import clip as clips
-from mirage_jax.models import vae
+from mirage_jax.models.codec import Codec
 from mirage_jax.models.config import ModelConfig
 
 _REFERENCES = 4  # frames of the clip that ships, which is of a map that no training saw
@@ -37,6 +37,7 @@ def note(model: ModelConfig, params: Any, image: np.ndarray) -> str | None:
 
 def _error(model: ModelConfig, params: Any, image: np.ndarray) -> float:
     """Root mean square difference, in grey levels, of a picture and what comes back of it."""
-    latents = vae.encode(model.vae, params["vae"], jnp.asarray(image, jnp.float32)[None] / 127.5 - 1.0)
-    back = (np.asarray(vae.decode(model.vae, params["vae"], latents), np.float64) + 1.0) * 127.5
+    codec = Codec(model.vae)
+    latents = codec.encode(params["vae"], jnp.asarray(image, jnp.float32)[None] / 127.5 - 1.0)
+    back = (np.asarray(codec.decode(params["vae"], latents), np.float64) + 1.0) * 127.5
     return float(np.sqrt(np.mean((back - image) ** 2)))

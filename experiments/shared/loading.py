@@ -57,13 +57,6 @@ def room(model: ModelConfig, memory: str, segments: int, capacity: int | None = 
     return {"capacity": capacity or world.bucket(needed), "bank": world.bucket(bank)}
 
 
-def vae_tile(model: ModelConfig, asked: int | None) -> int:
-    """`WorldConfig.vae_tile`: what `--vae_tile` asks for, else frame by frame above 256x256, uncut."""
-    if asked is not None:
-        return asked
-    return max(model.height, model.width) // model.vae.stride_space if model.height * model.width > 256**2 else 0
-
-
 def parse_mesh(words: Sequence[str] | None) -> jax.sharding.Mesh | None:
     """The mesh of `--mesh tensor=4,fsdp=2`; None where the flag is not given.
 
@@ -150,7 +143,7 @@ def prepared(
     return params if mesh is not None else jax.tree.map(_to_device, params)
 
 
-def ones_code(model: ModelConfig, folder: str | pathlib.Path, params: Any, tile: int) -> jax.Array:
+def ones_code(model: ModelConfig, folder: str | pathlib.Path, params: Any, tile: int | None = None) -> jax.Array:
     """`conditioning.ones_code`, computed where the VAE's parameters are and kept beside the model from then on."""
     compute = functools.partial(conditioning.ones_code, model, tile=tile)
     if (kept := ones.load(folder, jax.eval_shape(compute, params).shape)) is not None:

@@ -26,6 +26,7 @@ from mirage_jax.geometry import Camera
 from mirage_jax.memory import kinds, latent, resample
 from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models import vae
+from mirage_jax.models.codec import Codec
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import posed
 from mirage_jax.training.posed import PosedLatents
@@ -182,7 +183,8 @@ def to_frames(pixels: Any) -> np.ndarray:
 def recoded(model: ModelConfig, params: Any, clip: PosedClip) -> np.ndarray:
     """The clip's frames through the VAE and back, uint8 `[T, H, W, 3]`."""
     pixels = clip.frames.astype(np.float32) / 127.5 - 1.0
-    return to_frames(vae.decode(model.vae, params["vae"], vae.encode(model.vae, params["vae"], pixels)))
+    codec = Codec(model.vae)
+    return to_frames(codec.decode(params["vae"], codec.encode(params["vae"], pixels)))
 
 
 _Change = Callable[[world.RolloutState, int], world.RolloutState]
@@ -215,9 +217,10 @@ def coded_truth(model: ModelConfig, params: Any, clip: PosedClip) -> PosedLatent
     pixels = clip.frames.astype(np.float32) / 127.5 - 1.0
     stride, at = model.vae.stride_space, slice(None, None, model.vae.stride_time)
     grid = clip.frames.shape[1] // stride, clip.frames.shape[2] // stride
+    codec = Codec(model.vae)
     return PosedLatents(
-        latents=vae.encode(model.vae, params["vae"], pixels),
-        stills=vae.encode_still(model.vae, params["vae"], pixels[at]) if recipes.of(model).token == "still" else None,
+        latents=codec.encode(params["vae"], pixels),
+        stills=codec.encode_still(params["vae"], pixels[at]) if recipes.of(model).token == "still" else None,
         depth=resample.depth_to_grid(clip.depth[at], *grid),
         dynamic=resample.mask_to_grid(clip.dynamic[at], *grid, least=0.25),
         frame_cameras=camera_of(clip).resized(*grid),

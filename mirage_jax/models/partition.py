@@ -26,8 +26,8 @@ from mirage_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 BATCH_AXES = ("data", "fsdp")
-ACTIVATIONS = ("tokens", "latents")
-"""Names that `constrain` knows: tokens `[F, n, dim]`, latents `[F, h, w, C]`."""
+ACTIVATIONS = ("tokens", "latents", "pictures")
+"""Names that `constrain` knows: tokens `[F, n, dim]`, latents `[F, h, w, C]`, pictures `[F, h, w, C]` of the VAE."""
 
 Axis = str | Sequence[str] | None
 Rule = tuple[str, Sequence[Axis]]
@@ -74,6 +74,7 @@ WAN_RULES: Mapping[str, Rules] = {
     "activations": (
         ("activations/tokens$", (None, "sequence", None)),
         ("activations/latents$", ()),
+        ("activations/pictures$", (None, None, ("tensor", "sequence"), None)),
     ),
 }
 """Rules of the Wan family by part of the model, for `rules_for`; `memory` is that of a running world."""

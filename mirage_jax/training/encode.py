@@ -13,7 +13,7 @@ import numpy as np
 
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import resample
-from mirage_jax.models import vae
+from mirage_jax.models.codec import Codec
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.world import recipe
 
@@ -98,7 +98,7 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
     stills = {}
     if recipe.of(model).token == "still":
         pictures = frames[at].astype(np.float32) / 127.5 - 1.0
-        stills = {"stills": np.asarray(vae.encode_still(coder, params["vae"], pictures), np.float16)}
+        stills = {"stills": np.asarray(Codec(coder).encode_still(params["vae"], pictures), np.float16)}
     return stills | {
         "latents": np.asarray(latents, np.float16),
         "depth": np.asarray(cells, np.float16),
@@ -111,6 +111,6 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
 @functools.partial(jax.jit, static_argnums=0)
 def _on_device(coder, params, frames, depth, dynamic):
     frames = frames.astype(jnp.float32) / 127.5 - 1.0
-    latents = vae.encode(coder, params, frames)
+    latents = Codec(coder).encode(params, frames)
     height, width = latents.shape[1:3]
     return latents, resample.depth_to_grid(depth, height, width), resample.mask_to_grid(dynamic, height, width)

@@ -19,7 +19,7 @@ from mirage_jax.geometry import Camera, concatenate
 from mirage_jax.memory import latent, rgb
 from mirage_jax.memory.kinds import Views
 from mirage_jax.memory.points import PointMemory, Readout
-from mirage_jax.models import vae
+from mirage_jax.models.codec import Codec
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import things
 from mirage_jax.world import conditioning, recipe, reference
@@ -305,7 +305,7 @@ def _readout(key, model, clip, last, augment, views: Views, vae_params) -> Reado
     size = clip.pixels.frames.shape[1:3]
     views = views.replace(frame_cameras=views.frame_cameras.resized(*size))
     memory = remember_pixels(key, clip, last, augment)
-    return rgb.recall(memory, views, footprint, lambda video: vae.encode(model.vae, vae_params, video))
+    return rgb.recall(memory, views, footprint, lambda video: Codec(model.vae).encode(vae_params, video))
 
 
 def _with_preceding_as_made(key, model, clip, start, augment, views: Views, vae_params, readout: Readout) -> Readout:

@@ -98,11 +98,11 @@ def _between(readout: Readout) -> jax.Array:
     return jnp.concatenate([jnp.moveaxis(x, 1, -2).reshape(frames, height, width, -1) for x in shown], axis=-1)
 
 
-def ones_code(model: ModelConfig, params: Any, tile: int = 0) -> jax.Array:
+def ones_code(model: ModelConfig, params: Any, tile: int | None = None) -> jax.Array:
     """The code of an all-ones video at the latent frames of target and preceding, `[T + P, h, w, C]`.
 
     One clip of `r (T + P - 1) + 1` frames, as the public release encodes it: its code still changes after the target
-    frames. With a `tile`, it is made in tiles of so many cells.
+    frames. `tile` is that of `Codec`.
     """
     layout = model.segment
     frames = 1 + (layout.latents + layout.preceding) * model.vae.stride_time

@@ -28,7 +28,9 @@ class WorldConfig:
       recipe: how the method is run; None is what the model was trained for.
       depth_source: where depth comes from: 'heads' (of the model, on latents), 'pixels' (its depth network, on decoded
         frames) or 'given' (with every segment, from outside); '' is the first of these that the model has.
-      vae_tile: latent cells of a side of the VAE's tiles; 0 gives it whole clips (`codec.Codec`).
+      vae_tile: latent cells of a side of the VAE's tiles; 0 gives it whole clips, None what fits the size of the
+        picture (`codec.Codec`).
+      vae_dtype: in which the VAE computes, 'float32' or 'bfloat16'.
     """
 
     model: ModelConfig
@@ -37,7 +39,8 @@ class WorldConfig:
     bank: int = 32
     recipe: Recipe | None = None
     depth_source: str = ""
-    vae_tile: int = 0
+    vae_tile: int | None = None
+    vae_dtype: str = "float32"
 
     def __post_init__(self):
         kind = kinds.of(self.memory)
@@ -74,7 +77,7 @@ class WorldConfig:
     def codec(self) -> Codec:
         """How the VAE is run."""
         assert self.recipe is not None
-        return Codec(self.model.vae, self.recipe.overlap, self.vae_tile)
+        return Codec(self.model.vae, self.recipe.overlap, self.vae_tile, self.vae_dtype)
 
     @property
     def depth_from(self) -> str:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mirage_jax.models import partition
+
 
 class CausalConv(nn.Module):
     """3-D convolution that sees only the past; `[T, H, W, C] -> [T', H', W', features]`.
@@ -46,11 +48,12 @@ class CausalConv(nn.Module):
         if jax.default_backend() == "cpu":
             # XLA's 3-D convolution is slow on CPU: one 2-D convolution a time tap is several times faster.
             taps = [x[k : k + (frames - 1) * self.stride_time + 1 : self.stride_time] for k in range(time)]
-            return sum(_conv2d(tap, kernel[k], pad) for k, tap in enumerate(taps)) + bias
+            out = sum(_conv2d(tap, kernel[k], pad) for k, tap in enumerate(taps)) + bias
+            return partition.constrain(out, "pictures")
         out = jax.lax.conv_general_dilated(
             x[None], kernel, (self.stride_time, 1, 1), [(0, 0), *pad], dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
         )
-        return out[0] + bias
+        return partition.constrain(out[0] + bias, "pictures")
 
 
 def _conv2d(x: jax.Array, kernel: jax.Array, pad, stride: int = 1) -> jax.Array:
@@ -191,7 +194,7 @@ class Conv2D(nn.Module):
 
         kernel = self.param("kernel", uniform, (3, 3, x.shape[-1], self.features)).astype(x.dtype)
         bias = self.param("bias", uniform, (self.features,)).astype(x.dtype)
-        return _conv2d(x, kernel, [(self.pad, self.pad)] * 2, self.stride) + bias
+        return partition.constrain(_conv2d(x, kernel, [(self.pad, self.pad)] * 2, self.stride) + bias, "pictures")
 
 
 def average_down(x: chex.Array, features: int, time: int, space: int) -> jax.Array:

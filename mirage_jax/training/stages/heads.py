@@ -18,7 +18,8 @@ from matplotlib import colormaps
 from mirage_jax import geometry, weights
 from mirage_jax.data.tolerance import Skipped
 from mirage_jax.models import config as model_config
-from mirage_jax.models import heads, partition, vae
+from mirage_jax.models import heads, partition
+from mirage_jax.models.codec import Codec
 from mirage_jax.training import posed
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import coded
@@ -51,7 +52,7 @@ def make(config: Any) -> Stage:
     def guess(moving, frozen, sample):
         clip = posed.from_batch(sample)
         out = heads.predict(model.heads, moving, posed.tokens(model, clip), geometry.rays(clip.cameras))
-        return vae.decode(model.vae, frozen["vae"], clip.latents)[:: model.vae.stride_time], clip, out
+        return Codec(model.vae).decode(frozen["vae"], clip.latents)[:: model.vae.stride_time], clip, out
 
     def preview(moving, frozen, batch):
         frames, clip, out = guess(moving, frozen, {name: value[0] for name, value in batch.items()})

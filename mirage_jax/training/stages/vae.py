@@ -24,6 +24,7 @@ from mirage_jax.data.tolerance import Skipped
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import lpips, partition, vae
+from mirage_jax.models.codec import Codec
 from mirage_jax.training import perceptual
 from mirage_jax.training.stage import Stage
 
@@ -94,8 +95,9 @@ def make(config: Any) -> Stage:
 
     @jax.jit
     def round_trip(params, frames):
-        z = vae.encode(coder, params, frames.astype(jnp.float32) / 127.5 - 1.0)
-        return jnp.round((vae.decode(coder, params, z) + 1.0) * 127.5).astype(jnp.uint8)
+        codec = Codec(coder)
+        z = codec.encode(params, frames.astype(jnp.float32) / 127.5 - 1.0)
+        return jnp.round((codec.decode(params, z) + 1.0) * 127.5).astype(jnp.uint8)
 
     def preview(params, frozen, batch):
         frames = batch["frames"][0]
