@@ -2,6 +2,7 @@
 # make test-faults  two connected processes, killed and stopped at bad moments, end as if nothing had happened
 # make test-slurm   launch/slurm.sbatch on a SLURM cluster of two node daemons here (installs Debian's slurm packages)
 # make test-fuzz  10,000 files with something wrong in them through every reader: one sentence each, or finite values
+# make explore  walk in a world of the shipped model, in a browser
 # make setup  everything pinned, in .venv/             make parity  against the public PyTorch implementations
 # make evaluation  the tables of the model card: renders held-out clips and scores the shipped model on them
 # make evidence  docs/evidence/loops.md and motion.md there: clips of the held-out set, every protocol, three seeds
@@ -18,7 +19,7 @@ OPTIMIZED := tests/geometry/test_exact.py tests/memory/test_latent.py tests/memo
 	tests/models/test_generator.py::test_side_branch_at_initialisation_changes_not_one_bit
 export PYTHON
 
-.PHONY: setup demo test parity evaluation evaluation-set evidence ablations clean test-conversion test-faults test-fuzz \
+.PHONY: setup demo explore test parity evaluation evaluation-set evidence ablations clean test-conversion test-faults test-fuzz \
 	test-scale test-slurm
 .DELETE_ON_ERROR:
 
@@ -26,6 +27,9 @@ setup: $(VENV)/.complete
 
 demo: $(VENV)/.core
 	$(VENV)/bin/python -m experiments.demo
+
+explore: $(VENV)/.explore
+	$(VENV)/bin/python -m experiments.explore $(EXPLORE_FLAGS)
 
 test: $(VENV)/.complete
 	$(VENV)/bin/ruff check .
@@ -114,10 +118,15 @@ $(VENV)/.core: $(VENV)/.created pyproject.toml constraints.txt
 	@$(VENV)/bin/python $(PIP_INSTALL) -e .
 	@touch $@
 
-$(VENV)/.complete: $(VENV)/.core launch/install_gl.sh
+$(VENV)/.explore: $(VENV)/.core
+	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[explore]'
+	@touch $@
+
+$(VENV)/.complete: $(VENV)/.core launch/install_gl.sh launch/install_chromium.sh
 	@echo "Installing the data pipeline and developers' tools into $(VENV)"
-	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[data,dev,int8,text]'
+	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[data,dev,explore,int8,text]'
 	@launch/install_gl.sh $(VENV)/bin/python
+	@launch/install_chromium.sh
 	@touch $@
 
 $(PARITY)/.complete: launch/create_venv.sh pyproject.toml constraints.txt

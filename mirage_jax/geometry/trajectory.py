@@ -227,7 +227,7 @@ def _share_frames(steps: list[Step | Back], frames: int) -> list[int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Rig:
+class Rig:
     """Where the tripod stands and how its head is turned, relative to the start.
 
     Attributes:
@@ -244,7 +244,7 @@ class _Rig:
     roll: float = 0.0
     zoom: float = 0.0
 
-    def moved(self, step: Step, amount: float) -> _Rig:
+    def moved(self, step: Step, amount: float) -> Rig:
         """The rig after the part `amount`, 0 to 1, of a step: the exact integral of its constant speeds."""
         orbit = math.radians(step.orbit)
         yaw, pitch, roll = math.radians(step.yaw) - orbit, math.radians(step.pitch), math.radians(step.roll)
@@ -253,7 +253,7 @@ class _Rig:
         sight = _integral(self.yaw + self.pitch, yaw + pitch, amount) + _integral(
             self.yaw - self.pitch, yaw - pitch, amount
         )
-        return _Rig(
+        return Rig(
             floor=self.floor + along + 0.5 * step.dolly * sight,
             down=self.down + amount * step.down - step.dolly * _integral(self.pitch, pitch, amount).imag,
             yaw=self.yaw + amount * yaw,
@@ -290,8 +290,8 @@ class _Excursion:
         """Begins at `start`, a `[4, 4]` float32 pose."""
         self.length = 0
         self._start = start
-        self._legs: list[tuple[int, int, Step, _Rig]] = []  # first frame, number of frames, step, rig before it
-        self._rig = _Rig()
+        self._legs: list[tuple[int, int, Step, Rig]] = []  # first frame, number of frames, step, rig before it
+        self._rig = Rig()
 
     def add(self, step: Step, count: int) -> None:
         """Appends a step that takes `count` frames."""

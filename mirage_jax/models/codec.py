@@ -77,7 +77,7 @@ class Codec:
         """
         latents = self.encode(params, frames)
         if self.overlap == "carry":
-            return latents, latents[-1], self._decode_stream(params, latents, None)[1]
+            return latents, latents[-1], self.decode_stream(params, latents, None)[1]
         return latents, latents[-1] if len(frames) == 1 else self.encode(params, frames[-1:])[0], None
 
     def go_on(
@@ -95,12 +95,13 @@ class Codec:
           New frames `[r n, H, W, 3]` in [-1, 1]; the latent where the next segment begins; the decoder's cache.
         """
         if self.overlap == "carry":
-            frames, cache = self._decode_stream(params, latents, cache)
+            frames, cache = self.decode_stream(params, latents, cache)
             return frames, latents[-1], cache
         frames = self.decode(params, jnp.concatenate([begin[None], latents]))[1:]
         return frames, self.encode(params, frames[-1:])[0], None
 
-    def _decode_stream(self, params: Any, latents: chex.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    def decode_stream(self, params: Any, latents: chex.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        """Frames in [-1, 1] of the next latents `[n, h, w, C]` of one video, and the cache; None starts it."""
         latents = latents.astype(self.dtype)
         if tile := self._tile(latents, self.vae.stride_space):
             frames, cache = vae_tiling.decode_stream(self.vae, params, latents, cache, tile=tile)
