@@ -53,6 +53,9 @@ _PATH_SCALE = flags.DEFINE_float(
 )
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
 _FRAMES = flags.DEFINE_integer("frames", None, "Frames of the video, 4k + 1; default: those of a camera file, else 65.")
+_SEGMENT = flags.DEFINE_integer(
+    "segment", None, "Latent frames of a segment, one of the lengths that the model was trained for; default: its own."
+)
 _INTRINSICS = flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy in pixels of the picture as it is in the file.")
 _FOV = flags.DEFINE_float("fov", None, f"Degrees across the picture; default {crop.ASSUMED_FOV:g}.")
 _DEPTH = flags.DEFINE_string("depth", None, ".npy [H, W], metres on the picture's grid; default: the model's guess.")
@@ -114,9 +117,10 @@ def main(_) -> None:
     cli.keep_compiled_programs()
     folder = _CHECKPOINT.value or weights.DEFAULT
     model = weights.read_config(folder, _MEMORY.value)
+    model = model if _SEGMENT.value is None else model.with_segments_of(_SEGMENT.value)
     mesh = loading.parse_mesh(_MESH.value)
     stride = model.vae.stride_time
-    if _FRAMES.value is not None and (_FRAMES.value <= stride or _FRAMES.value % stride != 1):
+    if _FRAMES.value is not None and (_FRAMES.value <= stride or (_FRAMES.value - 1) % stride):
         raise UserError(f"--frames is {_FRAMES.value}, the model makes {stride}k + 1 frames ({stride + 1}, ...)")
 
     own_lens = _FOV.value is None and _INTRINSICS.value is None

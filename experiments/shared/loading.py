@@ -86,7 +86,7 @@ def digest(folder: str | pathlib.Path, config: world.WorldConfig) -> str:
       folder: of the model, or its one file.
       config: of the world.
     """
-    found = hashlib.sha256(config.model.to_json().encode())
+    found = hashlib.sha256(config.model.at_any_length().to_json().encode())
     for root in dict.fromkeys((pathlib.Path(folder), weights.side_folder(folder, config.memory))):
         files = [root] if root.is_file() else sorted(path for path in root.glob("params*/**/*") if path.is_file())
         for file in files:

@@ -159,6 +159,10 @@ class ModelConfig:
             raise UserError(f"model {self.name!r} makes segments of {lengths} latent frames, found {latents}")
         return dataclasses.replace(self, segment=dataclasses.replace(self.segment, latents=latents))
 
+    def at_any_length(self) -> ModelConfig:
+        """The same for every length of its segments: what tells one model from another."""
+        return self.with_segments_of(min(self.segment.lengths)) if self.segment.lengths else self
+
     def to_json(self) -> str:
         """The config as JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=1)

@@ -92,7 +92,7 @@ class SavedWorld:
         Raises:
           UserError: if the world belongs to another model, other sizes, another recipe or other weights.
         """
-        if mismatch := model_config.first_mismatch(self.model, config.model):
+        if mismatch := model_config.first_mismatch(self.model.at_any_length(), config.model.at_any_length()):
             raise UserError(f"{self.path}: made by another model than {config.model.name!r}: {mismatch}")
         for name, found in self.sizes.items():
             if found != getattr(config, name):

@@ -55,6 +55,18 @@ def saved(tmp_path):
     return tmp_path / "a.world"
 
 
+def test_a_world_goes_on_in_segments_of_another_length(tmp_path):
+    model = model_config.frame()
+    world_files.save(tmp_path / "a.world", Config(model.with_segments_of(16)), a_state(), "1234")
+    read = world_files.read(tmp_path / "a.world")
+    np.testing.assert_array_equal(read.restored(Config(model.with_segments_of(4)), a_state(), "1234").size, 3)
+    with pytest.raises(UserError, match=r"made by another model than 'frame': segment\.preceding is 1, expected 2"):
+        other = dataclasses.replace(model, segment=dataclasses.replace(model.segment, preceding=2))
+        read.restored(Config(other), a_state(), "1234")
+    with pytest.raises(UserError, match="makes segments of 4, 8, 16 latent frames, found 5"):
+        model.with_segments_of(5)
+
+
 def test_a_world_comes_back_to_the_bit(saved):
     read = world_files.read(saved)
     assert read.sizes == {"memory": "latent", "capacity": 50, "bank": 4} and read.weights == "1234"
