@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.configs import frame_vae
+from mirage_jax import weights
+from mirage_jax.errors import UserError
 from mirage_jax.models import vae
 from mirage_jax.training import stages
 from mirage_jax.training.stages import vae as vae_stage
@@ -58,3 +60,28 @@ def test_colour_counts_apart_from_brightness(config, params):
     expected = np.square(error[..., ::2] - error[..., 1:2]).sum(-1).mean()
     np.testing.assert_allclose(vae_stage._chroma_error(error), expected, rtol=1e-5)
     np.testing.assert_allclose(vae_stage._chroma_error(error + 7.0), expected, rtol=1e-5)  # brightness alone
+
+
+def test_a_discriminator_is_trained_beside_a_decoder_and_is_no_part_of_the_model(config, params, tmp_path):
+    path = tmp_path / "model"
+    model = _stage(config).finish(params, {}, iter([{"frames": FRAMES}] * config.statistics_batches))
+    weights.save(path, *model)
+    before = _stage(config, init_from=str(path), trains="decoder")
+    stage = _stage(config, init_from=str(path), trains="decoder", adversarial_weight=0.1)
+    start = jax.jit(stage.init)(jax.random.key(2), stage.frozen, stage.start)
+    assert set(start) == {"decoder", "discriminator"} and set(before.start) == {"decoder"}
+
+    plain, _ = _loss(before, before.start)
+    total, parts = _loss(stage, start)
+    np.testing.assert_allclose(total, plain + 0.1 * parts["adversarial"] + parts["discriminator"], rtol=1e-4)
+
+    _, found = stage.finish(start, stage.frozen, None)
+    assert set(found["vae"]) == {"encoder", "decoder"}
+    jax.tree.map(np.testing.assert_array_equal, found["vae"]["encoder"], model[1]["vae"]["encoder"])
+    shown, earlier = (s.preview(p, s.frozen, {"frames": FRAMES}) for s, p in ((stage, start), (before, before.start)))
+    np.testing.assert_array_equal(shown["reconstruction"], earlier["reconstruction"])
+
+
+def test_a_discriminator_judges_a_decoder_alone(config):
+    with pytest.raises(UserError, match="adversarial_weight needs --config"):
+        _stage(config, adversarial_weight=0.1)

@@ -2,8 +2,9 @@
 
 Loss: mean squared error, plus `l1_weight` absolute error, plus `chroma_weight` squared error of colour apart from
 brightness, plus a small KL term that keeps latents near unit size, plus `perceptual_weight` times LPIPS of
-`perceptual_frames` frames drawn from each window (`training/perceptual.py`). The latents are noised by their own
-posterior, so that what the decoder sees tolerates error.
+`perceptual_frames` frames drawn from each window (`training/perceptual.py`), plus `adversarial_weight` times what a
+discriminator makes of the decoded window (`training/adversarial.py`). The latents are noised by their own posterior, so
+that what the decoder sees tolerates error.
 
 With `trains` = `decoder` the encoder stays as it is in the model of `init_from`. Latents then keep their meaning, so
 the result is that whole model with a better decoder: its other parts need no new training.
@@ -25,7 +26,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import lpips, partition, vae
 from mirage_jax.models.codec import Codec
-from mirage_jax.training import perceptual
+from mirage_jax.training import adversarial, perceptual
 from mirage_jax.training.stage import Stage
 
 _FIRST_LOG_VARIANCE = -5.0
@@ -47,19 +48,30 @@ def make(config: Any) -> Stage:
     if judged:
         perceptual.require_size(config.crop or min(model.height, model.width), "crop")
     judge = {"lpips": dict(lpips.load_parameters())} if judged else {}
+    if config.adversarial_weight and not decoder_only:
+        raise UserError("--config.adversarial_weight needs --config.trains=decoder, one that can decode")
+    weights_of = {
+        "squared_error": 1.0,
+        "absolute_error": config.l1_weight,
+        "chroma_error": config.chroma_weight,
+        "kl": config.kl_weight,
+        "lpips": config.perceptual_weight,
+        "adversarial": config.adversarial_weight,
+        "discriminator": 1.0,
+    }
 
-    def with_kept(params, frozen):
-        return {**params, **{name: frozen[name] for name in kept}}
+    def coder_of(params, frozen):
+        return {name: {**params, **frozen}[name] for name in ("encoder", "decoder")}
 
     def loss(params, frozen, batch, keys):
-        params = with_kept(params, frozen)
+        coder_params = coder_of(params, frozen)
 
         def one(frames, key):
             crop_key, noise_key = jax.random.split(key)
             x = _random_crop(crop_key, frames, config.crop).astype(jnp.float32) / 127.5 - 1.0
-            mean, log_variance = vae.moments(coder, params, x)
+            mean, log_variance = vae.moments(coder, coder_params, x)
             z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(noise_key, mean.shape)
-            out = vae.VAE(coder).apply({"params": params}, z, method="decode")
+            out = vae.VAE(coder).apply({"params": coder_params}, z, method="decode")
             error = out - x
             kl = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
             parts = {"squared_error": jnp.mean(error**2), "absolute_error": jnp.mean(jnp.abs(error)), "kl": kl}
@@ -67,15 +79,12 @@ def make(config: Any) -> Stage:
                 parts["chroma_error"] = _chroma_error(error)
             if judged:
                 parts["lpips"] = perceptual.distance(jax.random.fold_in(key, 1), frozen["lpips"], out, x, judged)
+            if config.adversarial_weight:
+                parts |= adversarial.losses(params["discriminator"], out, x)
             return parts
 
         parts = jax.tree.map(jnp.mean, partition.over_batch(one)(batch["frames"], keys))
-        total = parts["squared_error"] + config.l1_weight * parts["absolute_error"] + config.kl_weight * parts["kl"]
-        if config.chroma_weight:
-            total += config.chroma_weight * parts["chroma_error"]
-        if judged:
-            total += config.perceptual_weight * parts["lpips"]
-        return total, parts
+        return sum(weights_of[name] * part for name, part in parts.items()), parts
 
     def batches():
         parts, count = partition.batch_parts(partition.make_mesh(dict(config.mesh)), config.batch_size)
@@ -103,7 +112,7 @@ def make(config: Any) -> Stage:
         frames = batch["frames"][0]
         rows = [
             np.concatenate(list(np.asarray(v)[:: coder.stride_time]), axis=1)
-            for v in (frames, round_trip(with_kept(params, frozen), frames))
+            for v in (frames, round_trip(coder_of(params, frozen), frames))
         ]
         return {"reconstruction": np.concatenate(rows)}
 
@@ -115,7 +124,7 @@ def make(config: Any) -> Stage:
     def finish(params, frozen, batches):
         if decoder_only:
             whole, parts = weights.load(config.init_from, weights.parts_of(config.init_from))
-            return whole, {**parts, "vae": with_kept(params, frozen)}
+            return whole, {**parts, "vae": coder_of(params, frozen)}
         moments = [code(params, clip) for _ in range(config.statistics_batches) for clip in next(batches)["frames"]]
         mean, square = (np.mean([np.asarray(m[i], np.float64) for m in moments], axis=0) for i in range(2))
         std = np.sqrt(square - mean**2)
@@ -124,7 +133,7 @@ def make(config: Any) -> Stage:
 
     def init(key, _frozen, start):
         if start:
-            return start
+            return start | ({"discriminator": adversarial.init(key)} if config.adversarial_weight else {})
         params = vae.init(coder, key)
         # A posterior as wide as the prior drowns what the first codes say, and the decoder learns to ignore them.
         narrow = params["encoder"]["moments"]["bias"].at[coder.latent_channels :].set(_FIRST_LOG_VARIANCE)
