@@ -59,7 +59,7 @@ def main(_) -> None:
         videos[memory] = np.concatenate([clip.frames[:1], made])
         seconds[memory] = time.time() - before
         if memory == "latent":
-            kept = config, state.memory, jax.device_get(output)
+            kept = config, state, jax.device_get(output)
 
     before = time.time()
     made = {name: video[1:] for name, video in videos.items() if name != "truth"}
@@ -72,7 +72,7 @@ def main(_) -> None:
     curves = {NAMES[name]: np.array(row["psnr_by_frame"]) for name, row in scores.items()}
     viz.plot_curves(out / "revisit.png", curves, ylabel="PSNR against the truth (dB)", title=clip.source)
     viz.plot_path(out / "path.png", cameras, title=clip.source)
-    config, memory, output = kept
+    config, state, output = kept
     seconds["report"] = time.time() - before
     report = {
         "config": {"clip": clip.source, "seed": _SEED.value, "model": model.name, "model_digest": model.digest()},
@@ -80,8 +80,8 @@ def main(_) -> None:
         "segments": [outputs.diagnostics(jax.tree.map(operator.itemgetter(s), output)) for s in range(len(path))],
         "metrics": scores,
     }
-    outputs.write_results(out, config, cameras, memory, report)
-    io.write_text(out / "report.md", _page(clip.source, scores, seconds, latent.nbytes(memory)["held"]))
+    outputs.write_results(out, config, cameras, state, report)
+    io.write_text(out / "report.md", _page(clip.source, scores, seconds, latent.nbytes(state.memory)["held"]))
     print(f"wrote {out}/comparison.mp4, {out}/report.md")
 
 

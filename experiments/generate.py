@@ -184,7 +184,7 @@ def main(_) -> None:
             "rollout_with_compilation": round(generated - prepared, 2),
         },
     }
-    outputs.write_results(out, config, path if view is not None else path[1:], state.memory, report)
+    outputs.write_results(out, config, path if view is not None else path[1:], state, report)
     if _SAVE_WORLD.value:
         world_files.save(_SAVE_WORLD.value, config, state, digest)
         print(f"saved the world in {_SAVE_WORLD.value}")

@@ -11,9 +11,9 @@ import numpy as np
 from experiments.shared import cli
 from mirage_jax import io, viz
 from mirage_jax.geometry import Camera, pose_files
-from mirage_jax.memory import latent
+from mirage_jax.memory import entities, latent
 from mirage_jax.memory.points import PointMemory
-from mirage_jax.world import SegmentOutput, WorldConfig
+from mirage_jax.world import RolloutState, SegmentOutput, WorldConfig
 
 RESULTS = (
     "video.mp4",
@@ -28,6 +28,10 @@ RESULTS = (
 """Files of a run."""
 
 
+MOVING = (255, 0, 255)
+"""Colour of things that move, where what they look like is not shown."""
+
+
 def clear(out: pathlib.Path) -> None:
     """Removes what an earlier run left in `out`, so that nothing there contradicts what is written next."""
     for name in RESULTS:
@@ -35,7 +39,7 @@ def clear(out: pathlib.Path) -> None:
 
 
 def write_results(
-    out: pathlib.Path, config: WorldConfig, cameras: Camera, memory: PointMemory, report: dict[str, Any]
+    out: pathlib.Path, config: WorldConfig, cameras: Camera, state: RolloutState, report: dict[str, Any]
 ) -> None:
     """Writes `memory.ply`, `cameras.json` and `report.json` into `out`, where `video.mp4` is.
 
@@ -43,11 +47,17 @@ def write_results(
       out: an existing folder.
       config: of the world.
       cameras: `Camera[T]` of the frames of the video, the first view included.
-      memory: at the end.
+      state: of the world at the end; the things that move in it are magenta in `memory.ply`, where they are by now.
       report: the measured part of the report; versions and the memory's size are added here.
     """
+    memory = state.memory
     pose_files.write_json(out / "cameras.json", cameras)
-    viz.write_ply(out / "memory.ply", *coloured_points(config, memory, out / "video.mp4", cameras))
+    clouds = [coloured_points(config, memory, out / "video.mp4", cameras)]
+    if state.entities is not None:
+        things = np.asarray(entities.cells_now(state.entities, state.entities.clock - 1))
+        clouds.append((things[np.isfinite(things).all(-1)], np.array(MOVING, np.uint8)))
+    points = np.concatenate([points for points, _ in clouds])
+    viz.write_ply(out / "memory.ply", points, np.concatenate([np.broadcast_to(c, p.shape) for p, c in clouds]))
     size = latent.nbytes(memory)
     io.write_json(
         out / "report.json",

@@ -23,7 +23,7 @@ from mirage_jax.memory.points import NEAR, PointMemory, Readout
 from mirage_jax.memory.slots import Entities, create, predicted, unit
 from mirage_jax.memory.tracking import STALE, UNSEEN, take_in
 
-__all__ = ["Entities", "create", "predicted", "read", "summary", "write"]
+__all__ = ["Entities", "cells_now", "create", "predicted", "read", "summary", "write"]
 
 LOOK_AHEAD = 8
 """Cells of a side of the small view along its velocity in which a thing looks for what will stop it."""
@@ -43,6 +43,12 @@ def summary(entities: Entities | None) -> dict[str, jax.Array]:
     age = jnp.where(held, entities.clock - 1 - entities.time, 0).sum() / jnp.maximum(count, 1)
     confirmed = (held & (entities.sightings > 1)).sum(dtype=jnp.int32)
     return {"entities": count, "confirmed": confirmed, "refuted": entities.refuted, "unseen": age}
+
+
+def cells_now(entities: Entities, time: chex.Numeric) -> jax.Array:
+    """`[K, P, 3]` where the cells of the things are at a latent frame, as they were seen; NaN where there are none."""
+    there = entities.valid & entities.held[:, None]
+    return jnp.where(there[..., None], predicted(entities, time)[:, None] + entities.offsets, jnp.nan)
 
 
 def write(

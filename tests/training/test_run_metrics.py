@@ -1,7 +1,10 @@
 """What a run writes down about itself."""
 
+import datetime
 import errno
+import json
 
+import ml_collections
 import numpy as np
 import pytest
 from tensorboardX import event_file_writer
@@ -52,3 +55,14 @@ def test_a_disk_that_fills_up_under_the_tensorboard_file_is_one_sentence_and_no_
     for step in range(1, 40):  # more than any queue takes
         with pytest.raises(UserError, match="the disk is full"):
             writer.write(step, {"loss": 1.0})
+
+
+def test_goodput_is_the_share_of_the_time_since_the_first_start_that_counts(tmp_path):
+    now = datetime.datetime.now(datetime.UTC)
+    times = [(now - datetime.timedelta(seconds=before)).isoformat() for before in (400, 50)]
+    lines = [{"time": time} for time in times]
+    (tmp_path / "starts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kept = [{"step": 1, "seconds": 60.0}, {"step": 2, "seconds": 40.0}]
+    (tmp_path / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    found = metrics.record(ml_collections.ConfigDict(), 1, tmp_path)
+    assert found["restarts"] == 1 and 0.2 < found["goodput"] <= 0.25

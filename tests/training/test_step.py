@@ -19,11 +19,11 @@ def folder(tmp_path_factory):
     return path
 
 
-def _one_step(accumulate):
+def _one_step(accumulate, **changes):
     """Of the small regression, on 8 examples."""
     rng = np.random.default_rng(0)
     batch = {"x": rng.normal(size=(8, 3)).astype(np.float32), "y": rng.normal(size=8).astype(np.float32)}
-    stage, chosen = test_loop._stage(), test_loop._config(accumulate=accumulate)
+    stage, chosen = test_loop._stage(), test_loop._config(accumulate=accumulate, **changes)
     transform, mesh = optimizer.make(chosen), partition.make_mesh({"data": 1}, jax.devices()[:1])
     create = jax.jit(lambda key: step.create(stage, transform, key, stage.frozen, stage.start))
     state = create(jax.random.key(0))
@@ -39,6 +39,20 @@ def test_accumulated_parts_give_what_the_whole_batch_gives():
     first = [x.optimizer[1][0].mu for x in (state, whole)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *first)
     assert all(np.abs(x).max() > 0.01 for x in jax.tree.leaves(first))
+
+
+def test_the_first_moment_may_take_half_the_memory_and_moves_the_same():
+    (half, found), (whole, expected) = _one_step(1, first_moment_dtype="bfloat16"), _one_step(1)
+    moments = half.optimizer[1][0]
+    assert {x.dtype.name for x in jax.tree.leaves(moments.mu)} == {"bfloat16"}
+    assert {x.dtype.name for x in jax.tree.leaves((moments.nu, half.params))} == {"float32"}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.01), half.params, whole.params)
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-6)
+
+
+def test_other_types_of_moments_are_refused():
+    with pytest.raises(UserError, match="first_moment_dtype must be float32 or bfloat16, found 'int8'"):
+        optimizer.make(test_loop._config(first_moment_dtype="int8"))
 
 
 def test_accumulate_must_divide():

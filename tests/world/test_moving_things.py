@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny_world
 
-from mirage_jax import world
+from experiments.shared import outputs
+from mirage_jax import viz, world
 from mirage_jax.errors import UserError
 from mirage_jax.weights import world_files
 from mirage_jax.world import conditioning
@@ -120,3 +121,16 @@ def test_a_saved_world_remembers_them(tmp_path):
 def test_entities_of_a_recipe_are_a_number():
     with pytest.raises(UserError, match="entities must be at least 0, found -1"):
         dataclasses.replace(world.DEFAULT, entities=-1)
+
+
+def test_results_show_the_things_where_they_are_by_now(tmp_path):
+    config, params = setting()
+    after, output = ahead(config, observed(config, params), params, 11)
+    viz.write_video(tmp_path / "video.mp4", np.asarray(output.frames), fps=8)
+    cameras = tiny_world.path("pause", 1)[0][: config.model.segment_frames]
+    outputs.write_results(tmp_path, config, cameras, after, {})
+    ply = (tmp_path / "memory.ply").read_bytes()
+    vertices = np.frombuffer(ply.split(b"end_header\n", 1)[1], [("place", "<f4", 3), ("colour", "u1", 3)])
+    magenta = vertices["place"][(vertices["colour"] == outputs.MOVING).all(1)]
+    assert len(magenta) == int((after.entities.valid & after.entities.held[:, None]).sum())
+    np.testing.assert_allclose(magenta.mean(0)[2], 2.0, atol=0.5)

@@ -162,6 +162,7 @@ def settings(batch: int, accumulate: int) -> ml_collections.ConfigDict:
             weight_decay=0.01,
             clip_norm=1.0,
             rate_factors=(),
+            first_moment_dtype="float32",
         )
     )
 

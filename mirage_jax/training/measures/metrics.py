@@ -128,9 +128,15 @@ def total(counters: Mapping[str, float]) -> dict[str, float]:
 
 
 def record(config: Any, parameters: int, workdir: pathlib.Path) -> dict[str, Any]:
-    """What a reader of the training record wants to know: config, size, time, throughput, restarts, device."""
-    lines = rows(workdir / "losses.jsonl")
+    """What a reader of the training record wants to know: config, size, time, throughput, restarts, device.
+
+    `goodput` is the share of the time since the run was first started that went into steps that count: not into
+    starting, compiling, or steps that were lost to a crash.
+    """
+    lines, starts = rows(workdir / "losses.jsonl"), rows(workdir / "starts.jsonl")
     seconds = sum(row["seconds"] for row in lines)
+    begun = datetime.datetime.fromisoformat(starts[0]["time"]) if starts else datetime.datetime.now(datetime.UTC)
+    since = (datetime.datetime.now(datetime.UTC) - begun).total_seconds()
     steps = lines[-1]["step"] if lines else 0
     return {
         "config": json.loads(config.to_json_best_effort()),
@@ -138,7 +144,8 @@ def record(config: Any, parameters: int, workdir: pathlib.Path) -> dict[str, Any
         "steps": steps,
         "seconds": round(seconds, 1),
         "steps_per_second": round(steps / seconds, 4) if seconds else 0.0,
-        "restarts": max(len(rows(workdir / "starts.jsonl")) - 1, 0),
+        "goodput": round(min(seconds / since, 1.0), 4) if since > 0 else 0.0,
+        "restarts": max(len(starts) - 1, 0),
         "final": lines[-1] if lines else {},
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
