@@ -2,8 +2,8 @@
 # Makes a virtual environment with pip: launch/create_venv.sh FOLDER
 #
 # One that is there and works is kept. PYTHON=/path/to/python chooses the interpreter; otherwise it is the first of
-# python3.11, python3.12 and python3 that fits. A bare Debian has no ensurepip (it is in the package
-# python3-venv), so three ways are tried in turn.
+# python3.11, python3.12 and python3 that fits; where none does, as on TPU VMs with Ubuntu 22.04, uv fetches one. A bare
+# Debian has no ensurepip (it is in the package python3-venv), so three ways are tried in turn.
 set -euo pipefail
 folder=${1:?usage: launch/create_venv.sh FOLDER}
 
@@ -22,7 +22,16 @@ else
         if fits "$PYTHON"; then break; fi
     done
     if [[ $PYTHON == none ]]; then
-        echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2
+        echo "no Python 3.11 or 3.12 found: fetching one with uv" >&2
+        rm -rf "$folder"
+        export PATH="$PATH:${HOME:-}/.local/bin" # where pip puts uv
+        if { command -v uv || python3 -m pip install --quiet --user --break-system-packages uv \
+                || python3 -m pip install --quiet --user uv; } >/dev/null 2>&1 \
+            && uv venv --quiet --seed --python 3.12 "$folder"; then
+            exit 0
+        fi
+        echo "error: no Python 3.11 or 3.12 found, and none could be fetched; install one, or name it:" \
+            "make PYTHON=/path/to/python3.11" >&2
         exit 2
     fi
 fi

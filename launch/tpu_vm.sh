@@ -11,8 +11,8 @@
 #
 # W must be a path that all workers share, such as a bucket mounted by Cloud Storage FUSE. On every worker,
 # launch/local.py starts the command again when it dies, at most RESTARTS=20 times; all go on from the last checkpoint.
-# After a preemption, create the TPU again, then `setup` and `start` with the same arguments. The workers need Python
-# 3.11 or 3.12.
+# After a preemption, create the TPU again, then `setup` and `start` with the same arguments. Where a worker's image has
+# neither Python 3.11 nor 3.12 (Ubuntu 22.04 has 3.10), setup fetches one with uv.
 #
 # JAX asks the TPU itself who is who: MIRAGE_PROCESSES=tpu says so (mirage_jax/training/processes.py).
 set -euo pipefail
@@ -60,7 +60,7 @@ setup)
     ;;
 start)
     (($# > 0)) || usage
-    train=$(printf '%q ' .venv/bin/python -m experiments.train "$@")
+    train=$(printf '%q ' launch/with_flags.sh .venv/bin/python -m experiments.train "$@")
     on_workers all "cd mirage || exit 2; if $alive; then echo 'already running: stop it first' >&2; exit 2; fi; \
 MIRAGE_PROCESSES=tpu setsid nohup .venv/bin/python launch/local.py --restarts ${RESTARTS:-20} --pause 10 -- $train\
 >>~/mirage.log 2>&1 </dev/null & echo \$! >~/mirage.pid"

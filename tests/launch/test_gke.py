@@ -4,9 +4,12 @@ JobSet's schema comes from the package kubeflow-trainer-api, that of Jobs and Po
 """
 
 import copy
+import json
+import os
 import pathlib
 import re
 import string
+import tomllib
 
 import kubernetes_validate
 import pydantic
@@ -16,7 +19,8 @@ from kubeflow_trainer_api import models
 
 from mirage_jax.training import processes
 
-FOLDER = pathlib.Path(__file__).resolve().parent.parent.parent / "launch/gke"
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+FOLDER = ROOT / "launch/gke"
 KUBERNETES = "1.33"
 VALUES = {
     "RUN": "side-branch",
@@ -139,8 +143,20 @@ def test_pods_of_the_gpu_manifest_are_processes():
 
 
 def test_the_image_holds_what_the_commands_need():
-    lines = (FOLDER / "Dockerfile").read_text().splitlines()
+    lines = (ROOT / "launch/Dockerfile").read_text().splitlines()
     copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
-    root = FOLDER.parent.parent
-    assert copied >= {"pyproject.toml", "constraints.txt", "mirage_jax", "experiments"}
-    assert all((root / name).exists() for name in copied)
+    assert copied >= {"pyproject.toml", "constraints.txt", "mirage_jax", "experiments", "launch"}
+    assert all((ROOT / name).exists() for name in copied)
+    (entry,) = [json.loads(line.removeprefix("ENTRYPOINT ")) for line in lines if line.startswith("ENTRYPOINT ")]
+    assert os.access(ROOT / entry[0], os.X_OK)
+    # Every EXTRA that the recipe lets through is one that the package has.
+    (let_through,) = [line for line in lines if 'case "$EXTRA" in' in line]
+    names = let_through.partition(" in ")[2].partition(")")[0].split("|")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert names == ["cuda12", "cuda13", "tpu"] and {"data", "text", *names} <= set(extras)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_pods_train_with_the_flags_of_their_devices(name):
+    command = pod_of(load(name))["containers"][0]["command"][-1]
+    assert command.startswith("exec launch/with_flags.sh python -m experiments.train ")

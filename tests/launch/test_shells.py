@@ -13,6 +13,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch"), *ROOT.glob("tests/launch/*.sh")])
 TPU_VM = ROOT / "launch/tpu_vm.sh"
+FLAGS = ROOT / "launch/with_flags.sh"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -22,7 +23,7 @@ def test_syntax(script):
         subprocess.run(["shellcheck", script], check=True)
 
 
-@pytest.mark.parametrize("script", [TPU_VM, ROOT / "launch/slurm.sbatch"], ids=lambda path: path.name)
+@pytest.mark.parametrize("script", [TPU_VM, ROOT / "launch/slurm.sbatch", FLAGS], ids=lambda path: path.name)
 def test_without_arguments_the_header_is_printed_whole(script):
     header = []
     for line in script.read_text().splitlines()[1:]:
@@ -62,6 +63,7 @@ def test_commands_of_a_dry_run():
         "--command=cd mirage || exit 2; if kill -0 $(cat ~/mirage.pid 2>/dev/null) 2>/dev/null; "
         "then echo 'already running: stop it first' >&2; exit 2; fi; "
         "MIRAGE_PROCESSES=tpu setsid nohup .venv/bin/python launch/local.py --restarts 7 --pause 10 -- "
+        "launch/with_flags.sh "
         ".venv/bin/python -m experiments.train --config c.py --workdir /bucket/a\\ b >>~/mirage.log 2>&1 </dev/null "
         "& echo $! >~/mirage.pid"
     )
@@ -113,6 +115,101 @@ def test_workers_start_again_when_killed_and_stop_when_told(tmp_path):
         assert said(home) == "start tpu -m experiments.train --workdir a b\n" * 2 + "saved\n"
         assert "stopped by SIGTERM" in (home / "mirage.log").read_text()
     assert call("stop", "pod").returncode == 0
+
+
+def flagged(*command, **variables):
+    """What a command prints under the flags."""
+    ours = {"XLA_FLAGS", "LIBTPU_INIT_ARGS", "SLURM_JOB_NUM_NODES", "MIRAGE_PROCESS_COUNT"}
+    kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("NCCL_")}
+    return subprocess.run([FLAGS, *command], env=kept | variables, capture_output=True, text=True)
+
+
+def test_flags_are_known_to_the_compiler():
+    assert flagged(sys.executable, "-c", "import jax; jax.devices()", JAX_PLATFORMS="cpu").returncode == 0
+    wrong = flagged(sys.executable, "-c", "import jax; jax.devices()", JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_no_such=1")
+    assert wrong.returncode != 0 and "xla_no_such" in wrong.stderr
+
+
+def test_own_variables_win_and_several_machines_choose_their_protocol():
+    def values(**variables):
+        return dict(line.split("=", 1) for line in flagged("env", **variables).stdout.splitlines() if "=" in line)
+
+    alone, several = values(), values(MIRAGE_PROCESS_COUNT="2")
+    assert alone["NCCL_PROTO"] == "SIMPLE,LL,LL128" and alone["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.92"
+    assert not {"NCCL_PROTO", "NCCL_LL_BUFFSIZE", "NCCL_LL128_BUFFSIZE"} & set(several)
+    own = values(XLA_FLAGS="--mine=1", LIBTPU_INIT_ARGS="--his=2", NCCL_PROTO="LL", XLA_PYTHON_CLIENT_MEM_FRACTION=".5")
+    assert (
+        own["XLA_FLAGS"].split()[-1] == "--mine=1"
+        and "--xla_gpu_enable_latency_hiding_scheduler=true" in own["XLA_FLAGS"]
+    )
+    assert own["LIBTPU_INIT_ARGS"].split()[-1] == "--his=2"
+    assert (own["NCCL_PROTO"], own["XLA_PYTHON_CLIENT_MEM_FRACTION"]) == ("LL", ".5")
+
+
+def submitted(tmp_path, **variables):
+    """The words of srun in launch/slurm.sbatch, as a job of two nodes runs it."""
+    fake(tmp_path / "srun", '#!/usr/bin/env bash\nprintf "%s\\n" "$@" >"$WORDS"\n')
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_ON_NODE": "8", "WORDS": str(tmp_path / "words")}
+    env = os.environ | job | variables | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [ROOT / "launch/slurm.sbatch", "--config", "a b"], env=env, cwd=tmp_path, capture_output=True, text=True
+    )
+    return done, (tmp_path / "words").read_text().splitlines() if done.returncode == 0 else []
+
+
+def test_a_slurm_job_runs_in_the_checkouts_environment_or_in_a_container(tmp_path):
+    flags = ["-m", "experiments.train", "--config", "a b"]
+    _, plain = submitted(tmp_path)
+    assert plain[-6:] == ["launch/with_flags.sh", ".venv/bin/python", *flags]
+    assert not any(word.startswith("--container") for word in plain)
+    _, inside = submitted(tmp_path, CONTAINER="registry#mirage:gpu", MOUNTS="/data:/data,/shared:/shared")
+    assert inside[-6:] == ["launch/with_flags.sh", "python", *flags]
+    assert set(inside[:-6]) - set(plain) == {
+        "--container-image=registry#mirage:gpu",
+        f"--container-mounts={tmp_path}:/mirage,/data:/data,/shared:/shared",
+        "--container-workdir=/mirage",
+        "--no-container-entrypoint",
+    }
+    refused, _ = submitted(tmp_path, MOUNTS="/data:/data")
+    assert refused.returncode == 2 and "MOUNTS has no effect without CONTAINER" in refused.stderr
+
+
+# A machine whose only interpreter is too old: pip brings uv, and uv an interpreter.
+OLD = """#!/usr/bin/env bash
+case "$*" in
+    *break-system-packages*) exit 2 ;; # an option that pip of Ubuntu 22.04 does not know
+    "-m pip install"*uv) [[ -z ${OFFLINE:-} ]] && mkdir -p "$HOME/.local/bin" && cp "$UV" "$HOME/.local/bin/uv" ;;
+    *) exit 1 ;;
+esac
+"""
+UV = """#!/usr/bin/env bash
+echo "$@" >"$HOME/asked"
+mkdir -p "${@: -1}/bin" && touch "${@: -1}/bin/python"
+"""
+
+
+def test_where_no_python_fits_one_is_fetched(tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("bash", "cp", "mkdir", "rm", "touch", "env"):
+        (tools / name).symlink_to(shutil.which(name))
+    fake(tools / "python3", OLD)
+    fake(tmp_path / "uv", UV)
+    env = {"PATH": str(tools), "HOME": str(tmp_path / "home"), "UV": str(tmp_path / "uv")}
+    script = [ROOT / "launch/create_venv.sh", tmp_path / "venv"]
+    failed = subprocess.run(script, env=env | {"OFFLINE": "1"}, capture_output=True, text=True)
+    assert failed.returncode == 2 and "no Python 3.11 or 3.12 found, and none could be fetched" in failed.stderr
+    done = subprocess.run(script, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "home/asked").read_text().split() == [
+        "venv",
+        "--quiet",
+        "--seed",
+        "--python",
+        "3.12",
+        str(tmp_path / "venv"),
+    ]
+    assert (tmp_path / "venv/bin/python").exists()
 
 
 def said(home):
