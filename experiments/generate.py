@@ -97,6 +97,19 @@ _VAE_DTYPE = flags.DEFINE_enum("vae_dtype", "float32", codec.DTYPES, "In which t
 _STEPS = flags.DEFINE_integer(
     "steps", 0, "Sampling steps; 0: those of the recipe.", lower_bound=0, upper_bound=world.recipe.MOST_STEPS
 )
+_SAMPLING = flags.DEFINE_enum(
+    "sampling",
+    None,
+    tuple(world.recipe.SAMPLINGS),
+    "How a Wan model is sampled: wan (50 steps, guidance 5), or as models or LoRAs distilled from it to few steps were "
+    "trained: fastwan (3 steps), turbo (4); default: that of the recipe.",
+)
+_GUIDANCE = flags.DEFINE_float(
+    "guidance", None, "Scale of classifier-free guidance, twice the work of a step; 1 is none. Default: the recipe's."
+)
+_NEGATIVE_PROMPT = flags.DEFINE_string(
+    "negative_prompt", None, "Text that guidance leads away from; default: that of Wan's own code."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.", lower_bound=0, upper_bound=cli.LARGEST_SEED)
 _SAVE_WORLD = flags.DEFINE_string("save_world", None, "File to save the world in at the end.")
 _LOAD_WORLD = flags.DEFINE_string("load_world", None, "World file to go on from, in place of --image.")
@@ -148,7 +161,8 @@ def main(_) -> None:
         return
 
     text = prompts.for_segments(folder, model, len(segments), **_prompt_flags(), tokenizer=_TOKENIZER.value)
-    recording.begin(_run(saved, view, path, text, given))
+    away = prompts.negative(folder, model, _NEGATIVE_PROMPT.value, _TOKENIZER.value) if config.guided else None
+    recording.begin(_run(saved, view, path, (text, away), given))
     saves = saved is not None or _SAVE_WORLD.value is not None or len(segments) > _SAVE_EVERY.value
     digest = loading.digest(folder, config) if saves else ""  # which reads all weights
     params = loading.prepared(config, folder, _WEIGHTS.value, mesh)
@@ -168,7 +182,7 @@ def main(_) -> None:
         jax.block_until_ready(state)
         prepared = time.time()
         print(f"generating {wanted} frames in {len(segments)} segments", flush=True)
-        state = _rollout(config, params, state, segments, text, given, wanted, recording, digest)
+        state = _rollout(config, params, state, segments, (text, away), given, wanted, recording, digest)
         generated = time.time()
 
     recording.finish(out / "video.mp4", out / "contact_sheet.png")
@@ -274,13 +288,13 @@ def _known_depth(config, view, path, segments: int, notes: list[str]):
     return view, given
 
 
-def _run(saved, view, path, text, given) -> dict[str, Any]:
+def _run(saved, view, path, texts, given) -> dict[str, Any]:
     """What decides the frames: the flags, and what was read from the files that they name."""
-    apart = ("out", "save_world", "resume", "dry_run")
+    apart, (text, away) = ("out", "save_world", "resume", "dry_run"), texts
     read = {
         "the picture": None if view is None else (view.image, view.depth),
         "the camera path": path,
-        "the text": text if text is None or text.strides[0] else text[:1],  # one for all
+        "the text": (text if text is None or text.strides[0] else text[:1], away),  # the first may be that of all
         "the given depth": given,
     }
     return {
@@ -309,13 +323,13 @@ def start_world(config, params, view, saved, start, digest: str):
     return state.replace(memory=latent.grown(state.memory, config.capacity))
 
 
-def _rollout(config, params, state, segments, text, given, wanted: int, recording: Recording, digest: str):
+def _rollout(config, params, state, segments, texts, given, wanted: int, recording: Recording, digest: str):
     """`world.rollout` from where the recording is, one segment a call: each is checked and recorded, then let go of."""
-    count, every = len(segments), config.model.segment_frames
+    count, every, (text, away) = len(segments), config.model.segment_frames, texts
     for index in tqdm.trange(
         recording.made, count, unit="segment", disable=count == 1, initial=recording.made, total=count
     ):
-        prompt = None if text is None else text[index]
+        prompt = None if text is None else text[index] if away is None else np.stack([text[index], away])
         known = None if given is None else jax.tree.map(operator.itemgetter(index), given)
         state, output = world.segment(config, params, state, segments[index], prompt, known, donate=True)
         output = jax.device_get(output)
@@ -333,7 +347,7 @@ def world_config(model, segments: int, saved: world_files.SavedWorld | None) -> 
     source = _DEPTH_SOURCE.value or ("given" if _DEPTHS.value is not None else "")
     seen = {
         "depth_source": source,
-        "recipe": loading.recipe(model, _RECIPE.value, _STEPS.value, saved),
+        "recipe": _recipe(model, saved),
         "vae_tile": _VAE_TILE.value,
         "vae_dtype": _VAE_DTYPE.value,
     }
@@ -349,6 +363,14 @@ def world_config(model, segments: int, saved: world_files.SavedWorld | None) -> 
         return world.WorldConfig(model=model, **sizes, **seen)  # pyright: ignore
     room = loading.room(model, _MEMORY.value, segments, _CAPACITY.value)
     return world.WorldConfig(model=model, memory=_MEMORY.value, **room, **seen)
+
+
+def _recipe(model, saved: world_files.SavedWorld | None) -> world.Recipe:
+    asked = {"sampling": _SAMPLING.value, "guidance": _GUIDANCE.value}
+    chosen = loading.recipe(model, _RECIPE.value, _STEPS.value, saved, **asked)
+    if _NEGATIVE_PROMPT.value is not None and chosen.guidance == 1.0:
+        raise UserError("--negative_prompt is what guidance leads away from, and there is none (--guidance)")
+    return chosen
 
 
 def typical_depth(depth, model) -> float:

@@ -25,24 +25,35 @@ WEIGHTS = ("float32", "bfloat16", "int8")
 
 
 def recipe(
-    model: ModelConfig, name: str | None, steps: int, saved: world_files.SavedWorld | None = None
+    model: ModelConfig,
+    name: str | None,
+    steps: int,
+    saved: world_files.SavedWorld | None = None,
+    *,
+    sampling: str | None = None,
+    guidance: float | None = None,
 ) -> world.Recipe:
-    """The recipe of `--recipe`, else that of a saved world, else that of the model, with so many sampling steps.
+    """The recipe of `--recipe`, else that of a saved world, else that of the model, sampled as other flags say.
 
     Args:
       model: whose recipe it is where nothing else says.
       name: of a recipe, or None.
-      steps: 0 for its own.
+      steps: of the sampler; 0 for its own.
       saved: the world to go on with, if there is one.
+      sampling: one of `recipe.SAMPLINGS`, or None for its own.
+      guidance: scale of guidance, or None for its own.
 
     Raises:
-      UserError: if the world was made by a recipe that there is not.
+      UserError: if the world was made by a recipe that there is not, or what is asked for does not go together.
     """
     if name is not None:
         chosen = world.RECIPES[name]
     else:
         chosen = recipes.of(model) if saved is None else recipes.from_values(saved.recipe, str(saved.path))
-    return dataclasses.replace(chosen, steps=steps) if steps else chosen
+    changes = dict(recipes.SAMPLINGS[sampling]) if sampling is not None else {}
+    changes |= {"steps": steps} if steps else {}
+    changes |= {"guidance": guidance} if guidance is not None else {}
+    return dataclasses.replace(chosen, **changes)
 
 
 def room(model: ModelConfig, memory: str, segments: int, capacity: int | None = None) -> dict[str, int]:

@@ -22,6 +22,15 @@ from mirage_jax.weights import model_files
 EMPTY_PROMPT = "empty_prompt.safetensors"
 """File of a model folder with the embedding of no prompt."""
 
+NEGATIVE_PROMPT = "negative_prompt.safetensors"
+"""File of a model folder with the embedding of `WAN_NEGATIVE`."""
+
+WAN_NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"  # noqa: RUF001
+    "多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"  # noqa: RUF001
+)
+"""The negative prompt of Wan's own code: garish, overexposed, static, blurred, subtitles, malformed hands and so on."""
+
 _SHORTEST = 32  # tokens; longer prompts are encoded at the next power of two, so that few lengths are compiled
 
 
@@ -61,7 +70,7 @@ def for_segments(
     if embeddings_file is not None:
         values = load(embeddings_file, model)[1]
     elif given is None:
-        values = _empty_prompt(pathlib.Path(folder), model)
+        values = _kept(pathlib.Path(folder), model, EMPTY_PROMPT, "")
     else:
         values = embeddings(folder, tokenizer, [prompt] if prompt is not None else read_prompts(prompt_file))
     _check_count(given or EMPTY_PROMPT, len(values), segments)
@@ -160,21 +169,41 @@ def load(path: str | pathlib.Path, model: ModelConfig) -> tuple[list[str], np.nd
     return list(texts.prompts), np.stack([texts.row(index) for index in range(len(texts))])
 
 
-def _empty_prompt(folder: pathlib.Path, model: ModelConfig) -> np.ndarray:
-    file, encoder = folder / EMPTY_PROMPT, folder / "params.text"
+def negative(
+    folder: str | pathlib.Path, model: ModelConfig, prompt: str | None, tokenizer: str | None = None
+) -> np.ndarray:
+    """The negative prompt of guidance, float32 `[tokens, dim]`.
+
+    Args:
+      folder: of the model.
+      model: its config.
+      prompt: None is Wan's own, which is encoded once and kept in the model folder.
+      tokenizer: file or folder; by default the one in the model folder.
+
+    Raises:
+      UserError: if it is not kept yet and the model has no text encoder or tokenizer.
+    """
+    if prompt is not None:
+        return embeddings(folder, tokenizer, [prompt])[0]
+    return _kept(pathlib.Path(folder), model, NEGATIVE_PROMPT, WAN_NEGATIVE, tokenizer)[0]
+
+
+def _kept(folder: pathlib.Path, model: ModelConfig, name: str, prompt: str, tokenizer: str | None = None) -> np.ndarray:
+    """The embedding `[1, tokens, dim]` of a prompt that many runs need, from the file that the first of them writes."""
+    file, encoder = folder / name, folder / "params.text"
+    what = f"the negative prompt {prompt[:8]!r}.." if prompt else "no prompt given"
     converted_again = encoder.is_dir() and file.is_file() and encoder.stat().st_mtime > file.stat().st_mtime
     if file.is_file() and not converted_again:
         return load(file, model)[1]
     try:
-        values = embeddings(folder, None, [""])
+        values = embeddings(folder, tokenizer, [prompt])
     except UserError as error:
-        raise UserError(
-            f"no prompt given, and no {EMPTY_PROMPT} in the model folder to use instead: {error}"
-        ) from error
+        raise UserError(f"{what}, and no {name} in the model folder to use instead: {error}") from error
     try:
-        text_embeddings.save(file, model.name, [""], values)
+        text_embeddings.save(file, model.name, [prompt], values)
     except UserError as error:
-        print(f"note: the embedding of the empty prompt is not kept for the next run: {error}")
+        kind = "negative" if prompt else "empty"
+        print(f"note: the embedding of the {kind} prompt is not kept for the next run: {error}")
     return values
 
 

@@ -1,6 +1,9 @@
-"""The UniPC sampler of a flow, as a pure function for use inside `jit` and `lax.scan`, and the grids it runs on.
+"""The samplers of a flow, as pure functions for use inside `jit` and `lax.scan`, and the grids they run on.
 
-The scheme is linear in the states and clean predictions it combines, with coefficients that depend on
+`unipc` is that of undistilled models. `renoise` is that of models distilled to a few steps by distribution matching
+(DMD), whose published timesteps are `fastwan_schedule` and `turbo_schedule`: each was trained for its own levels.
+
+UniPC is linear in the states and clean predictions it combines, with coefficients that depend on
 the schedule only. These are computed on the host in float64; what runs on the device is
 one `lax.scan` of a network call and a few weighted sums.
 """
@@ -28,11 +31,13 @@ class Schedule:
 
     Attributes:
       sigmas: float64 `[n + 1]`, falling, the last one 0.
-      timesteps: int `[n]`, what the network is told at the first `n` levels.
+      timesteps: `[n]`, what the network is told at the first `n` levels.
+      renoised: whether models of these levels want each prediction noised anew (`renoise`), or a solver (`unipc`).
     """
 
     sigmas: np.ndarray
     timesteps: np.ndarray
+    renoised: bool = False
 
 
 def wan_schedule(steps: int, shift: float = flow.SHIFT) -> Schedule:
@@ -57,8 +62,42 @@ def diffusers_schedule(steps: int, shift: float = flow.SHIFT) -> Schedule:
     return _schedule(np.linspace(1.0, 1.0 / flow.TIMESTEPS, _counted(steps) + 1)[:-1], shift)
 
 
-SCHEDULES = {"wan": wan_schedule, "diffusers": diffusers_schedule}
+def fastwan_schedule(steps: int = 3) -> Schedule:
+    """Of FastWan2.2-TI2V-5B (FastVideo, DMD): timesteps 1000, 757, 522, a thousand times their sigmas.
+
+    Raises:
+      ValueError: if `steps` is not 3.
+    """
+    timesteps = np.array([1000.0, 757.0, 522.0])
+    return _few(timesteps / flow.TIMESTEPS, timesteps, steps)
+
+
+def turbo_schedule(steps: int = 4) -> Schedule:
+    """Of Wan2.2-TI2V-5B-Turbo (Self-Forcing's DMD): levels 1000, 750, 500, 250 of 1000 before the shift.
+
+    Raises:
+      ValueError: if `steps` is not 4.
+    """
+    sigmas = flow.shift_sigma(np.array([1.0, 0.75, 0.5, 0.25]))
+    return _few(sigmas, flow.TIMESTEPS * sigmas, steps)
+
+
+SCHEDULES = {
+    "wan": wan_schedule,
+    "diffusers": diffusers_schedule,
+    "fastwan": fastwan_schedule,
+    "turbo": turbo_schedule,
+}
 """Published grids by name."""
+
+FIXED_STEPS = {"fastwan": 3, "turbo": 4}
+"""Steps of the grids that have one number of them."""
+
+
+def _few(sigmas: np.ndarray, timesteps: np.ndarray, steps: int) -> Schedule:
+    if steps != len(sigmas):
+        raise ValueError(f"the grid has {len(sigmas)} steps, got {steps}")
+    return Schedule(sigmas=np.append(sigmas, 0.0), timesteps=timesteps, renoised=True)
 
 
 def _schedule(levels: np.ndarray, shift: float) -> Schedule:
@@ -116,6 +155,39 @@ def unipc(
     levels = jax.tree.map(lambda column: jnp.asarray(column, jnp.float32), levels)
     empty = jnp.zeros_like(noise)
     (x, *_), _ = jax.lax.scan(step, (noise, empty, empty, empty), levels)
+    return impose(x)
+
+
+def renoise(
+    denoise: Denoise,
+    noise: chex.Array,
+    schedule: Schedule,
+    key: chex.PRNGKey,
+    *,
+    known: chex.Array | None = None,
+    clean: chex.Array | None = None,
+) -> jax.Array:
+    """What DMD models are trained for: each clean prediction, noised anew to the next level; the last one is the end.
+
+    Args:
+      denoise, noise, schedule, known, clean: as in `unipc`.
+      key: of the fresh noise, consumed.
+
+    Returns:
+      `[T, h, w, C]` clean latents.
+    """
+
+    def impose(x: jax.Array) -> jax.Array:
+        return x if known is None else jnp.where(clean[:, None, None, None], known, x)
+
+    def step(x, level):
+        sigma, timestep, following, step_key = level
+        x0 = denoise(impose(x), sigma, timestep)
+        return (1.0 - following) * x0 + following * jax.random.normal(step_key, x0.shape), None
+
+    levels = schedule.sigmas[:-1], schedule.timesteps, schedule.sigmas[1:]
+    levels = (jnp.asarray(column, jnp.float32) for column in levels)
+    x, _ = jax.lax.scan(step, noise, (*levels, jax.random.split(key, len(schedule.timesteps))))
     return impose(x)
 
 

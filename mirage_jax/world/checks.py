@@ -25,7 +25,8 @@ def check(
 
 def _text(config: WorldConfig, text: chex.Array | None, leading: tuple[int, ...]) -> None:
     dit = config.model.dit
-    wanted = (*leading, dit.text_tokens, dit.text_dim) if dit.text_dim else None
+    both = (2,) if config.guided else ()  # the prompt and the negative one
+    wanted = (*leading, *both, dit.text_tokens, dit.text_dim) if dit.text_dim else None
     found = None if text is None else tuple(text.shape)
     if found != wanted:
         takes = "no text" if wanted is None else f"embedded text of shape {list(wanted)} (of the empty prompt, say)"

@@ -61,6 +61,11 @@ class WorldConfig:
             )
         if self.bank < 1:
             raise UserError(f"bank must be at least 1, found {self.bank}")
+        if self.guided and not self.model.dit.text_dim:
+            raise UserError(
+                f"recipe {self.recipe.name!r} has guidance {self.recipe.guidance:g}: it leads away from a negative "
+                f"prompt, and the model {self.model.name!r} reads no text"
+            )
         assert self.codec  # which checks the tile
 
     @property
@@ -72,6 +77,12 @@ class WorldConfig:
     def conditions(self) -> bool:
         """Whether the generator is shown what is remembered."""
         return kinds.of(self.memory).CONDITIONS
+
+    @property
+    def guided(self) -> bool:
+        """Whether the generator is led away from a negative prompt."""
+        assert self.recipe is not None
+        return self.recipe.guidance != 1.0
 
     @property
     def codec(self) -> Codec:

@@ -28,6 +28,8 @@ ALIGNMENTS = ("none", "scale", "surfaces")
 MOST_STEPS = 1000
 """Sampling steps: as many as there are timesteps."""
 
+MOST_GUIDANCE = 100.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -37,6 +39,7 @@ class Recipe:
       name: for messages and reports.
       steps: sampling steps.
       grid: of noise levels, of `samplers.SCHEDULES`.
+      guidance: scale of classifier-free guidance; 1 is none, as in the paper.
       overlap: where a segment begins: at the latent that is carried, or the last frame encoded again (`codec.Codec`).
       token: what a latent memory remembers of a latent frame, and the heads see. 'clip': its code in its clip, as in
         the paper, where it also tells how everything moved across the view that it was seen from. 'still': the frame it
@@ -61,6 +64,7 @@ class Recipe:
     name: str
     steps: int = 20
     grid: str = "wan"
+    guidance: float = 1.0
     overlap: str = "carry"
     token: str = "clip"
     footprint: int = 1
@@ -84,6 +88,11 @@ class Recipe:
                 raise UserError(f"recipe {self.name!r}: {field} must be one of {', '.join(known)}, found {found!r}")
         if not 1 <= self.steps <= MOST_STEPS:
             raise UserError(f"recipe {self.name!r}: steps must be 1 to {MOST_STEPS}, found {self.steps}")
+        if self.steps != samplers.FIXED_STEPS.get(self.grid, self.steps):
+            wanted = samplers.FIXED_STEPS[self.grid]
+            raise UserError(f"recipe {self.name!r}: grid {self.grid!r} has {wanted} steps, found {self.steps}")
+        if not 0.0 <= self.guidance <= MOST_GUIDANCE:  # NaN is not
+            raise UserError(f"recipe {self.name!r}: guidance must be 0 to {MOST_GUIDANCE:g}, found {self.guidance}")
         if self.entities < 0:
             raise UserError(f"recipe {self.name!r}: entities must be at least 0, found {self.entities}")
         if self.footprint < 1 or self.footprint % 2 == 0:
@@ -115,6 +124,13 @@ FRAME = Recipe("frame", steps=1, grid="diffusers", footprint=3, write="new", ali
 """For a model with one latent a frame, which remembers them as they are, and what moves."""
 
 RECIPES = {recipe.name: recipe for recipe in (PAPER, RELEASE, DEFAULT, FRAME)}
+
+SAMPLINGS: dict[str, dict[str, Any]] = {
+    "wan": {"grid": "wan", "steps": 50, "guidance": 5.0},
+    "fastwan": {"grid": "fastwan", "steps": 3, "guidance": 1.0},
+    "turbo": {"grid": "turbo", "steps": 4, "guidance": 1.0},
+}
+"""Published ways to sample Wan2.2-TI2V-5B, as fields of any recipe: its own, and those of models distilled from it."""
 
 
 def of(model: ModelConfig) -> Recipe:

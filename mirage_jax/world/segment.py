@@ -9,7 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.diffusion import flow, samplers
+from mirage_jax.diffusion import flow, guidance, samplers
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import entities, kinds, points
 from mirage_jax.memory.kinds import Observation
@@ -41,7 +41,8 @@ def segment(
       params: of all parts of the model that a segment runs, or what `prepare` made of them.
       state: the world so far.
       cameras: `Camera[F]` at pixel resolution, of the `F` new frames.
-      text: `[text_tokens, text_dim]` embedded prompt, for a model with text (and only for such a model).
+      text: `[text_tokens, text_dim]` embedded prompt, for a model with text (and only for such a model); `[2, ..]`,
+        prompt and negative prompt, where the recipe guides.
       known: geometry of the new frames, for depth source 'given' (and only for it).
       donate: whether the memory may be written in place; `state` cannot be used afterwards, nor what it was made of.
 
@@ -69,7 +70,7 @@ def rollout(
     Args:
       config, params, state: as in `segment`.
       cameras: `Camera[S, F]` at pixel resolution.
-      text: `[S, text_tokens, text_dim]`, a prompt for each segment.
+      text: as in `segment`, with a leading axis `S`.
       known: as in `segment`, with a leading axis `S`.
 
     Returns:
@@ -223,21 +224,27 @@ def denoise(
     clean = jnp.arange(1 + layout.latents) == 0
 
     def predict(noisy, sigma, timestep):
-        output = generator.apply(
-            {"params": weights},
-            noisy,
-            flow.frame_sigmas(timestep, clean),
-            preceding=state.context[:-1],
-            preceding_valid=state.context_valid[:-1],
-            reference=reference_latents,
-            reference_valid=reference_valid,
-            control=control,
-            text=text,
-        )
+        def network(text):
+            return generator.apply(
+                {"params": weights},
+                noisy,
+                flow.frame_sigmas(timestep, clean),
+                preceding=state.context[:-1],
+                preceding_valid=state.context_valid[:-1],
+                reference=reference_latents,
+                reference_valid=reference_valid,
+                control=control,
+                text=text,
+            )
+
+        output = guidance.guided(network, text, config.recipe.guidance) if config.guided else network(text)
         return flow.sample_from_output(output, noisy, flow.frame_sigmas(sigma, clean), model.dit.prediction)
 
     noise = jax.random.normal(key, known.shape)
     schedule = samplers.SCHEDULES[config.recipe.grid](config.recipe.steps)
+    if schedule.renoised:
+        fresh = jax.random.fold_in(key, 1)
+        return samplers.renoise(predict, noise, schedule, fresh, known=known, clean=clean)[1:]
     return samplers.unipc(predict, noise, schedule, known=known, clean=clean)[1:]
 
 

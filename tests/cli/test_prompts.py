@@ -138,6 +138,20 @@ def test_the_empty_prompt_is_encoded_anew_for_another_encoder(made, folder):
         (path / "params.text").rename(path / "params")
 
 
+def test_the_negative_prompt_is_that_of_wan_and_kept_or_ones_own(folder, tmp_path, monkeypatch):
+    model = text_model()
+    first = prompts.negative(folder, model, None)
+    np.testing.assert_array_equal(first, prompts.embeddings(folder, None, [prompts.WAN_NEGATIVE])[0])
+    assert prompts.load(folder / prompts.NEGATIVE_PROMPT, model)[0] == [prompts.WAN_NEGATIVE]
+    own = prompts.negative(folder, model, "a hall")
+    np.testing.assert_array_equal(own, prompts.embeddings(folder, None, ["a hall"])[0])
+    monkeypatch.setattr(weights, "load", None)
+    np.testing.assert_array_equal(prompts.negative(folder, dataclasses.replace(model, text=None), None), first)
+    (tmp_path / "model.json").write_text(dataclasses.replace(model, text=None).to_json())
+    with pytest.raises(UserError, match=rf"negative prompt .*, and no {prompts.NEGATIVE_PROMPT} in the model folder"):
+        prompts.negative(tmp_path, model, None)
+
+
 def test_a_folder_that_cannot_be_written_only_loses_the_file(folder, monkeypatch, capsys):
     def refuse(*_):
         raise UserError("cannot write there")

@@ -57,6 +57,38 @@ def test_published_grids(grid, timesteps, last):
         samplers.SCHEDULES[grid](0)
 
 
+@pytest.mark.parametrize(
+    ("grid", "sigmas", "timesteps"),
+    [
+        ("fastwan", [1, 0.757, 0.522, 0], [1000, 757, 522]),
+        ("turbo", [1, 0.9375, 0.83333333, 0.625, 0], [1000, 937.5, 833.33333, 625]),
+    ],
+)
+def test_schedules_of_distilled_models(grid, sigmas, timesteps):
+    schedule = samplers.SCHEDULES[grid](len(timesteps))
+    np.testing.assert_allclose(schedule.sigmas, sigmas, rtol=1e-7)
+    np.testing.assert_allclose(schedule.timesteps, timesteps, rtol=1e-7)
+    assert schedule.renoised and samplers.FIXED_STEPS[grid] == len(timesteps)
+    with pytest.raises(ValueError, match=f"the grid has {len(timesteps)} steps, got 8"):
+        samplers.SCHEDULES[grid](8)
+
+
+def test_renoising_is_the_loop_that_distilled_models_are_trained_for():
+    """Against a loop by hand, and against the truth: of a right denoiser it gives samples of the data."""
+    schedule, key = samplers.turbo_schedule(), jax.random.key(2)
+    known, clean = jnp.full(SHAPE, 7.0), jnp.array([True, False, False])
+    noise = jax.random.normal(jax.random.key(0), SHAPE)
+    found = samplers.renoise(gaussian_denoise, noise, schedule, key, known=known, clean=clean)
+    x = noise.at[0].set(7.0)
+    for step, fresh in enumerate(jax.random.split(key, 4)):
+        guess = gaussian_denoise(x, schedule.sigmas[step], None)
+        sigma = schedule.sigmas[step + 1]
+        x = ((1 - sigma) * guess + sigma * jax.random.normal(fresh, SHAPE)).at[0].set(7.0)
+    np.testing.assert_allclose(found, x, rtol=1e-5)
+    many = samplers.renoise(gaussian_denoise, jax.random.normal(key, (1, 64, 64, 4)), schedule, jax.random.key(3))
+    assert abs(float(many.mean()) - MEAN) < 0.02
+
+
 def test_wan_grid_by_hand():
     """Two levels from 0.999: s and s / 2, each to 5 s / (1 + 4 s)."""
     np.testing.assert_allclose(samplers.wan_schedule(2).sigmas, [4.995 / 4.996, 2.4975 / 2.998, 0.0], atol=1e-7)

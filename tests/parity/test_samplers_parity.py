@@ -9,7 +9,7 @@ import pytest
 import torch
 from record import record, relative_error
 
-from mirage_jax.diffusion import flow, samplers
+from mirage_jax.diffusion import flow, guidance, samplers
 from mirage_jax.models.generator import Generator
 
 SHAPE = (2, 3, 3, 4)
@@ -77,6 +77,38 @@ def test_sampling_with_the_transformer(steps):
     found = jax.jit(lambda x: samplers.unipc(denoise, x, schedule, known=known, clean=clean))(noise)
     record(
         f"sampling run of {steps} steps, DiT with UniPC, first frame clean",
+        "diffusers.WanTransformer3DModel + UniPCMultistepScheduler",
+        relative_error(found, oracles.channels_last(expected)),
+    )
+
+
+@pytest.mark.parametrize("scale", [5.0])
+def test_guided_sampling_with_the_transformer(scale):
+    """Wan's guidance, two passes of the public transformer a step, beside ours of one pass of two."""
+    model, steps = oracles.dit(), 8
+    noise = oracles.normal(0, 3, 4, 4, oracles.CHANNELS)
+    prompt, away = (oracles.normal(seed, oracles.DIT.text_tokens, oracles.DIT.text_dim) for seed in (2, 3))
+    scheduler, expected = public_scheduler(steps), oracles.channels_first(noise)
+    with torch.no_grad():
+        for timestep in scheduler.timesteps:
+            tokens = torch.full((1, 12), float(timestep))
+            positive, negative = (
+                model(expected, tokens, torch.from_numpy(text)[None], return_dict=False)[0] for text in (prompt, away)
+            )
+            velocity = negative + scale * (positive - negative)
+            expected = scheduler.step(velocity, timestep, expected, return_dict=False)[0]
+
+    params = oracles.generator_params(model.state_dict())
+
+    def denoise(x, sigma, timestep):
+        sigmas, timesteps = jnp.full(len(x), sigma), jnp.full(len(x), timestep)
+        network = lambda text: Generator(oracles.DIT).apply({"params": params}, x, timesteps, text=text)  # noqa: E731
+        output = guidance.guided(network, jnp.stack([prompt, away]), scale)
+        return flow.sample_from_output(output, x, sigmas, "flow")
+
+    found = jax.jit(lambda x: samplers.unipc(denoise, x, samplers.diffusers_schedule(steps)))(noise)
+    record(
+        f"sampling run of {steps} steps with guidance {scale:g}, DiT with UniPC",
         "diffusers.WanTransformer3DModel + UniPCMultistepScheduler",
         relative_error(found, oracles.channels_last(expected)),
     )

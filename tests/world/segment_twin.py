@@ -23,7 +23,23 @@ def reference_times(count):
     return np.arange(-count, 0)
 
 
-def sample(params, noise, first, preceding, references, control, text, *, heads, steps, patch=(2, 2)):
+def sample(
+    params,
+    noise,
+    first,
+    preceding,
+    references,
+    control,
+    text,
+    *,
+    heads,
+    steps,
+    patch=(2, 2),
+    negative=None,
+    scale=1.0,
+    levels=None,
+    fresh=None,
+):
     """The clean latents `[T, h, w, C]` of a segment, the given first frame included.
 
     Args:
@@ -37,6 +53,9 @@ def sample(params, noise, first, preceding, references, control, text, *, heads,
       heads: attention heads.
       steps: of the sampler.
       patch: rows and columns of latents in a token.
+      negative: `[tokens, dim]`, what guidance of that scale leads away from; None without guidance.
+      levels: sigmas `[steps]` of a model that was distilled to them; None samples by UniPC on Wan's grid.
+      fresh: `[steps, T, h, w, C]` noise that such a model's predictions are put back into.
     """
     params = _as_float64(params)
     noise, first, preceding, references, control, text = (
@@ -44,13 +63,28 @@ def sample(params, noise, first, preceding, references, control, text, *, heads,
     )
     sigmas, timesteps = grid(steps)
 
+    if levels is not None:
+        sigmas, timesteps = np.append(levels, 0.0), 1000 * np.asarray(levels)
+
     def clean(x, step):
-        flow = network(params, x, timesteps[step], preceding, references, control, text, heads=heads, patch=patch)
-        return x - sigmas[step] * flow
+        def flow(text):
+            return network(params, x, timesteps[step], preceding, references, control, text, heads=heads, patch=patch)
+
+        found = flow(text)
+        if negative is not None:
+            away = flow(np.asarray(negative, np.float64))
+            found = away + scale * (found - away)
+        return x - sigmas[step] * found
 
     def imposed(x):
         return np.concatenate([first[None], x[1:]])
 
+    if levels is not None:
+        x = noise
+        for step in range(steps):
+            guess = clean(imposed(x), step)
+            x = (1 - sigmas[step + 1]) * guess + sigmas[step + 1] * np.asarray(fresh[step], np.float64)
+        return imposed(x)
     return unipc(clean, noise, sigmas, imposed)
 
 

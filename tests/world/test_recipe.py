@@ -27,6 +27,8 @@ def test_every_model_that_is_known_names_a_recipe():
         ("write", "some"),
         ("preceding", "never"),
         ("alignment", "some"),
+        ("guidance", -1.0),
+        ("guidance", float("nan")),
         ("steps", 0),
         ("steps", 1001),
         ("footprint", 2),
@@ -35,6 +37,18 @@ def test_every_model_that_is_known_names_a_recipe():
 def test_what_a_recipe_cannot_be_is_said(field, value):
     with pytest.raises(UserError, match=f"recipe 'paper': {field} must be .*found {value!r}"):
         dataclasses.replace(world.PAPER, **{field: value})
+
+
+def test_published_samplings_are_fields_of_any_recipe():
+    for base in world.RECIPES.values():
+        for fields in recipe.SAMPLINGS.values():
+            assert dataclasses.replace(base, **fields).held() == base.held()
+    with pytest.raises(UserError, match="grid 'turbo' has 4 steps, found 20"):
+        dataclasses.replace(world.RELEASE, grid="turbo")
+    with pytest.raises(UserError, match=r"guidance 5: .* the model 'default' reads no text"):
+        world.WorldConfig(
+            model=model_config.default(), capacity=10**6, recipe=dataclasses.replace(world.DEFAULT, guidance=5.0)
+        )
 
 
 @pytest.mark.parametrize("change", [{"steps": None}, {"steps": 1.5}, {"steps": 0}, {"mood": "calm"}, {"token": "word"}])

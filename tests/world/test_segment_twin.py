@@ -17,6 +17,7 @@ from mirage_jax.memory import latent
 from mirage_jax.models import vae
 from mirage_jax.models.config import LoRAConfig
 from mirage_jax.world import reference
+from mirage_jax.world.recipe import SAMPLINGS
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "weights"))
 from tiny_wan import tiny_wan
@@ -132,6 +133,24 @@ def test_a_sampled_segment_is_what_the_twin_says(made, preceding):
     np.testing.assert_array_equal(expected[0], np.asarray(given["first"], np.float64))
     assert np.abs(expected[1:]).max() > 0.5
     np.testing.assert_allclose(latents, expected[1:], rtol=1e-5, atol=1e-5)
+
+
+def test_a_guided_segment_of_few_steps_is_what_the_twin_says(made):
+    """Guidance and the steps of a distilled model at once; each alone changes the result."""
+    config, params, path, text, states, _ = made
+    recipe = dataclasses.replace(config.recipe, **SAMPLINGS["turbo"] | {"guidance": 3.0})
+    away = jax.random.normal(jax.random.key(5), text.shape)
+    known = world.KnownGeometry(jnp.full((config.model.segment_frames, HEIGHT, WIDTH), 3.0))
+    config = dataclasses.replace(config, recipe=recipe)
+    cameras = path[-config.model.segment_frames :]
+    latents = world.segment(config, params, states[1], cameras, jnp.stack([text, away]), known)[1].latents
+    given = _of_second_segment(made)
+    keys = jax.random.split(jax.random.fold_in(jax.random.split(states[1].key)[1], 1), 4)
+    fresh = jax.vmap(lambda key: jax.random.normal(key, given["noise"].shape))(keys)
+    few = {"heads": config.model.dit.heads, "steps": 4, "levels": [1, 0.9375, 5 / 6, 0.625], "fresh": fresh}
+    expected = segment_twin.sample(**given, **few, negative=away, scale=3.0)
+    np.testing.assert_allclose(latents, expected[1:], rtol=2e-5, atol=2e-5)
+    assert np.abs(segment_twin.sample(**given, **few) - expected).max() > 0.1
 
 
 def _other_grid(monkeypatch, given):
