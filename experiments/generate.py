@@ -38,7 +38,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.geometry import crop, trajectory, trajectory_text
 from mirage_jax.memory import kinds, latent
 from mirage_jax.models import codec
-from mirage_jax.weights import world_files
+from mirage_jax.weights import lora_files, world_files
 from mirage_jax.world import sound
 
 __doc__ += trajectory_text.GRAMMAR  # for --help
@@ -87,6 +87,12 @@ _TEXT_EMBEDDINGS = flags.DEFINE_string("text_embeddings", None, "File of experim
 _WEIGHTS = flags.DEFINE_enum(
     "weights", None, loading.WEIGHTS, "Type of the transformer's weights; default: the one the model computes in."
 )
+_LORA = flags.DEFINE_multi_string(
+    "lora",
+    [],
+    "LoRA of the transformer to add, FILE or FILE=STRENGTH (1); give the flag again for more. The memory's own, which "
+    "is part of the model, stays.",
+)
 _MESH = flags.DEFINE_list("mesh", None, "Split the model over devices: AXIS=SIZE,.. with fsdp, tensor, sequence.")
 _VAE_TILE = flags.DEFINE_integer(
     "vae_tile",
@@ -110,6 +116,12 @@ _GUIDANCE = flags.DEFINE_float(
 _NEGATIVE_PROMPT = flags.DEFINE_string(
     "negative_prompt", None, "Text that guidance leads away from; default: that of Wan's own code."
 )
+_STEP_CACHE = flags.DEFINE_float(
+    "step_cache",
+    None,
+    "Error up to which sampling steps take the transformer's output of the step before, say 0.06; 0 is none. Default: "
+    "the recipe's.",
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.", lower_bound=0, upper_bound=cli.LARGEST_SEED)
 _SAVE_WORLD = flags.DEFINE_string("save_world", None, "File to save the world in at the end.")
 _LOAD_WORLD = flags.DEFINE_string("load_world", None, "World file to go on from, in place of --image.")
@@ -131,7 +143,7 @@ def main(_) -> None:
     folder = _CHECKPOINT.value or weights.DEFAULT
     model = weights.read_config(folder, _MEMORY.value)
     model = model if _SEGMENT.value is None else model.with_segments_of(_SEGMENT.value)
-    mesh = loading.parse_mesh(_MESH.value)
+    mesh, loras = loading.parse_mesh(_MESH.value), lora_files.parse(_LORA.value, model)
     stride = model.vae.stride_time
     if _FRAMES.value is not None and (_FRAMES.value <= stride or (_FRAMES.value - 1) % stride):
         raise UserError(f"--frames is {_FRAMES.value}, the model makes {stride}k + 1 frames ({stride + 1}, ...)")
@@ -164,8 +176,8 @@ def main(_) -> None:
     away = prompts.negative(folder, model, _NEGATIVE_PROMPT.value, _TOKENIZER.value) if config.guided else None
     recording.begin(_run(saved, view, path, (text, away), given))
     saves = saved is not None or _SAVE_WORLD.value is not None or len(segments) > _SAVE_EVERY.value
-    digest = loading.digest(folder, config) if saves else ""  # which reads all weights
-    params = loading.prepared(config, folder, _WEIGHTS.value, mesh)
+    digest = loading.digest(folder, config, loras) if saves else ""  # which reads all weights
+    params = loading.prepared(config, folder, _WEIGHTS.value, mesh, loras)
     loaded, resumed = time.time(), recording.made
     with loading.on_mesh(mesh), recording:
         if view is not None and _CHECKPOINT.value is None:
@@ -366,7 +378,7 @@ def world_config(model, segments: int, saved: world_files.SavedWorld | None) -> 
 
 
 def _recipe(model, saved: world_files.SavedWorld | None) -> world.Recipe:
-    asked = {"sampling": _SAMPLING.value, "guidance": _GUIDANCE.value}
+    asked = {"sampling": _SAMPLING.value, "guidance": _GUIDANCE.value, "step_cache": _STEP_CACHE.value}
     chosen = loading.recipe(model, _RECIPE.value, _STEPS.value, saved, **asked)
     if _NEGATIVE_PROMPT.value is not None and chosen.guidance == 1.0:
         raise UserError("--negative_prompt is what guidance leads away from, and there is none (--guidance)")

@@ -133,7 +133,7 @@ def staged(
         return scene, trusted
 
     readout, shown, references = add("read", recall, params, state, cameras)
-    latents = add("denoise", denoise, params, state, readout, references, None, key)
+    latents, _ = add("denoise", denoise, params, state, readout, references, None, key)
     frames = jnp.asarray(add("decode", decode, params, state, latents)[0][last])
     tokens = add("tokens", remembered_tokens, params, latents, frames)
     scene, trusted = add("depth", geometry, params, tokens, frames, shown)

@@ -17,7 +17,8 @@ from mirage_jax import weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition, quantize
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.weights import ones, world_files
+from mirage_jax.weights import lora_files, ones, world_files
+from mirage_jax.weights.lora_files import LoRAFile
 from mirage_jax.world import conditioning
 from mirage_jax.world import recipe as recipes
 
@@ -32,6 +33,7 @@ def recipe(
     *,
     sampling: str | None = None,
     guidance: float | None = None,
+    step_cache: float | None = None,
 ) -> world.Recipe:
     """The recipe of `--recipe`, else that of a saved world, else that of the model, sampled as other flags say.
 
@@ -42,6 +44,7 @@ def recipe(
       saved: the world to go on with, if there is one.
       sampling: one of `recipe.SAMPLINGS`, or None for its own.
       guidance: scale of guidance, or None for its own.
+      step_cache: error up to which steps are reused, or None for its own.
 
     Raises:
       UserError: if the world was made by a recipe that there is not, or what is asked for does not go together.
@@ -53,6 +56,7 @@ def recipe(
     changes = dict(recipes.SAMPLINGS[sampling]) if sampling is not None else {}
     changes |= {"steps": steps} if steps else {}
     changes |= {"guidance": guidance} if guidance is not None else {}
+    changes |= {"step_cache": step_cache} if step_cache is not None else {}
     return dataclasses.replace(chosen, **changes)
 
 
@@ -90,14 +94,19 @@ def on_mesh(mesh: jax.sharding.Mesh | None) -> contextlib.AbstractContextManager
     return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
-def digest(folder: str | pathlib.Path, config: world.WorldConfig) -> str:
+def digest(folder: str | pathlib.Path, config: world.WorldConfig, loras: Sequence[LoRAFile] = ()) -> str:
     """A short hash of the files with the weights that a world is made by, to recognise one made by others.
 
     Args:
       folder: of the model, or its one file.
       config: of the world.
+      loras: added to its weights.
     """
     found = hashlib.sha256(config.model.at_any_length().to_json().encode())
+    for lora in loras:
+        found.update(repr(lora.strength).encode())
+        with lora.path.open("rb") as content:
+            found.update(hashlib.file_digest(content, "sha256").digest())
     for root in dict.fromkeys((pathlib.Path(folder), weights.side_folder(folder, config.memory))):
         files = [root] if root.is_file() else sorted(path for path in root.glob("params*/**/*") if path.is_file())
         for file in files:
@@ -111,7 +120,11 @@ def digest(folder: str | pathlib.Path, config: world.WorldConfig) -> str:
 
 
 def prepared(
-    config: world.WorldConfig, folder: str | pathlib.Path, kind: str | None, mesh: jax.sharding.Mesh | None
+    config: world.WorldConfig,
+    folder: str | pathlib.Path,
+    kind: str | None,
+    mesh: jax.sharding.Mesh | None,
+    loras: Sequence[LoRAFile] = (),
 ) -> Any:
     """Parameters for `world.segment`, LoRA merged; parts that the world does not run are not read.
 
@@ -120,6 +133,7 @@ def prepared(
       folder: of the model.
       kind: one of `WEIGHTS`, of the DiT's and the side branch's matrices; None is the type the DiT computes in.
       mesh: to split them over, by the rules of `partition.WAN_RULES`; None is the default device.
+      loras: to add to the DiT, whatever is remembered; that of the memory comes on top.
 
     Raises:
       UserError: if a part is missing, damaged or does not fit.
@@ -149,6 +163,8 @@ def prepared(
     # What is merged, or made smaller, is so on the host: the device never holds it twice.
     with weights.on_host() if mesh is None else contextlib.nullcontext():
         params |= read(large, "float32" if kind == "float32" else "bfloat16")
+        for file in loras:
+            params["dit"] = lora_files.add(params["dit"], model, file)
         params = world.prepare(config, params)
         params = quantize.int8(params) if kind == "int8" else params
     return params if mesh is not None else jax.tree.map(_to_device, params)

@@ -118,6 +118,7 @@ def diagnostics(output: SegmentOutput) -> dict[str, Any]:
         "moving": round(float(d.moving), 4),
         "points_retired": int(d.retired),
         "references": int(d.references),
+        "generator_passes": int(d.passes),
         "entities": int(d.entities),
         "entities_confirmed": int(d.confirmed),
         "entities_refuted": int(d.refuted),

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mirage_jax.diffusion import flow
+from mirage_jax.diffusion import flow, step_cache
 
 # (noisy latents [T, h, w, C], sigma [], timestep []) -> clean latents [T, h, w, C]
 Denoise = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -122,7 +122,8 @@ def unipc(
     *,
     known: chex.Array | None = None,
     clean: chex.Array | None = None,
-) -> jax.Array:
+    reuse: float = 0.0,
+) -> tuple[jax.Array, jax.Array]:
     """UniPC (Zhao et al. 2023): predictor and corrector of order 2, B2(h) = exp(h) - 1, on clean predictions.
 
     The last steps fall back to first order, and the first one has no past to correct with.
@@ -133,29 +134,36 @@ def unipc(
       schedule: the noise levels; sampling ends at the last.
       known: `[T, h, w, C]` latents of the clean frames (anything in the others), or None.
       clean: bool `[T]`, the frames that are held at `known` in every step.
+      reuse: error up to which steps take the flow of the one before (`step_cache`); 0 runs the network in every step.
 
     Returns:
-      `[T, h, w, C]` clean latents.
+      `[T, h, w, C]` clean latents, and int32 `[]`, how often `denoise` ran.
     """
 
     def impose(x: jax.Array) -> jax.Array:
         return x if known is None else jnp.where(clean[:, None, None, None], known, x)
 
+    def predict(cache, x, sigma, timestep):
+        if not reuse:
+            return denoise(x, sigma, timestep), cache
+        return step_cache.predict(denoise, cache, x, sigma, timestep, limit=reuse)
+
     def step(state, level):
         sigma, timestep, row = level
-        x, last, previous, before = state
+        (x, last, previous, before), cache = state
         x = impose(x)
-        x0 = denoise(x, sigma, timestep)
+        x0, cache = predict(cache, x, sigma, timestep)
         terms = x, last, x0, previous, before
         corrected = sum(weight * term for weight, term in zip(row[:5], terms, strict=True))
         following = sum(weight * term for weight, term in zip(row[5:], (corrected, x0, previous), strict=True))
-        return (following, corrected, x0, previous), None
+        return ((following, corrected, x0, previous), cache), None
 
     levels = schedule.sigmas[:-1], schedule.timesteps, _unipc_table(schedule.sigmas)
     levels = jax.tree.map(lambda column: jnp.asarray(column, jnp.float32), levels)
-    empty = jnp.zeros_like(noise)
-    (x, *_), _ = jax.lax.scan(step, (noise, empty, empty, empty), levels)
-    return impose(x)
+    empty, steps = jnp.zeros_like(noise), len(schedule.timesteps)
+    cache = step_cache.create(noise, steps, clean) if reuse else None
+    ((x, *_), cache), _ = jax.lax.scan(step, ((noise, empty, empty, empty), cache), levels)
+    return impose(x), jnp.int32(steps) if cache is None else cache.passes
 
 
 def renoise(

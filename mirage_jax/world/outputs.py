@@ -26,6 +26,7 @@ class Diagnostics:
       moving: `[]` share of new cells that the dynamic filter left out.
       retired: int32 `[]` points the dynamic filter took out of the memory.
       references: int32 `[]` reference frames used.
+      passes: int32 `[]` times that the generator ran.
       entities: int32 `[]` things that move that are remembered after the segment.
       confirmed: int32 `[]` of these, those seen more than once.
       refuted: int32 `[]` things given up because their place was seen empty, over the whole rollout.
@@ -44,6 +45,7 @@ class Diagnostics:
     moving: chex.Array
     retired: chex.Array
     references: chex.Array
+    passes: chex.Array
     entities: chex.Array
     confirmed: chex.Array
     refuted: chex.Array

@@ -30,6 +30,8 @@ MOST_STEPS = 1000
 
 MOST_GUIDANCE = 100.0
 
+MOST_STEP_CACHE = 1.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -40,6 +42,8 @@ class Recipe:
       steps: sampling steps.
       grid: of noise levels, of `samplers.SCHEDULES`.
       guidance: scale of classifier-free guidance; 1 is none, as in the paper.
+      step_cache: error up to which sampling steps take the generator's output of the step before (`step_cache`); 0
+        runs it in every step, as in the paper.
       overlap: where a segment begins: at the latent that is carried, or the last frame encoded again (`codec.Codec`).
       token: what a latent memory remembers of a latent frame, and the heads see. 'clip': its code in its clip, as in
         the paper, where it also tells how everything moved across the view that it was seen from. 'still': the frame it
@@ -65,6 +69,7 @@ class Recipe:
     steps: int = 20
     grid: str = "wan"
     guidance: float = 1.0
+    step_cache: float = 0.0
     overlap: str = "carry"
     token: str = "clip"
     footprint: int = 1
@@ -93,6 +98,15 @@ class Recipe:
             raise UserError(f"recipe {self.name!r}: grid {self.grid!r} has {wanted} steps, found {self.steps}")
         if not 0.0 <= self.guidance <= MOST_GUIDANCE:  # NaN is not
             raise UserError(f"recipe {self.name!r}: guidance must be 0 to {MOST_GUIDANCE:g}, found {self.guidance}")
+        if not 0.0 <= self.step_cache <= MOST_STEP_CACHE:  # NaN is not
+            raise UserError(
+                f"recipe {self.name!r}: step_cache must be 0 to {MOST_STEP_CACHE:g}, found {self.step_cache}"
+            )
+        if self.step_cache and (self.steps < 4 or self.grid in samplers.FIXED_STEPS):
+            raise UserError(
+                f"recipe {self.name!r}: step_cache needs at least 4 steps of one path to the end, found {self.steps} "
+                f"of grid {self.grid!r}"
+            )
         if self.entities < 0:
             raise UserError(f"recipe {self.name!r}: entities must be at least 0, found {self.entities}")
         if self.footprint < 1 or self.footprint % 2 == 0:

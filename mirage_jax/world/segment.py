@@ -124,7 +124,7 @@ def _segment(
     references = choose_references(config, state, latent_cameras, shown)
 
     # Denoise: the overlap, preceding and reference frames are clean (paper section "Generator").
-    latents = denoise(config, params, state, with_things, references, text, noise_key)
+    latents, passes = denoise(config, params, state, with_things, references, text, noise_key)
 
     # Decode.
     decoded, begin, decoder = config.codec.go_on(params["vae"], state.context[-1], latents, state.decoder)
@@ -183,6 +183,7 @@ def _segment(
         moving=moving.mean(),
         retired=before.size - remaining,
         references=jnp.zeros((), jnp.int32) if references is None else references[1].sum(dtype=jnp.int32),
+        passes=passes,
         **entities.summary(things),
     )
     frames = jnp.round((decoded + 1.0) * 127.5).astype(jnp.uint8)
@@ -203,8 +204,8 @@ def denoise(
     references: tuple[jax.Array, jax.Array] | None,
     text: chex.Array | None,
     key: chex.PRNGKey,
-) -> jax.Array:
-    """The new latents `[n, h, w, C]`.
+) -> tuple[jax.Array, jax.Array]:
+    """The new latents `[n, h, w, C]`, and int32 `[]`, how often the generator ran.
 
     Args:
       config, params, state, text: as in `segment`.
@@ -244,8 +245,10 @@ def denoise(
     schedule = samplers.SCHEDULES[config.recipe.grid](config.recipe.steps)
     if schedule.renoised:
         fresh = jax.random.fold_in(key, 1)
-        return samplers.renoise(predict, noise, schedule, fresh, known=known, clean=clean)[1:]
-    return samplers.unipc(predict, noise, schedule, known=known, clean=clean)[1:]
+        latents = samplers.renoise(predict, noise, schedule, fresh, known=known, clean=clean)
+        return latents[1:], jnp.int32(config.recipe.steps)
+    latents, passes = samplers.unipc(predict, noise, schedule, known=known, clean=clean, reuse=config.recipe.step_cache)
+    return latents[1:], passes
 
 
 def write(

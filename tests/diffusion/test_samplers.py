@@ -35,7 +35,7 @@ def error(sampler, steps):
     odds = np.exp(np.linspace(np.log(0.9 / 0.1), np.log(0.2 / 0.8), steps + 1))
     schedule = samplers.Schedule(sigmas=odds / (1 + odds), timesteps=np.zeros(steps, int))
     start = jax.random.normal(jax.random.key(0), SHAPE)
-    found = jax.jit(lambda x: sampler(gaussian_denoise, x, schedule))(start)
+    found, _ = jax.jit(lambda x: sampler(gaussian_denoise, x, schedule))(start)
     return float(jnp.abs(found - gaussian_flow(start, 0.9, 0.2)).max())
 
 
@@ -114,7 +114,7 @@ def test_unipc_reproduces_stored_runs_of_the_public_scheduler(steps):
         return x - sigma * (jnp.tanh(1.3 * x) + 0.5 * jnp.sin(x[..., ::-1] + 0.3) * timestep / 1000)
 
     noise = jnp.linspace(-2, 2, 5).reshape(1, 1, 1, 5)
-    found = samplers.unipc(denoise, noise, samplers.diffusers_schedule(steps))
+    found = samplers.unipc(denoise, noise, samplers.diffusers_schedule(steps))[0]
     np.testing.assert_allclose(found[0, 0, 0], PUBLIC_RUNS[steps], atol=2e-6)
 
 
@@ -123,7 +123,7 @@ def test_runs_on_the_wan_grid_approach_the_exact_flow():
 
     def distance(steps):
         schedule = samplers.wan_schedule(steps)
-        found = samplers.unipc(gaussian_denoise, noise, schedule)
+        found, _ = samplers.unipc(gaussian_denoise, noise, schedule)
         return float(jnp.abs(found - gaussian_flow(noise, schedule.sigmas[0], 0.0)).max())
 
     assert distance(80) < distance(20) / 2.5
@@ -132,7 +132,7 @@ def test_runs_on_the_wan_grid_approach_the_exact_flow():
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_a_constant_prediction_is_reached_exactly(steps):
     target = jax.random.normal(jax.random.key(1), SHAPE)
-    found = samplers.unipc(lambda *_: target, jnp.ones(SHAPE), samplers.wan_schedule(steps))
+    found, _ = samplers.unipc(lambda *_: target, jnp.ones(SHAPE), samplers.wan_schedule(steps))
     np.testing.assert_allclose(found, target, atol=1e-6)
 
 
@@ -146,10 +146,10 @@ def test_clean_frames_are_imposed_before_every_call_and_at_the_end():
         return gaussian_denoise(x, sigma, timestep)
 
     noise = jax.random.normal(jax.random.key(0), SHAPE)
-    found = samplers.unipc(denoise, noise, samplers.wan_schedule(4), known=known, clean=clean)
-    free = samplers.unipc(gaussian_denoise, noise, samplers.wan_schedule(4))
+    found, passes = samplers.unipc(denoise, noise, samplers.wan_schedule(4), known=known, clean=clean)
+    free, _ = samplers.unipc(gaussian_denoise, noise, samplers.wan_schedule(4))
     jax.effects_barrier()
-    assert len(seen) == 4
+    assert len(seen) == passes == 4
     for x in [*seen, np.asarray(found)]:
         np.testing.assert_array_equal(x[0], known[0])
         assert (x[1:] != 7.0).all()

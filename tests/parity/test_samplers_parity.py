@@ -40,7 +40,7 @@ def test_unipc_run(steps):
         velocity = jnp.tanh(1.3 * x) + 0.5 * jnp.sin(x[..., ::-1]) * timestep / 1000
         return flow.sample_from_output(velocity, x, jnp.full(len(x), sigma), "flow")
 
-    found = jax.jit(lambda x: samplers.unipc(denoise, x, schedule))(noise)
+    found = jax.jit(lambda x: samplers.unipc(denoise, x, schedule)[0])(noise)
     record(
         f"UniPC, {steps} steps of a nonlinear model",
         "diffusers.UniPCMultistepScheduler",
@@ -74,7 +74,7 @@ def test_sampling_with_the_transformer(steps):
         return flow.sample_from_output(output, x, sigmas, "flow")
 
     schedule = samplers.diffusers_schedule(steps)
-    found = jax.jit(lambda x: samplers.unipc(denoise, x, schedule, known=known, clean=clean))(noise)
+    found = jax.jit(lambda x: samplers.unipc(denoise, x, schedule, known=known, clean=clean)[0])(noise)
     record(
         f"sampling run of {steps} steps, DiT with UniPC, first frame clean",
         "diffusers.WanTransformer3DModel + UniPCMultistepScheduler",
@@ -106,7 +106,7 @@ def test_guided_sampling_with_the_transformer(scale):
         output = guidance.guided(network, jnp.stack([prompt, away]), scale)
         return flow.sample_from_output(output, x, sigmas, "flow")
 
-    found = jax.jit(lambda x: samplers.unipc(denoise, x, samplers.diffusers_schedule(steps)))(noise)
+    found = jax.jit(lambda x: samplers.unipc(denoise, x, samplers.diffusers_schedule(steps))[0])(noise)
     record(
         f"sampling run of {steps} steps with guidance {scale:g}, DiT with UniPC",
         "diffusers.WanTransformer3DModel + UniPCMultistepScheduler",

@@ -28,6 +28,8 @@ def test_every_model_that_is_known_names_a_recipe():
         ("preceding", "never"),
         ("alignment", "some"),
         ("guidance", -1.0),
+        ("step_cache", -0.1),
+        ("step_cache", float("nan")),
         ("guidance", float("nan")),
         ("steps", 0),
         ("steps", 1001),
@@ -43,6 +45,9 @@ def test_published_samplings_are_fields_of_any_recipe():
     for base in world.RECIPES.values():
         for fields in recipe.SAMPLINGS.values():
             assert dataclasses.replace(base, **fields).held() == base.held()
+    for fields in ({"steps": 3}, recipe.SAMPLINGS["turbo"]):
+        with pytest.raises(UserError, match="step_cache needs at least 4 steps of one path to the end"):
+            dataclasses.replace(world.RELEASE, step_cache=0.06, **fields)
     with pytest.raises(UserError, match="grid 'turbo' has 4 steps, found 20"):
         dataclasses.replace(world.RELEASE, grid="turbo")
     with pytest.raises(UserError, match=r"guidance 5: .* the model 'default' reads no text"):

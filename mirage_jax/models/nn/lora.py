@@ -57,13 +57,14 @@ def init(
     return traverse_util.unflatten_dict(adapter, sep="/")
 
 
-def merge(params: Params, adapter: Params, alpha: float) -> Params:
+def merge(params: Params, adapter: Params, alpha: float, strength: float = 1.0) -> Params:
     """`W + (alpha / rank) A B` for every adapted kernel, `W + D` for what has a change `D`; everything else as it is.
 
     Args:
       params: the tree the adapter was made for.
       adapter: as `init` gives.
       alpha: scale; with `alpha = rank` the update is `A B`.
+      strength: what update and change are multiplied by.
 
     Raises:
       UserError: if the adapter has a kernel that `params` lacks, or of another shape.
@@ -73,13 +74,13 @@ def merge(params: Params, adapter: Params, alpha: float) -> Params:
         change = parts.pop(path)
         if path not in merged or merged[path].shape != change.shape:
             raise UserError(f"LoRA changes {path} of shape {change.shape}, which the model does not have")
-        merged[path] = (merged[path] + change).astype(merged[path].dtype)
+        merged[path] = (merged[path] + strength * change).astype(merged[path].dtype)
     for path in sorted({name.rpartition("/")[0] for name in parts}):
         a, b = parts[f"{path}/A"], parts[f"{path}/B"]
         found = merged[path].shape if path in merged else "no such kernel"
         if found != (a.shape[0], b.shape[1]):
             raise UserError(f"LoRA adapts {path} of shape {(a.shape[0], b.shape[1])}, the model has {found}")
-        update = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST) * (alpha / a.shape[1])
+        update = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST) * (strength * alpha / a.shape[1])
         merged[path] = (merged[path] + update).astype(merged[path].dtype)
     return traverse_util.unflatten_dict(merged, sep="/")
 
