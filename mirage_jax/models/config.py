@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -189,7 +190,8 @@ def from_json(text: str, where: str) -> ModelConfig:
     # What configs compute of sound numbers can still fail, in as many ways: 3 heads for a width of 8.
     except (TypeError, KeyError, AttributeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise UserError(f"{where}: not a model config of this version ({str(error)[:200]})") from error
-    step = found.vae.stride_space * (1 if found.dit is None else max(found.dit.patch))
+    patches = (found.dit.patch if found.dit else ()) + ((found.heads.patch,) if found.heads else ())
+    step = found.vae.stride_space * math.lcm(*patches)
     if found.height % step or found.width % step:
         raise UserError(f"{where}: pictures of {found.height}x{found.width}, expected multiples of {step}")
     return found
@@ -277,7 +279,7 @@ def frame() -> ModelConfig:
             paint=64,
         ),
         side=SideBranchConfig(control_channels=segment.control_channels(channels), refine=64, identity=True),
-        heads=LatentHeadsConfig(in_channels=channels, blocks=(1, 2, 2)),
+        heads=LatentHeadsConfig(in_channels=channels, blocks=(1, 2, 2), canonical_focal=16.0, patch=2),
         segment=segment,
         recipe="frame",
     )

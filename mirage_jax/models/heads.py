@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.models.nn import layers
+from mirage_jax.models.nn import layers, vae_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +27,12 @@ class LatentHeadsConfig:
 
     Attributes:
       in_channels: latent channels `C`.
-      widths: channels at full, half and quarter latent resolution.
+      widths: channels at the finest, half and quarter of its resolution.
       blocks: residual blocks at each of these on the way down, and at the first two on the way up.
       attention_heads: of the coarsest level; they divide its width.
       typical_depth: metres predicted at the start of training for a camera of canonical focal length.
       canonical_focal: focal length in latent cells at which depth is predicted unscaled (8: 90 degrees over 16 cells).
+      patch: latent cells of a side that are read as one at the finest resolution.
     """
 
     in_channels: int
@@ -40,6 +41,7 @@ class LatentHeadsConfig:
     attention_heads: int = 4
     typical_depth: float = 5.0
     canonical_focal: float = 8.0
+    patch: int = 1
 
 
 class LatentHeads(nn.Module):
@@ -52,7 +54,7 @@ class LatentHeads(nn.Module):
         """Reads a latent frame.
 
         Args:
-          latent: `[h, w, C]` normalised latents; `h` and `w` at least 4.
+          latent: `[h, w, C]` normalised latents; `h` and `w` at least four patches, and whole ones.
           rays: `[h, w, 3]` camera rays with z = 1 through the cell centres (`geometry.camera.rays`).
 
         Returns:
@@ -64,6 +66,7 @@ class LatentHeads(nn.Module):
         chex.assert_shape(rays, (height, width, 3))
 
         x = jnp.concatenate([latent, rays[..., :2], _grid_coordinates(height, width)], axis=-1)
+        (x,) = vae_layers.fold_patches(x[None], config.patch)
         x = nn.Conv(config.widths[0], (3, 3), name="stem")(x)
         skips = []
         for level, channels in enumerate(config.widths):
@@ -78,7 +81,9 @@ class LatentHeads(nn.Module):
             x = skip + jax.image.resize(x, skip.shape, "linear")
             x = _blocks(config.blocks[level], f"decode_{level}", x)
         x = nn.silu(nn.LayerNorm(name="norm")(x))
-        log_depth, keep, sky = jnp.moveaxis(nn.Dense(3, kernel_init=nn.initializers.zeros, name="out")(x), -1, 0)
+        out = nn.Dense(3 * config.patch**2, kernel_init=nn.initializers.zeros, name="out")(x)
+        (out,) = vae_layers.unfold_patches(out[None], config.patch)
+        log_depth, keep, sky = jnp.moveaxis(out, -1, 0)
 
         log_scale = math.log(config.typical_depth / config.canonical_focal) + jnp.log(_focal_length(rays))
         return {"depth": jnp.exp(log_depth + log_scale), "keep_logit": keep, "sky_logit": sky}

@@ -49,6 +49,21 @@ def test_one_value_a_cell_on_any_grid(height, width):
     assert (found["depth"] > 0).all()
 
 
+def test_cells_of_a_patch_are_read_as_one_and_told_apart():
+    config = dataclasses.replace(CONFIG, patch=2)
+    latent, view = latent_of(16, 12), rays_of(16, 12, 8.0)
+    params = jax.jit(LatentHeads(config).init)(jax.random.key(0), latent, view)
+    assert params["params"]["stem"]["kernel"].shape[2] == 4 * initial()["params"]["stem"]["kernel"].shape[2]
+    tell = jax.jit(LatentHeads(config).apply)
+    np.testing.assert_allclose(tell(params, latent, view)["depth"], CONFIG.typical_depth, rtol=1e-4)
+
+    lower = jnp.zeros((3, 2, 2)).at[:, 1, 0].set(1.0)  # the second row and first column of every patch
+    params["params"]["out"]["bias"] = jnp.swapaxes(lower, 1, 2).reshape(-1)  # as the VAE orders a patch
+    for name, values in tell(params, latent, view).items():
+        high = values > (CONFIG.typical_depth * 1.5 if name == "depth" else 0.5)
+        np.testing.assert_array_equal(high, np.tile([[False, False], [True, False]], (8, 6)))
+
+
 @pytest.mark.parametrize("focal", [4.0, 8.0, 20.0])
 def test_before_training_depth_is_typical_times_the_focal_length(focal):
     depth = apply(initial(), latent_of(8, 8), rays_of(8, 8, focal))["depth"]

@@ -246,6 +246,7 @@ BAD_CONFIGS = {
     "height 0": (lambda c: c.update(height=0), "height is '0', expected 1 to 16,384"),
     "height huge": (lambda c: c.update(height=10**400), "height is '1000.*, expected 1 to 16,384"),
     "height between": (lambda c: c.update(height=33), "pictures of 33x32, expected multiples of 8"),
+    "patch of heads": (lambda c: c.update(heads={"in_channels": 4, "patch": 5}), "32x32, expected multiples of 40"),
     "height true": (lambda c: c.update(height=True), "height is 'True', expected int"),
     "height text": (lambda c: c.update(height="128"), "height is '128', expected int"),
     "height float": (lambda c: c.update(height=128.0), r"height is '128\.0', expected int"),
