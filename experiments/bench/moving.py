@@ -12,9 +12,9 @@ or what the keep head of the model says.
 - true track: the same things, put where they truly are: what better prediction could gain.
 
 Of every thing that was seen and returns, over the first frames of its return: `found`, the share of frames in which the
-memory shows something that moves over at least a quarter of it; `off`, the distance of the nearest thing remembered
-from it, in its sizes, median over returns (of those that are remembered); `ghosts`, cells that show something that
-moves where nothing is, in shares of the cells that the thing has.
+memory shows something that moves over at least a quarter of it; `off`, how far what is remembered of it is from where
+it is, in its sizes, median over returns (of those that are remembered; what was nearest when it was last seen counts as
+it); `ghosts`, cells that show something that moves where nothing is, in shares of the cells that the thing has.
 """
 
 from __future__ import annotations
@@ -136,16 +136,12 @@ def _judge(method, tokens, sample, moving, mine, every, track, last: int, back: 
     """Figures of one return."""
     count = min(_JUDGED, len(mine) - back)
     at = back + np.arange(_JUDGED).clip(max=count - 1)
-    shown, position, size, held = _remembered(
-        method, tokens, sample.depth, moving, sample.cameras, back, at, track, last
-    )
-    shown, position, held = (np.asarray(x)[:count] for x in (shown, position, held))
+    found = _remembered(method, tokens, sample.depth, moving, sample.cameras, back, at, track, last)
+    shown, off = (np.asarray(x)[:count] for x in found)
     true = mine[back : back + count]
     judged = true.sum((1, 2)) >= _LEAST_CELLS
     near = np.stack([scipy.ndimage.binary_dilation(frame, np.ones((3, 3))) for frame in every[back : back + count]])
     cells = np.maximum(true.sum((1, 2)), 1)
-    distance = np.linalg.norm(position - track[back : back + count, None], axis=-1)
-    off = np.where(held, distance / np.maximum(size, 1e-6), np.inf).min(-1)
     return {
         "found": float(((shown & true).sum((1, 2)) >= _COVERED * cells)[judged].mean()),
         "off": float(off[judged].mean()),
@@ -155,19 +151,18 @@ def _judge(method, tokens, sample, moving, mine, every, track, last: int, back: 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _remembered(method, tokens, depth, moving, cameras: Camera, back, at, track, last):
-    """Cells that show what moves `[n, h, w]`, places `[n, K, 3]`, sizes `[K]`, and whether there is anything there."""
+    """Cells that show what moves, bool `[n, h, w]`, and `off` `[n]`, inf where the thing is not remembered."""
     frames, height, width, channels = tokens.shape
     before = jnp.arange(frames) < back
     sky = jnp.isinf(depth) & ~moving
     written = (before[:, None, None] & (depth > 0) & ~sky, before[:, None, None] & sky)
-    slots = jnp.zeros((SLOTS,))
-    nowhere = jnp.zeros((len(at), SLOTS, 3)), slots + 1.0, jnp.zeros((len(at), SLOTS), bool)
+    nowhere = jnp.full(len(at), jnp.inf)
     if method == "forgotten":
-        return jnp.zeros((len(at), height, width), bool), *nowhere
+        return jnp.zeros((len(at), height, width), bool), nowhere
     if method == "frozen points":
         memory = latent.create(depth.size, 1)
         memory = latent.write(memory, moving[..., None].astype(jnp.float32), depth, cameras, *written)
-        return latent.read(memory, cameras[at], max_footprint=3).features[..., 0] > 0, *nowhere
+        return latent.read(memory, cameras[at], max_footprint=3).features[..., 0] > 0, nowhere
     memory = latent.create(depth.size, 1)
     static = written[0] & ~moving
     memory = latent.write(memory, jnp.zeros((*depth.shape, 1)), depth, cameras, static, written[1])
@@ -177,25 +172,20 @@ def _remembered(method, tokens, depth, moving, cameras: Camera, back, at, track,
         things = things.replace(velocity=jnp.zeros_like(things.velocity))
     nothing = latent.read(memory, cameras[at], max_footprint=3)
     nothing = nothing.replace(features=jnp.zeros((*nothing.visible.shape, channels)))
-    if method == "true track":
-        return _put_right(things, nothing, cameras[at], at, track, last)
-    shown = entities.read(things, nothing, cameras[at], at).moving
-    places = jax.vmap(lambda time: entities.predicted(things, time))(at)
-    return shown, places, things.size, jnp.broadcast_to(things.held, (len(at), SLOTS))
+    # What is nearest to the thing when it was last seen is it; its place is aside by that of the side that was seen.
+    aside = entities.predicted(things, last) - track[last]
+    distance = jnp.where(things.held, jnp.linalg.norm(aside, axis=-1), jnp.inf)
+    mine = jnp.argmin(distance)
 
+    def one(frame):
+        now, camera, static = frame
+        placed, right = things, track[now] + aside[mine]
+        if method == "true track":
+            position = things.position.at[mine].set(right)
+            placed = things.replace(position=position, velocity=jnp.zeros_like(things.velocity))
+        single = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
+        shown = entities.read(placed, single(static), single(camera), now[None]).moving[0]
+        off = jnp.linalg.norm(entities.predicted(placed, now)[mine] - right) / things.size[mine]
+        return shown, jnp.where(distance[mine] <= 2.0 * things.size[mine], off, jnp.inf)
 
-def _put_right(things, nothing, cameras, at, track, last):
-    """The slot that was nearest to the thing when it was last seen, moved with it."""
-    then = entities.predicted(things, last)
-    away = jnp.where(things.held, jnp.linalg.norm(then - track[last], axis=-1), jnp.inf)
-    mine = jnp.argmin(away)
-
-    def one(now):
-        moved = things.position.at[mine].add(track[now] - track[things.time[mine]])
-        placed = things.replace(position=moved, velocity=jnp.zeros_like(things.velocity))
-        camera = jax.tree.map(lambda x: x[now - at[0]][None], cameras)
-        static = jax.tree.map(lambda x: x[now - at[0]][None], nothing)
-        return entities.read(placed, static, camera, now[None]).moving[0], moved
-
-    shown, places = jax.lax.map(one, at)
-    return shown, places, things.size, jnp.broadcast_to(things.held, (len(at), SLOTS))
+    return jax.lax.map(one, (at, cameras[at], nothing))

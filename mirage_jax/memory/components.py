@@ -18,9 +18,12 @@ FRONT = 0.25
 """Share of the cells of a thing that are nearer than what counts as its depth: at silhouettes depth is a mixture of the
 thing and of what is behind it, never of anything nearer."""
 
-PASSES = 10
-"""Of label propagation. In each, labels go to all neighbours and then jump to where their own label points, so groups
-of any shape on a grid of a hundred cells a side are joined; one that winds further would be two."""
+PASSES = 6
+"""Of label propagation. In each, every group takes the least label that touches it, and all that lead there follow at
+once: groups grow manifold with every pass, whatever their shape."""
+
+DEEP = 0.45
+"""How far behind the middle of the side that is seen the centre of a thing is, in its sizes: that of a ball."""
 
 LEAST_CELLS = 2
 """A thing smaller than this is noise of the mask."""
@@ -35,8 +38,8 @@ class Components:
       cells: int32 `[K]` cells on the grid.
       partial: bool `[K]`, whether it is cut by the border of the picture or hidden in part by something nearer: its
         centre is not the thing's.
-      centre: `[K, 3]` world position of the mean of its cells.
-      size: `[K]` extent in scene units: twice the root mean square distance of its cells from the centre.
+      centre: `[K, 3]` world position: of the mean of its cells, and behind it as if it were as deep as wide (`DEEP`).
+      size: `[K]` extent in scene units: twice the root mean square distance of its cells from their mean.
       offsets: `[K, P, 3]` its cells in the world, relative to the centre.
       features: `[K, P, C]` their tokens.
       cell_size: `[K, P]` world size of a cell; larger where not all cells found room.
@@ -83,11 +86,10 @@ def label(moving: chex.Array, depth: chex.Array) -> jax.Array:
     def spread(_, labels: jax.Array) -> jax.Array:
         near = [jnp.where(same, other, nothing) for same, other in zip(agree, neighbours(labels, nothing), strict=True)]
         least = jnp.where(usable, jnp.minimum(labels, jnp.min(jnp.stack(near), axis=0)), nothing)
-        # What a cell has learnt goes to the cell that its label names, and from there to all that name it.
-        flat = jnp.append(labels.reshape(-1), nothing)
-        table = jnp.full(nothing + 1, nothing).at[flat].min(jnp.append(least.reshape(-1), nothing))
-        table = table.at[nothing].set(nothing)
-        return table[jnp.minimum(table[labels], least)].astype(jnp.int32)
+        # Each label leads to the least one that touches its group, and no further than that leads in turn.
+        leads = jnp.arange(nothing + 1, dtype=jnp.int32).at[labels.reshape(-1)].min(least.reshape(-1))
+        leads = jax.lax.fori_loop(0, nothing.bit_length(), lambda _, leads: leads[leads], leads)
+        return leads[labels]
 
     return jax.lax.fori_loop(0, PASSES, spread, start)
 
@@ -128,6 +130,9 @@ def find(
         total = jnp.maximum(count, 1)
         centre = jnp.where(mine[:, None], world, 0.0).sum(0) / total
         spread = jnp.where(mine, ((world - centre) ** 2).sum(-1), 0.0).sum() / total
+        size = 2.0 * jnp.sqrt(spread)
+        ray = centre - camera.cam2world[:3, 3]
+        centre = centre + DEEP * size * ray / jnp.maximum(jnp.sqrt((ray**2).sum()), 1e-9)
         hidden = mine & (nearest < low)
         (order,) = jnp.nonzero(mine, size=height * width, fill_value=0)
         kept = jnp.minimum(count, cells)
@@ -141,7 +146,7 @@ def find(
             cells=count,
             partial=(mine & border).any() | (hidden.sum() * 4 >= count),
             centre=centre,
-            size=2.0 * jnp.sqrt(spread),
+            size=size,
             offsets=jnp.where(valid[:, None], world[chosen] - centre, 0.0),
             features=jnp.where(valid[:, None], tokens[chosen], 0),
             cell_size=jnp.where(valid, scale * coarser, 0.0),

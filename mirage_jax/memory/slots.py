@@ -11,6 +11,11 @@ LEAST_CONFIDENCE = 0.2
 """Below this a slot is empty."""
 
 
+PERSISTENCE = 48.0
+"""Latent frames for which a thing keeps its velocity, in the mean: what walks about turns in the end, so it is expected
+to go on by no more than this."""
+
+
 @struct.dataclass
 class Entities:
     """K slots for things that move.
@@ -90,8 +95,9 @@ def create(slots: int, cells: int, channels: int, dtype: jax.typing.DTypeLike = 
 
 
 def predicted(entities: Entities, time: chex.Numeric) -> jax.Array:
-    """`[K, 3]` where the things are at a latent frame: straight on, until a wall of the memory stops them."""
-    gone = jnp.asarray(time - entities.time, jnp.float32)[:, None] * entities.velocity
+    """`[K, 3]` where the things are expected at a latent frame: straight on, slower and slower, up to the next wall."""
+    since = jnp.asarray(time - entities.time, jnp.float32)[:, None]
+    gone = PERSISTENCE * -jnp.expm1(-jnp.maximum(since, 0.0) / PERSISTENCE) * entities.velocity
     far = jnp.sqrt((gone**2).sum(-1, keepdims=True))
     return entities.position + gone * jnp.minimum(1.0, entities.room[:, None] / jnp.maximum(far, 1e-6))
 

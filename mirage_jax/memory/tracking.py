@@ -30,11 +30,15 @@ REFUTED = 0.4
 UNSEEN = 0.99
 """What is left of it in a frame in which nobody looks."""
 
+EDGE = 0.7
+"""How far the edge of a thing is from its centre, in its sizes: that of a ball."""
+
 STALE = 0.9
 """What a view of a thing is worth after a frame, in cells: a newer one that shows fewer takes its place in time."""
 
-GAINS = 0.4, 0.08
-"""Least gains of the filter on place and velocity; the first sightings weigh more, as in least squares."""
+GAINS = 0.4, 0.03
+"""Least gains of the filter on place and velocity; the first sightings weigh more, as in least squares. The velocity
+that counts is that of many frames: of what swings or turns, little is left."""
 
 
 def take_in(entities: Entities, features, depth, camera: Camera, moving) -> Entities:
@@ -105,7 +109,10 @@ def _given_slots(known: jax.Array, confidence: jax.Array, found: Components) -> 
 
 
 def _seen_empty(entities: Entities, centre: jax.Array, depth: jax.Array, camera: Camera) -> jax.Array:
-    """Bool `[K]`: most of the predicted cells are in view, and most of those are seen through."""
+    """Bool `[K]`: nearly all of the predicted cells are in view, and most are seen through.
+
+    At the border of the picture nothing is said: a thing that has just left it may be expected there by a little.
+    """
     uv, z = project(camera, centre[:, None] + entities.offsets)
     cell = jnp.floor(uv)
     inside = entities.valid & (z > NEAR) & (cell >= 0).all(-1)
@@ -114,7 +121,7 @@ def _seen_empty(entities: Entities, centre: jax.Array, depth: jax.Array, camera:
     behind = z * jnp.exp(components.SAME_THING) + entities.size[:, None] / 2
     through = inside & (depth[row, column] > behind)
     cells, seen = entities.valid.sum(1), inside.sum(1)
-    return (2 * seen >= cells) & (5 * through.sum(1) >= 3 * seen) & (seen > 0)
+    return (10 * seen >= 9 * cells) & (5 * through.sum(1) >= 3 * seen) & (seen > 0)
 
 
 def _sighted(entities: Entities, mine: Components, centre: jax.Array, camera: Camera, there: jax.Array) -> Entities:
@@ -127,9 +134,9 @@ def _sighted(entities: Entities, mine: Components, centre: jax.Array, camera: Ca
     pace = jnp.maximum(6.0 / (number * (number + 1.0)), GAINS[1])
     off = mine.centre - centre
     far = jnp.sqrt((off**2).sum(-1))
-    # The centre of what is seen of a thing that is cut or hidden in part may be half its size from its own.
+    # The centre of what is seen of a thing that is cut or hidden in part may be as far from its own as its edge.
     whole = ~mine.partial | (entities.worth < mine.cells)
-    beyond = jnp.maximum(0.0, 1.0 - 0.5 * entities.size / jnp.maximum(far, 1e-6))
+    beyond = jnp.maximum(0.0, 1.0 - EDGE * entities.size / jnp.maximum(far, 1e-6))
     off = off * jnp.where(whole, 1.0, beyond)[:, None]
     better = (~mine.partial | (entities.sightings < 2)) & (mine.cells >= entities.worth)
     seen = entities.replace(

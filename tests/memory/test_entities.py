@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 from hypothesis import strategies as st
 from movers import CHANNELS, away_and_back, film, line
 
-from mirage_jax.memory import entities, latent
+from mirage_jax.memory import components, entities, latent
 
 SLOTS, CELLS = 4, 48
 RADIUS = 0.5
@@ -239,3 +240,32 @@ def test_the_order_of_slots_does_not_matter(seed, order):
     assert len(places[0]) == len(places[1])
     places = [x[np.lexsort(x.T.round(3))] for x in places]
     np.testing.assert_allclose(*places, rtol=1e-4, atol=1e-4)
+
+
+def spiral(size):
+    """A path one cell wide that winds inwards, and all else."""
+    there, row, column, step = np.zeros((size, size), bool), 0, 0, (0, 1)
+    there[0, 0] = True
+    for length in [size - 1, *(n for k in range(size - 1, 1, -2) for n in (k, k))][: size - 2]:
+        for _ in range(length):
+            row, column = row + step[0], column + step[1]
+            there[row, column] = True
+        step = (step[1], -step[0])
+    return there
+
+
+@pytest.mark.parametrize("shape", [np.ones((32, 32), bool), np.tri(32, dtype=bool), spiral(32)])
+def test_what_touches_is_one_whatever_its_shape(shape):
+    labels = np.asarray(jax.jit(components.label)(shape, np.ones(shape.shape, np.float32)))
+    _, count = scipy.ndimage.label(shape, np.ones((3, 3)))
+    assert count == 1 and set(labels[shape]) == {np.flatnonzero(shape)[0]}
+    assert (labels[~shape] == shape.size).all()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
+def test_groups_are_those_of_scipy(share):
+    there = np.random.default_rng(0).random((44, 80)) < share
+    labels = np.asarray(jax.jit(components.label)(there, np.ones(there.shape, np.float32)))
+    expected, count = scipy.ndimage.label(there, np.ones((3, 3)))
+    pairs = set(zip(labels[there].tolist(), expected[there].tolist(), strict=True))
+    assert len(pairs) == count == len(set(labels[there]))
