@@ -31,7 +31,7 @@ from mirage_jax.data import builder
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
 
-VERSION = 1
+VERSION = 2
 LISTING = pathlib.Path(__file__).parent / "evaluation_set.json"
 SIZE = 128
 _SEED = 20_260  # of what is drawn when the set is chosen; no other data set has it
