@@ -24,12 +24,14 @@ class Settings:
       steps: sampling steps.
       capacity: points of its memory.
       bank: latent frames that it keeps.
+      recipe: how the method is run, its values as JSON.
     """
 
     memory: str = ""
     steps: int = 0
     capacity: int = 0
     bank: int = 0
+    recipe: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

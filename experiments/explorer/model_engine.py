@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, crop
 from mirage_jax.memory import kinds, latent, slots
 from mirage_jax.weights import world_files
+from mirage_jax.world import recipe as recipes
 from mirage_jax.world import sound
 
 CAPACITY = 65_536
@@ -34,7 +36,8 @@ class ModelEngine:
     def __init__(self, config: world.WorldConfig, folder: str, params: Any, facts: Facts, digest: str):
         """A model with one config; `params` are those of `loading.prepared`."""
         self.config, self.facts = config, facts
-        self.settings = Settings(config.memory, config.recipe.steps, config.capacity, config.bank)
+        recipe = json.dumps(dataclasses.asdict(config.recipe))
+        self.settings = Settings(config.memory, config.recipe.steps, config.capacity, config.bank, recipe)
         self._folder, self._params, self._digest = folder, params, digest
         self._chart = Chart()
 
@@ -195,21 +198,17 @@ class ModelEngines:
             raise UserError(f"memory must be one of {', '.join(self.facts.memories)}, found {io.shown(repr(memory))}")
         model = weights.read_config(self._folder, memory)
         room = max(self._capacity, 4 * world.config.frame_points(model, memory))
-        steps = settings.steps or self.facts.steps
-        return self._engine(memory, steps, settings.capacity or world.bucket(room), settings.bank or _BANK)
+        if settings.recipe:
+            recipe = recipes.from_values(json.loads(settings.recipe), "the session")
+        else:
+            recipe = loading.recipe(model, self._recipe, settings.steps)
+        return self._engine(memory, recipe, settings.capacity or world.bucket(room), settings.bank or _BANK)
 
-    def _engine(self, memory: str, steps: int, capacity: int, bank: int) -> ModelEngine:
-        name = Settings(memory, steps, capacity, bank)
+    def _engine(self, memory: str, recipe: world.Recipe, capacity: int, bank: int) -> ModelEngine:
+        name = memory, recipe, capacity, bank
         if name not in self._engines:
             model = weights.read_config(self._folder, memory)
-            config = world.WorldConfig(
-                model=model,
-                memory=memory,
-                capacity=capacity,
-                bank=bank,
-                recipe=loading.recipe(model, self._recipe, steps),
-                vae_tile=loading.vae_tile(model, None),
-            )
+            config = world.WorldConfig(model=model, memory=memory, capacity=capacity, bank=bank, recipe=recipe)
             if config.depth_from == "given":
                 raise UserError(
                     f"the model {model.name!r} guesses no depth, so that nothing could be remembered: add Depth "
@@ -226,10 +225,11 @@ class ModelEngines:
         saved = world_files.read(path)
         if saved.memory not in self.facts.memories:
             raise UserError(f"{path}: its memory is {io.shown(saved.memory)}, this model runs no such memory")
-        small = self._engine(saved.memory, self.facts.steps, saved.capacity, saved.bank)
+        model = weights.read_config(self._folder, saved.memory)
+        recipe = loading.recipe(model, self._recipe, 0, saved)
+        small = self._engine(saved.memory, recipe, saved.capacity, saved.bank)
         state = saved.restored(small.config, small.like, small._digest)
-        room = max(saved.capacity, world.bucket(self._capacity))
-        engine = self._engine(saved.memory, self.facts.steps, room, saved.bank)
+        engine = self._engine(saved.memory, recipe, max(saved.capacity, world.bucket(self._capacity)), saved.bank)
         state = state.replace(memory=latent.grown(state.memory, engine.config.capacity))
         return engine, engine.goes_on(state)
 

@@ -12,14 +12,19 @@ from flax import struct
 
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import entities, kinds
+from mirage_jax.memory import entities, kinds, points
 from mirage_jax.memory.entities import Entities
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models.vae import Cache
-from mirage_jax.world import conditioning, reference
+from mirage_jax.world import align, conditioning, dynamic, reference
 from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.frame_geometry import KnownGeometry, estimate_geometry, remembered_tokens
+from mirage_jax.world.frame_geometry import (
+    FrameGeometry,
+    KnownGeometry,
+    estimate_geometry,
+    remembered_tokens,
+)
 
 FIRST_DEPTH = 5.0
 """Metres of the median depth of a first image that only a relative depth network has seen; the unit of its world."""
@@ -104,7 +109,7 @@ def observe(
     Args:
       config, params, key: as in `init`.
       frames: uint8 `[T, H, W, 3]`, `T = r k + 1`.
-      depth: `[T, H, W]` as in `init`, or None.
+      depth: `[T, H, W]` as in `init`, or None; guessed depth of later frames is brought to the scale of earlier ones.
       cameras: `Camera[T]` on the `H x W` grid.
       dynamic: bool `[T, H, W]`, what moves and is not to be remembered; None asks the keep head, if there is one.
 
@@ -156,7 +161,10 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
         pixel_depth=None if known is None else known.depth,
     )
     memory = memory_kind.create(config.capacity, model.vae.latent_channels, config.token_dtype)
-    memory = memory_kind.remember(memory, observed)
+    if known is None and len(latents) > 1:
+        memory, scene = _remember_in_turn(config, memory, observed, scene)
+    else:
+        memory = memory_kind.remember(memory, observed)
 
     past, seen = model.segment.preceding + 1, len(latents)
     recent = jnp.clip(jnp.arange(seen - past, seen), 0)
@@ -176,6 +184,28 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
         key=key,
         segments=jnp.zeros((), jnp.int32),
     )
+
+
+def _remember_in_turn(
+    config: WorldConfig, memory: PointMemory, observed: Observation, scene: FrameGeometry
+) -> tuple[PointMemory, FrameGeometry]:
+    """The memory with frames of guessed depth in it, each brought to the scale of those before it, and their geometry.
+
+    Every guess is off by a factor of its own: written side by side, one wall would be many.
+    """
+
+    def one(memory: PointMemory, frame: tuple[Observation, FrameGeometry]) -> tuple[PointMemory, FrameGeometry]:
+        seen, guess = jax.tree.map(lambda x: x[None], frame)
+        shown = points.read(memory, seen.latent_cameras, max_footprint=config.recipe.footprint)
+        aligned, _, _ = align.to_memory(config, guess, shown)
+        keep, sky = aligned.keep, aligned.sky
+        if config.recipe.write == "new":
+            known = dynamic.already_in_memory(aligned.depth, sky, shown)
+            keep, sky = keep & ~known, sky & ~known
+        memory = kinds.of(config.memory).remember(memory, seen.replace(depth=aligned.depth, keep=keep, sky=sky))
+        return memory, jax.tree.map(lambda x: x[0], aligned)
+
+    return jax.lax.scan(one, memory, (observed, scene))
 
 
 def _moving_things(config: WorldConfig, memory: PointMemory, observed: Observation, moving: jax.Array) -> Entities:
