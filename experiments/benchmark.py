@@ -21,6 +21,7 @@ SUITES = {
     "memory_quality": "experiments.bench.memory_quality",
     "moving": "experiments.bench.moving",
     "compile": "experiments.bench.full_size.compiled",
+    "explore": "experiments.bench.explore",
     "dit_ratio": "experiments.bench.full_size.ratio",
     "end_to_end": "experiments.bench.end_to_end_speed",
     "full_size": "experiments.bench.full_size.segment",
@@ -37,7 +38,8 @@ _SCALE = flags.DEFINE_enum(
     "scale",
     "full",
     ["full", "tiny"],
-    "For suite full_size: the 5B model, or one for a CPU; for rollout: its size too, or the default model's only.",
+    "For suite full_size: the 5B model, or one for a CPU; for rollout: its size too, or the default model's only; for "
+    "explore: the default model, or the mock.",
 )
 _CLIPS = flags.DEFINE_string(
     "clips", None, "For suite input: the data set of clips (data/doom); for moving: the held-out set (data/evaluation)."

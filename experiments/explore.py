@@ -35,6 +35,7 @@ except ImportError:  # said as a sentence in `main`
 
 _IMAGE = flags.DEFINE_string("image", None, "Picture that new tabs start from; default: one that ships.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder or pose file of several posed pictures to start from.")
+_PATH_SCALE = flags.DEFINE_float("path_scale", None, "Metres that a unit of the scene of --images stands for.")
 _LOAD_WORLD = flags.DEFINE_string("load_world", None, "World file to start from.")
 _FOV = flags.DEFINE_float("fov", None, "Degrees across the picture of --image; default 64.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
@@ -64,6 +65,8 @@ def main(_) -> None:
         raise UserError(f"--{' and --'.join(starts)} exclude each other: give one")
     if _FOV.value is not None and (_IMAGE.value is None or not 5 <= _FOV.value <= 150):
         raise UserError("--fov is of the picture of --image, in degrees between 5 and 150")
+    if _PATH_SCALE.value is not None and _IMAGES.value is None:
+        raise UserError("--path_scale is of the scene of --images")
     if _MOCK.value and any(flag.value is not None for flag in (_CHECKPOINT, _RECIPE, _WEIGHTS)):
         raise UserError("--mock runs no model: leave --checkpoint, --recipe and --weights out")
     token = secrets.token_urlsafe(24) if _TOKEN.value == "new" else _TOKEN.value
@@ -138,7 +141,7 @@ def _first(folder: pathlib.Path, engines, message):
         return engines.load(pathlib.Path(_LOAD_WORLD.value))
     engine = engines.get(settings)
     if _IMAGES.value is not None:
-        return engine, engine.pictures(pathlib.Path(_IMAGES.value), message.seed)
+        return engine, engine.pictures(pathlib.Path(_IMAGES.value), message.seed, _PATH_SCALE.value)
     if _IMAGE.value is not None:
         return engine, engine.picture(pathlib.Path(_IMAGE.value), _FOV.value or 0.0, message.seed)
     picture = folder / "first.png"

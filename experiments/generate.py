@@ -31,7 +31,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments.shared import cli, depths, inputs, likeness, loading, outputs, prompts
+from experiments.shared import cli, depths, inputs, likeness, loading, outputs, posed_images, prompts
 from experiments.shared.recording import Recording
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
@@ -44,12 +44,18 @@ from mirage_jax.world import sound
 __doc__ += trajectory_text.GRAMMAR  # for --help
 
 _IMAGE = flags.DEFINE_string("image", None, "Picture to start from.")
+_IMAGES = flags.DEFINE_string(
+    "images", None, "Folder of a scene, or pose file in it: several posed pictures to start from, in place of --image."
+)
 _BACKGROUND = flags.DEFINE_string(
     "background", None, "Colour behind transparent parts of the picture, by name; default: white."
 )
 _TRAJECTORY = flags.DEFINE_string("trajectory", None, "Camera path in words, or a camera file.", required=True)
 _PATH_SCALE = flags.DEFINE_float(
-    "path_scale", None, "Metres that a unit of the camera file stands for (COLMAP's are arbitrary); default: 1."
+    "path_scale",
+    None,
+    "Metres that a unit of the camera file, or of the scene of --images, stands for (COLMAP's are arbitrary); "
+    "default: 1.",
 )
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
 _FRAMES = flags.DEFINE_integer("frames", None, "Frames of the video, 4k + 1; default: those of a camera file, else 65.")
@@ -152,15 +158,15 @@ def main(_) -> None:
     source = inputs.read_trajectory(_TRAJECTORY.value, model.height, model.width, own_lens)
     saved = None if _LOAD_WORLD.value is None else _read_world(_LOAD_WORLD.value)
     view, start, notes = _first_view(model, source, saved)
-    path, origin = inputs.lay_path(
-        source, start, _FRAMES.value, typical_depth(None if view is None else view.depth, model), _PATH_SCALE.value
-    )
+    scale = None if isinstance(source, inputs.Words) and _IMAGES.value is not None else _PATH_SCALE.value
+    depth = typical_depth(None if view is None else view.depth, model)
+    path, origin = inputs.lay_path(source, start, _FRAMES.value, depth, scale)
     segments, wanted = inputs.whole_segments(path, model.segment_frames)
     for note in notes:
         print(note)
     print(f"path {origin}: {trajectory.describe(path)}")
 
-    config = world_config(model, len(segments), saved)
+    config = world_config(model, len(segments), saved, view)
     view, given = _known_depth(config, view, path, len(segments), notes)
     prompts.check(model, len(segments), **_prompt_flags())
     frames = wanted + (view is not None)
@@ -221,11 +227,13 @@ def main(_) -> None:
 
 def _check_flags() -> None:
     """Refuses flags that would have no effect, or that cannot work whatever the files hold."""
-    if (_IMAGE.value is None) == (_LOAD_WORLD.value is None):
-        raise UserError("give either --image, to start a world, or --load_world, to go on in one")
+    if sum(flag.value is not None for flag in (_IMAGE, _IMAGES, _LOAD_WORLD)) != 1:
+        raise UserError("give either --image or --images, to start a world, or --load_world, to go on in one")
     for flag in (_INTRINSICS, _FOV, _DEPTH, _BACKGROUND):
         if flag.value is not None and _LOAD_WORLD.value is not None:
             raise UserError(f"--{flag.name} is of the picture of --image; a world of --load_world has seen its own")
+        if flag.value is not None and _IMAGES.value is not None:
+            raise UserError(f"--{flag.name} is of the picture of --image; the scene of --images tells its own")
     if _FOV.value is not None and not 5 <= _FOV.value <= 150:  # NaN is not
         raise UserError(f"--fov {_FOV.value:g}: expected degrees between 5 and 150")
     if _RESUME.value and _DRY_RUN.value:
@@ -257,6 +265,9 @@ def _first_view(model, source, saved):
     notes = [] if isinstance(source, inputs.Words) else list(source.notes)
     if saved is not None:
         return None, saved.last_camera.resized(model.height, model.width), notes
+    if _IMAGES.value is not None:
+        view = inputs.load_views(_IMAGES.value, model.height, model.width, _PATH_SCALE.value)
+        return view, view.camera, [*notes, *view.notes]
     view = inputs.load_view(
         _IMAGE.value,
         model.height,
@@ -305,6 +316,7 @@ def _run(saved, view, path, texts, given) -> dict[str, Any]:
     apart, (text, away) = ("out", "save_world", "resume", "dry_run"), texts
     read = {
         "the picture": None if view is None else (view.image, view.depth),
+        "the posed pictures": _arrays_of(view.posed) if view is not None and view.posed is not None else None,
         "the camera path": path,
         "the text": (text if text is None or text.strides[0] else text[:1], away),  # the first may be that of all
         "the given depth": given,
@@ -316,6 +328,10 @@ def _run(saved, view, path, texts, given) -> dict[str, Any]:
     }
 
 
+def _arrays_of(posed: posed_images.Posed) -> tuple:
+    return posed.frames, posed.camera, posed.depth, posed.moving
+
+
 def _digest(arrays: Any) -> str:
     found = hashlib.sha256()
     for array in jax.tree.leaves(arrays):
@@ -325,6 +341,8 @@ def _digest(arrays: Any) -> str:
 
 def start_world(config, params, view, saved, start, digest: str):
     """The world of the picture, or the one that was saved, with room for `config.capacity`."""
+    if view is not None and view.posed is not None:
+        return posed_images.observe(config, params, view.posed, jax.random.key(_SEED.value))
     if view is not None:
         return world.init(config, params, view.image, view.depth, start, jax.random.key(_SEED.value))
     size = (config.model.height, config.model.width)
@@ -354,7 +372,9 @@ def _rollout(config, params, state, segments, texts, given, wanted: int, recordi
     return state
 
 
-def world_config(model, segments: int, saved: world_files.SavedWorld | None) -> world.WorldConfig:
+def world_config(
+    model, segments: int, saved: world_files.SavedWorld | None, view: inputs.View | None = None
+) -> world.WorldConfig:
     """The static sizes: from the flags, or from the world that is loaded, with room for what is to come."""
     source = _DEPTH_SOURCE.value or ("given" if _DEPTHS.value is not None else "")
     seen = {
@@ -373,7 +393,8 @@ def world_config(model, segments: int, saved: world_files.SavedWorld | None) -> 
         needed = saved.points + world.full_capacity(model, saved.memory, segments)
         sizes = saved.sizes | {"capacity": max(saved.capacity, _CAPACITY.value or world.bucket(needed))}
         return world.WorldConfig(model=model, **sizes, **seen)  # pyright: ignore
-    room = loading.room(model, _MEMORY.value, segments, _CAPACITY.value)
+    before = 0 if view is None or view.posed is None else -(-(len(view.posed.frames) - 1) // model.segment.latents)
+    room = loading.room(model, _MEMORY.value, before + segments, _CAPACITY.value)
     return world.WorldConfig(model=model, memory=_MEMORY.value, **room, **seen)
 
 

@@ -128,8 +128,8 @@ class Engine(Protocol):
         """A world that begins with a picture; `fov` degrees across, 0 if not known. Raises `UserError`."""
         ...
 
-    def pictures(self, path: pathlib.Path, seed: int) -> Begun:
-        """A world that begins with the posed pictures in a folder. Raises `UserError`."""
+    def pictures(self, path: pathlib.Path, seed: int, scale: float | None = None) -> Begun:
+        """A world that begins with posed pictures, `scale` metres a unit of theirs. Raises `UserError`."""
         ...
 
     def step(self, state: Any, cameras: Camera, prompt: str) -> tuple[Any, Seen]:

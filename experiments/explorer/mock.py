@@ -61,9 +61,9 @@ class MockEngine:
         fitted, camera, _ = crop.fit_view(photo.pixels, SIZE, SIZE, fov=fov or crop.ASSUMED_FOV)
         return self._begin(fitted, camera, seed, photo.notes)
 
-    def pictures(self, path: pathlib.Path, seed: int) -> Begun:
+    def pictures(self, path: pathlib.Path, seed: int, scale: float | None = None) -> Begun:
         """See `engine.Engine`."""
-        posed = posed_images.load(path, SIZE, SIZE)
+        posed = posed_images.load(path, SIZE, SIZE, scale)
         return self._begin(posed.frames[-1], posed.camera[-1], seed, posed.notes)
 
     def _begin(self, image: np.ndarray, camera: Camera, seed: int, notes: tuple[str, ...]) -> Begun:

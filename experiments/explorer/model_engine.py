@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.explorer.chart import Chart
 from experiments.explorer.engine import AHEAD, Begun, Facts, Seen, Settings, Thing
 from experiments.explorer.protocol import NEW, REMEMBERED, THING
 from experiments.shared import inputs, likeness, loading, posed_images, prompts, world_pictures
@@ -39,7 +38,7 @@ class ModelEngine:
         recipe = json.dumps(dataclasses.asdict(config.recipe))
         self.settings = Settings(config.memory, config.recipe.steps, config.capacity, config.bank, recipe)
         self._folder, self._params, self._digest = folder, params, digest
-        self._chart = Chart()
+        self._chart = world_pictures.Chart()
 
     @functools.cached_property
     def like(self) -> Any:
@@ -59,10 +58,10 @@ class ModelEngine:
         notes = (*view.notes, *([unlike] if unlike else []))
         return self._begun(state, view.image[None], _host(view.camera), notes)
 
-    def pictures(self, path: pathlib.Path, seed: int) -> Begun:
+    def pictures(self, path: pathlib.Path, seed: int, scale: float | None = None) -> Begun:
         """See `engine.Engine`."""
         model = self.config.model
-        posed = posed_images.load(path, model.height, model.width)
+        posed = posed_images.load(path, model.height, model.width, scale)
         state = posed_images.observe(self.config, self._params, posed, jax.random.key(seed))
         self._learn(state, posed.frames, posed.camera)
         return self._begun(state, posed.frames[-1:], posed.camera[-1], posed.notes)
@@ -128,14 +127,13 @@ class ModelEngine:
 
     def _learn(self, state: Any, frames: np.ndarray, cameras: Camera) -> None:
         if self.config.memory != "rgb":
-            self._chart.learn(_places(state.memory)[0], frames, cameras, self.config.grid)
+            self._chart.learn(world_pictures.places(state.memory)[0], frames, cameras, self.config.grid)
 
     def points(self, state: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """See `engine.Engine`."""
-        points, slot = _places(state.memory)
+        points, slot = world_pictures.places(state.memory)
         if self.config.memory == "rgb":
-            colours = np.asarray(state.memory.features)[slot, :3].astype(np.float32)
-            return points, np.round(np.clip(colours * 127.5 + 127.5, 0, 255)).astype(np.uint8)
+            return points, world_pictures.pixel_colours(state.memory, slot)
         return points, self._chart.colours(points)[0]
 
     def save(self, path: pathlib.Path, state: Any) -> None:
@@ -277,14 +275,6 @@ def _predicted(entities: Any) -> jax.Array:
     """`[AHEAD + 1, K, 3]` where things are now and later."""
     times = entities.clock - 1 + jnp.arange(AHEAD + 1)
     return jax.lax.map(lambda time: slots.predicted(entities, time), times)
-
-
-def _places(memory: Any) -> tuple[np.ndarray, np.ndarray]:
-    """float32 `[N, 3]` points that are no directions, and their slots."""
-    size = int(memory.size)
-    x, y, z, w = (np.asarray(column)[:size] for column in (memory.x, memory.y, memory.z, memory.w))
-    slot = np.flatnonzero(w == 1)
-    return np.stack([x, y, z], axis=-1)[slot], slot
 
 
 def _host(camera: Camera) -> Camera:

@@ -22,7 +22,7 @@ from mirage_jax.errors import UserError
 
 _MOST_RUBBISH = 50
 _MOST_WISHES = 100  # undo and the like that wait for their turn
-_PATIENCE = 5.0  # seconds to wait for a page to say that it shows what it was sent
+_PATIENCE = 30.0  # seconds to wait for a page to say that it shows what it was sent
 
 
 class Seat:
@@ -175,6 +175,7 @@ class Seat:
         session = self.session
         if not session.moments:
             return
+        self._shown.set()  # what was on its way is shown no more
         await self.send(self._timeline())
 
         def gathered() -> tuple[np.ndarray, Any, Any]:

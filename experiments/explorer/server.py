@@ -69,7 +69,7 @@ class Explorer:
           most_tabs: at a time.
         """
         self._lanes = list(zip(engines, workers, strict=True))
-        self._stores = [snapshots.Store(folder, memory, disk) for _ in self._lanes]
+        self.stores = [snapshots.Store(folder, memory, disk) for _ in self._lanes]
         self._first, self._folder, self._guard, self._most = first, folder, guard, most_tabs
         self._seats: dict[str, Seat] = {}
         self._ready, self._busy = asyncio.Event(), protocol.Busy("starting", 0.0)
@@ -187,7 +187,7 @@ class Explorer:
             await self._put_one_away()
         lane = len(self._seats) % len(self._lanes)
         engines, worker = self._lanes[lane]
-        store, session = self._stores[lane], None
+        store, session = self.stores[lane], None
         if _SESSION.fullmatch(name):
             try:
                 session = await worker.run(lambda: Session.read(self._folder / name, name, engines, store))
@@ -210,7 +210,7 @@ class Explorer:
             raise UserError(f"{self._most} tabs are open already; close one and reload this page")
         _, name = min(idle)
         seat = self._seats.pop(name)
-        store = self._stores[next(i for i, (_, worker) in enumerate(self._lanes) if worker is seat.worker)]
+        store = self.stores[next(i for i, (_, worker) in enumerate(self._lanes) if worker is seat.worker)]
 
         def put_away() -> None:
             seat.session.write(self._folder / name)

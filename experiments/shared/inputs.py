@@ -7,9 +7,11 @@ import math
 import os
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.shared import posed_images
 from mirage_jax import io
 from mirage_jax.data import photos
 from mirage_jax.errors import UserError
@@ -30,12 +32,14 @@ class View:
       camera: one camera at the origin.
       depth: `[H, W]` metres (inf = sky, 0 = unknown), or None.
       notes: sentences on what was changed or assumed.
+      posed: all pictures that the world has seen, where this one is the last of several.
     """
 
     image: np.ndarray  # [H, W, 3]
     camera: Camera
     depth: np.ndarray | None  # [H, W]
     notes: tuple[str, ...]
+    posed: posed_images.Posed | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +111,20 @@ def load_view(
     if image.min() == image.max():
         notes.append("warning: the picture is of one colour; there is nothing in it to remember")
     return View(image=image, camera=camera, depth=maps, notes=tuple(notes))
+
+
+def load_views(path: str, height: int, width: int, scale: float | None) -> View:
+    """Reads the several posed pictures of `--images`; the path starts at the last one.
+
+    Raises:
+      UserError: as `posed_images.load` does.
+    """
+    try:
+        posed = posed_images.load(path, height, width, scale)
+    except UserError as error:
+        raise UserError(f"--images: {error}") from error
+    depth = None if posed.depth is None else posed.depth[-1]
+    return View(posed.frames[-1], jax.tree.map(jnp.asarray, posed.camera[-1]), depth, posed.notes, posed)
 
 
 def read_trajectory(text: str, height: int, width: int, own_lens: bool) -> Words | pose_files.PathFile:

@@ -18,7 +18,7 @@ from mirage_jax.geometry import Camera, crop
 MOST = 64
 """Pictures of a start; of more, so many are taken, spread evenly, the first and the last among them."""
 
-_ROOMS = 3  # folders that a pose file may lie below its scene: SCENE/sparse/0/images.bin
+_INSIDE_A_SCENE = (("sparse", "0"), ("sparse",), ("pose",))  # folders of a scene in which its poses lie
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,22 +114,25 @@ def repeated(posed: Posed, stride: int) -> Posed:
 def _scene(path: pathlib.Path) -> scenes.Scene:
     if not path.exists():
         raise UserError(f"no file or folder {io.shown(path)}")
-    if path.is_dir():
-        found = scenes.find(path)
-        if len(found) > 1:
-            names = ", ".join(scene.name for scene in found[:3])
-            raise UserError(f"{path} holds {len(found)} scenes ({names}, ..); expected one: name its folder")
-        return found[0]
-    for folder in list(path.resolve().parents)[: _ROOMS + 1]:
-        try:
-            found = scenes.find(folder)
-        except UserError:
-            continue
-        mine = [scene for scene in found if path.resolve() in (scene.cameras.resolve(), *_inside(scene.cameras))]
-        if len(mine) == 1:
-            return mine[0]
-        break
-    raise UserError(f"{path} is no pose file with its pictures beside it, as they lie in a scene's folder")
+    folder = (path if path.is_dir() else path.parent).resolve()
+    for parts in _INSIDE_A_SCENE:
+        if folder.parts[-len(parts) :] == parts:
+            folder = folder.parents[len(parts) - 1]
+            break
+    try:
+        found = scenes.find(folder)
+    except UserError:
+        if path.is_dir():
+            raise
+        found = []
+    if not path.is_dir():
+        found = [scene for scene in found if path.resolve() in (scene.cameras.resolve(), *_inside(scene.cameras))]
+    if not found:
+        raise UserError(f"{path} is no pose file with its pictures beside it, as they lie in a scene's folder")
+    if len(found) > 1:
+        names = ", ".join(scene.name for scene in found[:3])
+        raise UserError(f"{path} holds {len(found)} scenes ({names}, ..); expected one: name its folder or its file")
+    return found[0]
 
 
 def _inside(cameras: pathlib.Path) -> list[pathlib.Path]:

@@ -134,6 +134,15 @@ def read_video(path: str | os.PathLike[str]) -> np.ndarray:
     return np.stack(frames)
 
 
+def frame_rate(path: str | os.PathLike[str]) -> float:
+    """Frames a second of a video. Raises `UserError` if it is none, or does not say."""
+    with io.foreign(path, "a video"), av.open(str(path)) as container:
+        rate = container.streams.video[0].average_rate if container.streams.video else None
+        if not rate:
+            raise UserError(f"{path} holds no video that says its frames a second")
+        return float(rate)
+
+
 def decoded(path: str | os.PathLike[str]) -> Iterator[av.VideoFrame]:
     """The frames of a video, one after the other; those that a decoder made up in place of damage are no frames.
 

@@ -17,7 +17,7 @@ from mirage_jax.memory.entities import Entities
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models.vae import Cache
-from mirage_jax.world import align, conditioning, dynamic, reference
+from mirage_jax.world import align, conditioning, reference
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.frame_geometry import (
     FrameGeometry,
@@ -198,11 +198,8 @@ def _remember_in_turn(
         seen, guess = jax.tree.map(lambda x: x[None], frame)
         shown = points.read(memory, seen.latent_cameras, max_footprint=config.recipe.footprint)
         aligned, _, _ = align.to_memory(config, guess, shown)
-        keep, sky = aligned.keep, aligned.sky
-        if config.recipe.write == "new":
-            known = dynamic.already_in_memory(aligned.depth, sky, shown)
-            keep, sky = keep & ~known, sky & ~known
-        memory = kinds.of(config.memory).remember(memory, seen.replace(depth=aligned.depth, keep=keep, sky=sky))
+        seen = seen.replace(depth=aligned.depth, keep=aligned.keep, sky=aligned.sky)
+        memory = kinds.of(config.memory).remember(memory, seen)
         return memory, jax.tree.map(lambda x: x[0], aligned)
 
     return jax.lax.scan(one, memory, (observed, scene))
