@@ -1,5 +1,6 @@
 """The page in a real browser: Debian's Chromium, driven by Playwright; all with the mock, one walk with the model."""
 
+import base64
 import contextlib
 import io
 import os
@@ -60,7 +61,7 @@ def page(browser, tmp_path):
 
 def at(page, moment):
     """Waits until that moment is on the screen, and the timeline stands there."""
-    page.wait_for_selector(f'body[data-ready][data-moment="{moment}"][data-cursor="{moment}"]')
+    page.wait_for_selector(f'body[data-ready][data-moment="{moment}"][data-cursor="{moment}"][data-last="yes"]')
 
 
 def until(page, expression):
@@ -69,12 +70,18 @@ def until(page, expression):
         if page.evaluate(expression):
             return
         page.wait_for_timeout(100)
-    raise AssertionError(f"never: {expression}")
+    state = page.evaluate("JSON.stringify(document.body.dataset)")
+    raise AssertionError(f"never: {expression}; {state} {page.inner_text('#status')} {page.inner_text('#said')}")
 
 
 def seen(page, canvas="picture"):
     """What a canvas shows, as bytes."""
     return page.evaluate(f"document.getElementById('{canvas}').toDataURL()")
+
+
+def pixels(url):
+    """Of a canvas, as numbers."""
+    return np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")).astype(int)
 
 
 def tap(page, key):
@@ -89,8 +96,8 @@ def settled(page):
     """The moment that is on the screen once nothing moves any more."""
     last = None
     for _ in range(100):
-        now = page.evaluate("[document.body.dataset.moment, document.body.dataset.frame, document.body.dataset.cursor]")
-        if now == last and now[0] == now[2]:
+        now = page.evaluate("(({moment, cursor, last}) => [moment, cursor, last])(document.body.dataset)")
+        if now == last and now[0] == now[1] and now[2] == "yes":
             return int(now[0])
         last = now
         page.wait_for_timeout(350)
@@ -213,7 +220,7 @@ def test_a_world_is_saved_and_loaded_and_goes_on_alike(page, tmp_path):
     tap(page, "ArrowRight")
     page.click("text=Take home")
     with page.expect_download() as waiting:
-        page.click("text=world file")
+        page.click("#downloads >> text=world file")
     waiting.value.save_as(tmp_path / "mine.safetensors")
     tap(page, "w")
     wanted = seen(page)
@@ -222,7 +229,7 @@ def test_a_world_is_saved_and_loaded_and_goes_on_alike(page, tmp_path):
     at(page, 4)
     tap(page, "w")
     assert page.locator(".branch").count() == 2
-    assert seen(page) == wanted
+    assert np.abs(pixels(seen(page)) - pixels(wanted)).mean() < 0.5  # poses are put together anew: last bits differ
 
 
 def picture_file(path, colour=(200, 30, 30)):
@@ -359,14 +366,14 @@ def test_the_model_that_ships_is_walked_and_its_world_goes_on_in_generate(browse
             page.click("text=Take home")
             for words, name in (("world file", "w.safetensors"), ("path (JSON)", "path.json")):
                 with page.expect_download() as waiting:
-                    page.click(f"text={words}")
+                    page.click(f"#downloads >> text={words}")
                 waiting.value.save_as(tmp_path / name)
             tap(page, "w")
             with page.expect_download() as waiting:
                 page.click("#downloads >> text=video")
             waiting.value.save_as(tmp_path / "whole.mp4")
             with page.expect_download() as waiting:
-                page.click("text=path (JSON)")
+                page.click("#downloads >> text=path (JSON)")
             waiting.value.save_as(tmp_path / "whole.json")
     finally:
         started.send_signal(signal.SIGTERM)

@@ -13,7 +13,7 @@ const chart = new Chart(byId('map'));
 const timeline = new Timeline(byId('branches'), byId('where'), connection);
 const view = new View(byId('picture'), byId('overlay'), shown);
 const world = new World(connection, say);
-const moments = new Map(); // made and not shown yet
+const arriving = new Map(), unseen = new Map(); // moments of which pictures are to come; those not on the screen yet
 let pressed = 0, latency = null, last = null;
 
 const input = new Input(byId('view'), byId('stick'), {
@@ -36,16 +36,22 @@ connection.on('welcome', (facts) => {
 connection.on('timeline', (message) => {
   if (message.shown >= 0) {
     view.clear();
-    moments.clear();
+    arriving.clear();
+    unseen.clear();
     chart.things = view.things = [];
   }
   timeline.set(message);
   document.body.dataset.ready = 'yes';
 });
-connection.on('moment', (message) => { moments.set(message.moment, message); last = message; });
+connection.on('moment', (message) => {
+  arriving.set(message.moment, message);
+  unseen.set(message.moment, message);
+  last = message;
+});
 connection.on('picture', (frame) => {
-  if (frame.index === frame.count - 1 && moments.has(frame.moment)) {
-    timeline.add(moments.get(frame.moment), [frame.pose[3], frame.pose[7], frame.pose[11]]);
+  if (frame.index === frame.count - 1 && arriving.has(frame.moment)) {
+    timeline.add(arriving.get(frame.moment), [frame.pose[3], frame.pose[7], frame.pose[11]]);
+    arriving.delete(frame.moment);
   }
   view.add(frame);
 });
@@ -53,10 +59,10 @@ connection.on('cloud', (points) => { chart.points(points); byId('points').textCo
 
 function shown(frame, now) {
   if (frame.index === 0) {
-    const message = moments.get(frame.moment);
+    const message = unseen.get(frame.moment);
     if (message) {
       chart.things = view.things = message.things;
-      moments.delete(frame.moment);
+      unseen.delete(frame.moment);
       if (pressed) { latency = now - pressed; pressed = 0; }
       connection.send('shown', { moment: frame.moment });
     }
@@ -65,7 +71,7 @@ function shown(frame, now) {
   chart.path = timeline.path;
   chart.draw();
   document.body.dataset.moment = frame.moment;
-  document.body.dataset.frame = frame.index;
+  document.body.dataset.last = frame.index === frame.count - 1 ? 'yes' : 'no';
 }
 
 setInterval(() => {

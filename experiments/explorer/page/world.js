@@ -56,6 +56,7 @@ export class World {
   }
 
   start(upload) {
+    byId('view').focus({ preventScroll: true }); // where keys walk
     const number = (id) => Number(byId(id).value) || 0;
     this.connection.send('start', {
       upload, memory: byId('memory').value, seed: Math.round(number('seed')), steps: Math.round(number('steps')), fov: number('fov'),
