@@ -27,6 +27,7 @@ SUITES = {
     "full_size": "experiments.bench.full_size.segment",
     "input": "experiments.bench.input_speed",
     "rollout": "experiments.bench.rollout_speed",
+    "step_cache": "experiments.bench.step_cache",
     "train_scale": "experiments.bench.full_size.train_scale",
 }
 

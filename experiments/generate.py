@@ -125,8 +125,8 @@ _NEGATIVE_PROMPT = flags.DEFINE_string(
 _STEP_CACHE = flags.DEFINE_float(
     "step_cache",
     None,
-    "Error up to which sampling steps take the transformer's output of the step before, say 0.06; 0 is none. Default: "
-    "the recipe's.",
+    "Relative change up to which sampling steps take the transformer's output of the step before, say 0.06; 0 is none. "
+    "Default: the recipe's.",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.", lower_bound=0, upper_bound=cli.LARGEST_SEED)
 _SAVE_WORLD = flags.DEFINE_string("save_world", None, "File to save the world in at the end.")
