@@ -49,7 +49,7 @@ def create(size: int, latents: chex.Array, camera: Camera) -> Bank:
         latents=jnp.zeros((size, *latents.shape)),
         depth=jnp.zeros((size, height, width)),
         cameras=filler,
-        bounds=jnp.stack([jnp.full((3, size), jnp.inf), jnp.full((3, size), -jnp.inf)]),
+        bounds=jnp.stack([jnp.full((3, size), far, jnp.float32) for far in (jnp.inf, -jnp.inf)]),
         count=jnp.zeros((), jnp.int32),
     )
 
