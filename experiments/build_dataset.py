@@ -13,7 +13,6 @@ Each call for `doom`, `miniworld` or `posed` adds one part, named by its seed, t
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import pathlib
 import sys
 import time
@@ -22,16 +21,14 @@ from collections.abc import Iterator
 import tqdm
 from absl import flags
 
+from experiments.recipes import coding
 from experiments.shared import cli
 from experiments.worlds import heldout_set, part, paths, posed_folder, verify
 from experiments.worlds.doom import jobs as doom
 from experiments.worlds.doom import splits
 from experiments.worlds.miniworld import jobs as rooms
 from experiments.worlds.miniworld import scenes
-from mirage_jax import data, weights
-from mirage_jax.data import latents
 from mirage_jax.errors import UserError
-from mirage_jax.training import encode
 
 _DATASET = flags.DEFINE_enum(
     "dataset", "doom", ["doom", "miniworld", "posed", "latents", "evaluation"], "Which data set to build."
@@ -146,36 +143,16 @@ def _bounds() -> verify.Bounds:
 
 def _code() -> Iterator[pathlib.Path]:
     """Codes a split of `--source` with the VAE of `--checkpoint`, shard by shard; those that are there stay."""
-    count, only = _SHARDS.value, _SHARD.value
-    if count < 1 or (only is not None and not 0 <= only < count):
-        raise UserError(f"--shards {count}, --shard {only}: expected at least one shard, numbered from 0 to shards - 1")
-    wanted = range(count) if only is None else (only,)
-    left = [i for i in wanted if not latents.shard_folder(_OUT.value, _SPLIT.value, i, count).exists()]
-    for shard in sorted(set(wanted) - set(left)):
-        print(f"shard {shard} of {count} is there already")
-    if not left:
-        return
-    model, params = weights.load(_CHECKPOINT.value, ("vae",))
-    path = _SOURCE.value or "data/doom"
-    source = data.load_source(path, _SPLIT.value)
-    if len(source) < count:
-        raise UserError(f"--shards {count}: {path} has only {len(source)} clips in split {_SPLIT.value!r}")
-    for shard in left:
-        samples = encode.coded_clips(
-            model,
-            params,
-            source,
-            mirrored=_MIRRORED.value,
-            pixels=_PIXELS.value,
-            shard=shard,
-            shards=count,
-        )
-        first = next(samples)
-        total = len(range(shard, len(source), count)) * (2 if _MIRRORED.value else 1)
-        shown = tqdm.tqdm(itertools.chain([first], samples), f"shard {shard}", total=total, unit="clip", mininterval=5)
-        pixels = first["frames"].shape[1:3] if _PIXELS.value else None
-        shape, stills = first["latents"].shape, "stills" in first
-        yield latents.write(_OUT.value, _SPLIT.value, shape, shown, shard, count, pixels, stills)
+    return coding.code(
+        _CHECKPOINT.value,
+        _SOURCE.value or "data/doom",
+        _OUT.value,
+        _SPLIT.value,
+        mirrored=_MIRRORED.value,
+        pixels=_PIXELS.value,
+        count=_SHARDS.value,
+        only=_SHARD.value,
+    )
 
 
 def _render() -> pathlib.Path:

@@ -60,7 +60,7 @@ def test_the_check_sees_imports():
     assert rooms(ROOT / "world" / "segment.py") >= {"diffusion", "memory", "models", "world"}
     commands = ROOT.parent / "experiments" / "build_dataset.py"
     assert {"experiments", "mirage_jax", "tqdm"} <= outside(commands)
-    assert {"experiments.worlds.heldout_set", "mirage_jax.data.latents"} <= modules(commands)
+    assert {"experiments.worlds.heldout_set", "experiments.recipes.coding"} <= modules(commands)
 
 
 def test_only_training_and_the_reading_of_data_need_the_data_pipeline():
