@@ -7,7 +7,7 @@ what depends on the frame only (the timestep) is computed once a frame and not o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition
-from mirage_jax.models.nn import grid, layers
+from mirage_jax.models.nn import blocks, grid, layers
 
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,
@@ -80,10 +80,15 @@ class DiTConfig:
         """Width of one head."""
         return self.dim // self.heads
 
-    def block(self, name: str | None = None) -> layers.Block:
-        """One block of these sizes; `remat` is applied here, for the DiT and the side branch alike."""
+    def block(self, **options: Any) -> layers.Block:
+        """One block of these sizes; `remat` is applied here, for the DiT and the side branch alike.
+
+        Args:
+          options: `name` or `parent` of the module.
+        """
         policy = REMAT[self.remat]
-        module = layers.Block if policy is None else nn.remat(layers.Block, policy=policy)
+        # In a scan nothing can be merged with what is computed again: no barrier is needed against that.
+        module = layers.Block if policy is None else nn.remat(layers.Block, policy=policy, prevent_cse=False)
         return module(
             dim=self.dim,
             ffn_dim=self.ffn_dim,
@@ -91,7 +96,7 @@ class DiTConfig:
             eps=self.eps,
             dtype=jnp.dtype(self.dtype),
             text=self.text_dim > 0,
-            name=name,
+            **options,
         )
 
 
@@ -225,7 +230,8 @@ class DiT(nn.Module):
         rotary: tuple[jax.Array, jax.Array],
         key_mask: jax.Array | None = None,
         text: jax.Array | None = None,
-        hints: Mapping[int, jax.Array] | None = None,
+        hints: jax.Array | None = None,
+        every: int = 1,
     ) -> jax.Array:
         """Runs blocks and head.
 
@@ -235,15 +241,27 @@ class DiT(nn.Module):
           rotary: cosines and sines `[F * n, head_dim / 2]`.
           key_mask: bool `[F * n]`, the tokens others may attend to.
           text: what `embed_text` gives.
-          hints: `[F', n, dim]` by block index, added after that block to the last `F'` frames.
+          hints: `[B, F', n, dim]`, added after blocks 0, `every`, 2 `every`, .. to the last `F'` frames.
+          every: of the side branch.
 
         Returns:
           `[F, n, rows * columns * C]` float32.
         """
         embedding, modulation = time
-        for index, block in enumerate(self.blocks):
-            x = block(x, modulation, rotary, key_mask, text)
-            if hints and index in hints:
-                hint = hints[index]
-                x = x + jnp.pad(hint, ((len(x) - len(hint), 0), (0, 0), (0, 0)))
+        given = (modulation, rotary, key_mask, text)
+        if self.is_initializing():
+            for block in self.blocks:
+                x = block(x, *given)
+            return self.head(x, embedding)
+
+        block = self.config.block(parent=None)
+
+        def step(params: Any, index: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:
+            x = block.apply({"params": params}, x, *given)
+            if hints is None:
+                return x, None
+            hint = jnp.where(index % every == 0, hints[index // every], 0)
+            return x + jnp.pad(hint, ((len(x) - len(hint), 0), (0, 0), (0, 0))), None
+
+        x, _ = blocks.scan(step, blocks.stacked(self.variables["params"]), x)
         return self.head(x, embedding)

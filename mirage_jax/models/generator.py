@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from mirage_jax.models.dit import DiT, DiTConfig, unpatchify
 from mirage_jax.models.nn import rope
-from mirage_jax.models.side_branch import Hints, SideBranch, SideBranchConfig
+from mirage_jax.models.side_branch import SideBranch, SideBranchConfig
 
 
 class Generator(nn.Module):
@@ -80,7 +80,7 @@ class Generator(nn.Module):
         # Reference tokens come first and stay outside the side branch: what it needs is all but those.
         frame, token = counts[0], counts[0] * x.shape[1]
 
-        hints = Hints(blocks={})
+        hints = None
         if control is not None:
             if self.side is None:
                 raise ValueError("control was given to a generator without a side branch")
@@ -89,14 +89,15 @@ class Generator(nn.Module):
             inner_rotary = (rotary[0][token:], rotary[1][token:])
             hints = self.branch(control, x[frame:], time[1][frame:], inner_rotary, key_mask[token:], text)
 
-        output = self.backbone(x, time, rotary, key_mask, text, hints.blocks)[frame : frame + counts[1]]
-        if hints.output is not None:
+        added = (None, 1) if hints is None else (hints.blocks, self.side.every)
+        output = self.backbone(x, time, rotary, key_mask, text, *added)[frame : frame + counts[1]]
+        if hints is not None and hints.output is not None:
             output = output + hints.output[: counts[1]]
         output = unpatchify(output, frame_shape[0], frame_shape[1], self.dit.patch)
-        if hints.start is not None:
+        if hints is not None and hints.start is not None:
             output = output + hints.start[: counts[1]]
         if self.dit.paint:
-            paint = None if hints.paint is None else hints.paint[: counts[1]]
+            paint = None if hints is None or hints.paint is None else hints.paint[: counts[1]]
             output = self.backbone.paint(output, latents[frame : frame + counts[1]], paint)
         return output
 

@@ -4,7 +4,8 @@ The axes of a mesh say what is split over them: `data` the batch; `fsdp` the bat
 optimizer state; `tensor` heads and hidden features; `sequence` the tokens of each latent frame. A mesh may have any
 of them.
 
-Paths are those of the leaves of a tree, parts joined by '/': `dit/blocks_0/ffn/up/kernel`. Optimizer state and moving
+Paths are those of the leaves of a tree, parts joined by '/': `dit/blocks_0/ffn/up/kernel`, or
+`dit/blocks/ffn/up/kernel` where blocks are stacked (`models/nn/blocks.py`). Optimizer state and moving
 average hold copies of the parameter tree, so that the rule of a parameter is found in their paths too. What the
 models compute on the way has the path `activations/NAME` (see `constrain`).
 """
@@ -33,7 +34,7 @@ Axis = str | Sequence[str] | None
 Rule = tuple[str, Sequence[Axis]]
 Rules = Sequence[Rule]
 
-_BLOCK = r"{part}/blocks_\d+/(block/)?"
+_BLOCK = r"{part}/blocks(_\d+)?/(block/)?"
 _COLUMN = r"((self|cross)_attention/[qkv]|ffn/up)"
 _ROW = r"((self|cross)_attention/o|ffn/down)"
 
@@ -42,9 +43,9 @@ def _block_rules(part: str) -> Rules:
     """Heads and hidden features over `tensor`, so that a block needs one sum after attention and one after the FFN."""
     block = _BLOCK.format(part=part)
     return (
-        (f"{block}{_COLUMN}/kernel$", ("fsdp", "tensor")),
-        (f"{block}{_COLUMN}/bias$", ("tensor",)),
-        (f"{block}{_ROW}/kernel$", ("tensor", "fsdp")),
+        (f"{block}{_COLUMN}/kernel$", ("...", "fsdp", "tensor")),
+        (f"{block}{_COLUMN}/bias$", ("...", "tensor")),
+        (f"{block}{_ROW}/kernel$", ("...", "tensor", "fsdp")),
     )
 
 
@@ -55,7 +56,7 @@ WAN_RULES: Mapping[str, Rules] = {
     ),
     "side": (
         *_block_rules("side"),
-        (r"side/(patch_embedding|blocks_\d+/(join|hint))/kernel$", ("fsdp", None)),
+        (r"side/(patch_embedding|(blocks(_\d+)?/)?(join|hint))/kernel$", ("...", "fsdp", None)),
     ),
     "lora": (
         (rf"lora/blocks_\d+/{_COLUMN}/kernel/A$", ("fsdp", None)),

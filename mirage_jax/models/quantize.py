@@ -23,11 +23,13 @@ from mirage_jax.models.partition import path_name
 PARTS = ("dit", "side", "text")
 """Parts of a model that `int8` makes smaller."""
 
-_KERNELS = re.compile(r"blocks_\d+/.*kernel")
+_KERNELS = re.compile(r"(blocks(_\d+)?/.*|join/)kernel")
 
 
 def int8(params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters with the kernels `[in, out]` of all transformer blocks in 8 bits, symmetric, a scale per output.
+
+    Blocks may be stacked (`blocks.stacked`).
 
     Embeddings, head, norms, modulation and everything outside the parts named in `PARTS` stay as they are.
 
@@ -46,10 +48,11 @@ def int8(params: Mapping[str, Any]) -> dict[str, Any]:
 
     @jax.jit
     def quantized(kernel: jax.Array) -> Any:
-        return qwix.quantize(kernel.astype(jnp.float32), jnp.int8, channelwise_axes=(1,))
+        axes = tuple(axis for axis in range(kernel.ndim) if axis != kernel.ndim - 2)
+        return qwix.quantize(kernel.astype(jnp.float32), jnp.int8, channelwise_axes=axes)
 
     def smaller(path: Any, leaf: Any) -> Any:
-        return quantized(leaf) if leaf.ndim == 2 and _KERNELS.search(path_name(path)) else leaf
+        return quantized(leaf) if leaf.ndim in (2, 3) and _KERNELS.search(path_name(path)) else leaf
 
     return {
         part: jax.tree_util.tree_map_with_path(smaller, tree) if part in PARTS else tree

@@ -18,7 +18,7 @@ from flax import struct
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition
 from mirage_jax.models.dit import DiTConfig, patchify
-from mirage_jax.models.nn import grid, layers
+from mirage_jax.models.nn import blocks, grid, layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +54,21 @@ def hinted_blocks(dit: DiTConfig, config: SideBranchConfig) -> range:
     return range(0, dit.layers, config.every)
 
 
+def join(dit: DiTConfig, name: str | None = None, **options: Any) -> nn.Dense:
+    """What the control stream goes through before the backbone's tokens are added to it, zero at the start.
+
+    Args:
+      dit: its sizes.
+      name, options: of the module; `parent=None` for one that stands alone.
+    """
+    return layers.dense(dit.dim, jnp.dtype(dit.dtype), name, kernel_init=nn.initializers.zeros, **options)
+
+
 class SideBlock(nn.Module):
     """A DiT block followed by the projection to its hint; the first one also joins control and backbone."""
 
     dit: DiTConfig
-    first: bool
+    first: bool = False
 
     @nn.compact
     def __call__(self, control, x, modulation, rotary, key_mask, text) -> tuple[jax.Array, jax.Array]:
@@ -66,8 +76,8 @@ class SideBlock(nn.Module):
         dtype = jnp.dtype(self.dit.dtype)
         zeros = nn.initializers.zeros
         if self.first:
-            control = layers.dense(self.dit.dim, dtype, "join", kernel_init=zeros)(control) + x
-        control = self.dit.block("block")(control, modulation, rotary, key_mask, text)
+            control = join(self.dit, blocks.JOIN)(control) + x
+        control = self.dit.block(name="block")(control, modulation, rotary, key_mask, text)
         return control, layers.dense(self.dit.dim, dtype, "hint", kernel_init=zeros)(control)
 
 
@@ -96,13 +106,13 @@ class Hints:
     """What a side branch gives to the backbone.
 
     Attributes:
-      blocks: `[F, n, dim]` by index of the DiT block after which it is added.
+      blocks: `[B, F, n, dim]`, added after DiT blocks 0, `every`, 2 `every`, ..
       output: `[F, n, rows * columns * C]` to add to the output, or None.
       start: `[F, h, w, C]` where the prediction begins, or None for zero.
       paint: `[F, h, w, D]` for the convolutions at the end (`dit.Paint`), or None.
     """
 
-    blocks: dict[int, jax.Array]  # [F, n, dim]
+    blocks: jax.Array  # [B, F, n, dim]
     output: jax.Array | None = None  # [F, n, rows * columns * C]
     start: jax.Array | None = None  # [F, h, w, C]
     paint: jax.Array | None = None  # [F, h, w, D]
@@ -153,11 +163,27 @@ class SideBranch(nn.Module):
             paint = self.paint_hint(features) if self.dit.paint else None
         patches = patchify(control, self.dit.patch)
         stream = partition.constrain(self.patch_embedding(patches), "tokens")
-        hints = {}
-        for index, block in zip(hinted_blocks(self.dit, self.config), self.blocks, strict=True):
-            stream, hints[index] = block(stream, x, modulation, rotary, key_mask, text)
+        hints = self._hints(stream, x, modulation, rotary, key_mask, text)
         output = self.output_hint(patches) if self.config.output_hint else None
         return Hints(blocks=hints, output=output, start=start, paint=paint)
+
+    def _hints(self, stream: jax.Array, x: jax.Array, *given: Any) -> jax.Array:
+        """Control stream and backbone tokens `[F, n, dim]` -> `[B, F, n, dim]`."""
+        if self.is_initializing():
+            found = []
+            for block in self.blocks:
+                stream, hint = block(stream, x, *given)
+                found.append(hint)
+            return jnp.stack(found)
+
+        params = blocks.stacked(self.variables["params"])
+        stream = join(self.dit, parent=None).apply({"params": params[blocks.JOIN]}, stream) + x
+        block = SideBlock(self.dit, parent=None)
+
+        def step(params: Any, _: jax.Array, stream: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return block.apply({"params": params}, stream, x, *given)
+
+        return blocks.scan(step, params, stream)[1]
 
 
 def side_params_from_dit(dit_params: dict[str, Any], side_params: dict[str, Any], every: int) -> dict[str, Any]:

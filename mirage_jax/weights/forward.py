@@ -98,10 +98,10 @@ def _side(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
         # Only the first block has a join; it serves all, to give each of them the control stream.
         join = params["blocks_0"].get("join", join)
         params["blocks_0"]["join"] = join
-        hints, output = apply({"params": params}, *arguments)
-        yield name, hints[0]
-        if output is not None:
-            yield f"{name} output", output
+        hints = apply({"params": params}, *arguments)
+        yield name, hints.blocks[0]
+        if hints.output is not None:
+            yield f"{name} output", hints.output
 
 
 def _lora(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:

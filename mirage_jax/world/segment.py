@@ -15,7 +15,7 @@ from mirage_jax.memory import entities, kinds, points
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models.generator import Generator
-from mirage_jax.models.nn import lora
+from mirage_jax.models.nn import blocks, lora
 from mirage_jax.world import align, checks, conditioning, dynamic, reference
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.frame_geometry import KnownGeometry, estimate_geometry, remembered_tokens
@@ -86,13 +86,13 @@ def rollout(
 def prepare(config: WorldConfig, params: Any) -> Any:
     """Parameters with everything done that `segment` would otherwise do again every time; the result is the same.
 
-    LoRA is merged into the DiT (without memory, left out with the side branch), and the constant control channels are
-    computed. Not differentiable in the LoRA's parts any more.
+    LoRA is merged into the DiT (without memory, left out with the side branch), blocks are stacked for their scan, and
+    the constant control channels are computed. Not differentiable in the LoRA's parts any more.
     """
     prepared = {name: value for name, value in params.items() if name not in ("dit", "side", "lora")}
-    prepared["dit"] = _dit_weights(config, params)
+    prepared["dit"] = blocks.stacked(_dit_weights(config, params))
     if config.conditions:
-        prepared["side"] = params["side"]
+        prepared["side"] = blocks.stacked(params["side"])
         if "ones" in config.model.segment.control:
             prepared["ones"] = _ones(config, params)
     return prepared

@@ -14,6 +14,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import parameters, partition
+from mirage_jax.models.nn import blocks
 
 MESH = AbstractMesh((2, 2, 2, 2), partition.AXES)
 
@@ -171,3 +172,13 @@ def test_between_slices_only_the_batch_is_split(kind, shape, slices, sizes):
 def test_a_mesh_that_would_split_heads_between_slices_is_refused():
     with pytest.raises(UserError, match="does not fit 2 slices: expected data x fsdp to be a multiple of 2"):
         partition.arranged({"fsdp": 1, "tensor": 32}, chips(V6E, 4, 4, slices=2))
+
+
+def test_stacked_blocks_are_split_as_each_of_them(wan):
+    rules, each = partition.rules_for("dit", "side"), {part: wan[part] for part in ("dit", "side")}
+    together = jax.eval_shape(lambda: {part: blocks.stacked(jax.tree.map(jnp.zeros_like, each[part])) for part in each})
+    apart, found = _specs(rules, each), _specs(rules, together)
+    assert found["dit/blocks/ffn/up/kernel"] == PartitionSpec(None, ("fsdp",), ("tensor",))
+    for path, spec in found.items():
+        one = path.replace("/blocks/", "/blocks_0/").replace("side/join", "side/blocks_0/join")
+        assert [x for x in spec if x] == [x for x in apart[one] if x], path

@@ -15,6 +15,7 @@ from mirage_jax.geometry import concatenate
 from mirage_jax.memory import rgb
 from mirage_jax.models import config as model_config
 from mirage_jax.models import vae, vae_tiling
+from mirage_jax.models.nn import blocks
 from mirage_jax.world import recipe
 from mirage_jax.world.conditioning import ones_code
 from mirage_jax.world.segment import read
@@ -150,7 +151,7 @@ def test_prepared_without_memory_is_the_backbone_as_it_was(params):
     config = dataclasses.replace(CONFIG, memory="none")
     prepared = world.prepare(config, params)
     assert set(prepared) == {"vae", "heads", "dit"}
-    assert prepared["dit"] is params["dit"]
+    jax.tree.map(np.testing.assert_array_equal, prepared["dit"], blocks.stacked(params["dit"]))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -33,6 +33,7 @@ from mirage_jax.models import config as model_config
 from mirage_jax.models import partition, quantize, vae, vae_tiling
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
+from mirage_jax.models.nn import blocks
 from mirage_jax.training import optimizer, posed, step
 from mirage_jax.training.measures import flops
 from mirage_jax.training.stage import Stage
@@ -109,6 +110,7 @@ def denoise(model: ModelConfig, mesh: Mesh, int8: bool = False):
     """
     model = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat="none"))
     params = _cast(generator_shapes(model), model.dit.dtype)
+    params = jax.eval_shape(lambda tree: {part: blocks.stacked(tree[part]) for part in tree}, params)
     shardings = partition.tree_shardings(partition.rules_for("dit", "side"), params, mesh)
     if int8:
         params, shardings = _in_8_bits(params, shardings)
@@ -272,7 +274,7 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
                 raise
             return {"fits": False, "compiler": _essence(str(error))}
         cost = (compiled.cost_analysis() or {}).get("flops")
-        operations = flops.of_jitted(function, *arguments) if spec["program"] == "train" else cost
+        operations = cost if spec["program"] == "decode" else flops.of_jitted(function, *arguments)
     memory = compiled.memory_analysis()
     found = {
         "fits": True if spec.get("topology") else None,
@@ -356,7 +358,8 @@ def _in_8_bits(params: Any, shardings: Any) -> tuple[Any, Any]:
     def place(x: Any, sharding: NamedSharding) -> Any:
         if not quantize.is_quantized(x):
             return sharding
-        scale = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
+        axes = [*sharding.spec[:-2], None, sharding.spec[-1]]
+        scale = NamedSharding(sharding.mesh, PartitionSpec(*axes))
         return dataclasses.replace(x, qvalue=sharding, scale=scale)
 
     return small, jax.tree.map(place, small, shardings, is_leaf=quantize.is_quantized)
