@@ -35,11 +35,13 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, key_mask: jax.
         case "cpu":
             return by_head(query, key, value, key_mask)
         case "tpu" if query.shape[-1] % LANES == 0:
-            return splash(query, key, value, key_mask)
+            form = splash
         case "cuda" if _cudnn_takes(query, key):
-            return cudnn(query, key, value, key_mask)
+            form = cudnn
         case _:
-            return xla(query, key, value, key_mask)
+            form = xla
+    # A program whose arrays lie on the host is compiled for the host, whatever else the machine has.
+    return jax.lax.platform_dependent(query, key, value, key_mask, cpu=by_head, default=form)
 
 
 def platform() -> str:

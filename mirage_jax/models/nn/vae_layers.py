@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mirage_jax.models import partition
+from mirage_jax.models.nn import attention
 
 
 class CausalConv(nn.Module):
@@ -45,7 +46,7 @@ class CausalConv(nn.Module):
             x = _with_past(self, x, time - 1)
         frames = (x.shape[0] - time) // self.stride_time + 1
         pad = [(height // 2, height // 2), (width // 2, width // 2)]
-        if jax.default_backend() == "cpu":
+        if attention.platform() == "cpu":
             # XLA's 3-D convolution is slow on CPU: one 2-D convolution a time tap is several times faster.
             taps = [x[k : k + (frames - 1) * self.stride_time + 1 : self.stride_time] for k in range(time)]
             out = sum(_conv2d(tap, kernel[k], pad) for k, tap in enumerate(taps)) + bias

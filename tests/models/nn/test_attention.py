@@ -94,10 +94,27 @@ def test_dispatch(monkeypatch, backend, capability, dtype, head_dim, chosen):
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
     called = []
     for name in FORMS:
-        monkeypatch.setattr(attention, name, lambda *_, name=name: called.append(name))
+        monkeypatch.setattr(attention, name, lambda query, *_, name=name: called.append(name) or query)
     x = jnp.zeros((2, 1, head_dim), dtype)
-    attention.attention(x, x, x)
-    assert called == [chosen]
+    jax.make_jaxpr(lambda x: attention.attention(x, x, x))(x)
+    assert set(called) == {chosen, "by_head"}  # the latter for arrays on the host
+
+
+@pytest.mark.parametrize(("backend", "head_dim"), [("tpu", 128), ("gpu", 64)])
+def test_a_program_for_the_host_has_no_kernel_of_the_accelerator(monkeypatch, backend, head_dim):
+    """Lowered for the host of a machine with an accelerator, and for that."""
+    device = type("Device", (), {"compute_capability": "9.0"})
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91900)
+    monkeypatch.setattr(fused_attention_stablehlo, "check_compute_capability", lambda _: True)
+    monkeypatch.setattr(fused_attention_stablehlo, "is_cuda_compute_capability_equal", lambda _: False)
+    kernel, platform = {"tpu": ("tpu_custom_call", "tpu"), "gpu": ("cudnn$fmha", "cuda")}[backend]
+    x = jax.ShapeDtypeStruct((2, 8, 2, head_dim), jnp.bfloat16)
+    objective = jax.grad(lambda x: jax.vmap(attention.attention)(x, x, x).sum().astype(jnp.float32))
+    traced = jax.jit(objective).trace(x)
+    assert kernel in traced.lower(lowering_platforms=(platform,)).as_text()
+    assert kernel not in traced.lower(lowering_platforms=("cpu",)).as_text()
 
 
 def test_cudnn_programs_lower_for_a_gpu(monkeypatch):
