@@ -2,6 +2,7 @@
 # make test-faults  two connected processes, killed and stopped at bad moments, end as if nothing had happened
 # make test-slurm   launch/slurm.sbatch on a SLURM cluster of two node daemons here (installs Debian's slurm packages)
 # make test-fuzz  10,000 files with something wrong in them through every reader: one sentence each, or finite values
+# make test-hardware  what runs on GPUs and TPUs, checked without them: placement, meshes, memory, kernels
 # make explore  walk in a world of the shipped model, in a browser
 # make setup  everything pinned, in .venv/             make parity  against the public PyTorch implementations
 # make evaluation  the tables of the model card: renders held-out clips and scores the shipped model on them
@@ -19,7 +20,11 @@ OPTIMIZED := tests/geometry/test_exact.py tests/memory/test_latent.py tests/memo
 	tests/models/test_generator.py::test_side_branch_at_initialisation_changes_not_one_bit
 export PYTHON
 
-.PHONY: setup demo explore test parity evaluation evaluation-set evidence ablations clean test-conversion test-faults test-fuzz \
+# What is right on accelerators that are not here: emulated backends, mock topologies, programs that are only lowered.
+HARDWARE := tests/weights/test_placement.py tests/models/nn/test_attention.py tests/models/nn/test_sequence_parallel.py \
+	tests/training/test_loop.py tests/training/test_preflight.py tests/models/test_partition.py tests/models/nn/test_blocks.py \
+	tests/models/test_codec.py tests/cli/test_resume.py tests/launch/test_gke.py
+.PHONY: setup demo explore test test-hardware parity evaluation evaluation-set evidence ablations clean test-conversion test-faults test-fuzz \
 	test-scale test-slurm
 .DELETE_ON_ERROR:
 
@@ -37,6 +42,9 @@ test: $(VENV)/.complete
 	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(VENV)/bin/python -m pytest $(OPTIMIZED) -q -n auto
+
+test-hardware: $(VENV)/.complete
+	$(VENV)/bin/python -m pytest $(HARDWARE) $(PYTEST_FLAGS)
 
 # SLURM for real: a job is preempted, requeued and finishes. Some minutes; as root, or with SLURM installed.
 test-slurm: $(VENV)/.complete

@@ -50,7 +50,7 @@ def base(stage: str) -> ml_collections.ConfigDict:
     config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1})
     config.frozen_dtype = ""  # of the matrices of parts that are not trained: "bfloat16" halves them; "" is float32
     config.remat = ""  # what the generator computes again going back (`dit.REMAT`); "" as its own config says
-    config.accumulate = 1  # parts of a batch that go one after the other
+    config.accumulate = 1  # parts of a batch that go one after the other; 0 is as few as fit in the devices' memory
 
     # Watching and surviving
     config.log_every = 20

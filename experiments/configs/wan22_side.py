@@ -29,6 +29,7 @@ def get_config():
     config.clip_norm = 1.0
 
     config.mesh = {"data": 1, "fsdp": -1, "tensor": 1, "sequence": 1}
+    config.accumulate = 0  # as few parts of a batch as fit in the memory of the devices
     config.frozen_dtype = "bfloat16"
     config.log_every = 10
     config.preview_every = 500

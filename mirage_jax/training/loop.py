@@ -26,7 +26,7 @@ from mirage_jax.errors import LostPeer, Stopped, UserError
 from mirage_jax.models import partition
 from mirage_jax.training import checkpoint, optimizer
 from mirage_jax.training import step as stepping
-from mirage_jax.training.measures import flops, metrics, resources
+from mirage_jax.training.measures import flops, metrics, preflight, resources
 from mirage_jax.training.measures.profiling import Profiler
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stopping import StopRequests
@@ -85,7 +85,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
         create = jax.jit(functools.partial(stepping.create, stage, transform), out_shardings=layout)
         state = create(key, frozen, partition.put(stage.start, start_layout))
         batches = iter(stage.batches())
-        step_fn = stepping.make_step(stage, config, transform, mesh, layout)
+        step_with = functools.partial(stepping.make_step, stage, config, transform, mesh, layout)
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         rate_factors = optimizer.rates(config, state.params)
 
@@ -120,6 +120,10 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
             waited += time.time() - before
             if operations is None:
                 with jax.set_mesh(mesh):
+                    compiled = functools.partial(preflight.compiled, step_with, (state, frozen, batch, key))
+                    size, room = len(next(iter(batch.values()))), preflight.limit(mesh)
+                    parts = preflight.accumulation(compiled, config.accumulate, size, mesh, room)
+                    step_fn = step_with(parts)
                     operations = flops.of_jitted(step_fn.__wrapped__, state, frozen, batch, key)
             state, values = step_fn(state, frozen, batch, key)
             window.append(values)

@@ -49,7 +49,14 @@ def shardings(stage: Stage, transform: optax.GradientTransformation, mesh: Mesh)
     return found["state"], found["frozen"], found["start"]
 
 
-def make_step(stage: Stage, config: Any, transform: optax.GradientTransformation, mesh: Mesh, layout: Any):
+def make_step(
+    stage: Stage,
+    config: Any,
+    transform: optax.GradientTransformation,
+    mesh: Mesh,
+    layout: Any,
+    accumulate: int | None = None,
+):
     """The compiled `(state, frozen, batch, key) -> (state, metrics)`; a step that is not finite changes nothing.
 
     Args:
@@ -59,11 +66,13 @@ def make_step(stage: Stage, config: Any, transform: optax.GradientTransformation
       mesh: what the step runs on.
       layout: of the state, as `shardings` gives it; the next state lies as the one before, so that one program serves
         all steps.
+      accumulate: parts, where `preflight` found how many; None is `config.accumulate`.
     """
+    parts = config.accumulate if accumulate is None else accumulate
 
     def step(state: TrainState, frozen, batch, key):
         noise_key = jax.random.fold_in(key, state.step)
-        loss, metrics, gradients = _gradients(stage, config.accumulate, state.params, frozen, batch, noise_key)
+        loss, metrics, gradients = _gradients(stage, parts, state.params, frozen, batch, noise_key)
         norm = optax.tree.norm(gradients)
         updates, moments = transform.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
