@@ -19,10 +19,12 @@ SUITES = {
     "lasting": "experiments.bench.lasting",
     "memory": "experiments.bench.memory_speed",
     "memory_quality": "experiments.bench.memory_quality",
+    "merge": "experiments.bench.merging",
     "moving": "experiments.bench.moving",
     "compile": "experiments.bench.full_size.compiled",
     "explore": "experiments.bench.explore",
     "dit_ratio": "experiments.bench.full_size.ratio",
+    "endless": "experiments.bench.endless",
     "end_to_end": "experiments.bench.end_to_end_speed",
     "full_size": "experiments.bench.full_size.segment",
     "input": "experiments.bench.input_speed",
@@ -43,9 +45,14 @@ _SCALE = flags.DEFINE_enum(
     "explore: the default model, or the mock.",
 )
 _CLIPS = flags.DEFINE_string(
-    "clips", None, "For suite input: the data set of clips (data/doom); for moving: the held-out set (data/evaluation)."
+    "clips",
+    None,
+    "For suite input: the data set of clips (data/doom); for merge and moving: the held-out set (data/evaluation).",
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "For suite moving: the model; default: the one that ships.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "For suites endless, merge and moving: the model; default: the one that ships."
+)
+_SEGMENTS = flags.DEFINE_integer("segments", 2000, "For suite endless: how many to walk.", lower_bound=2)
 _LATENTS = flags.DEFINE_string("latents", "data/latents", "For suite input: the data set of coded clips.")
 
 
@@ -59,6 +66,7 @@ def main(_) -> None:
         "scale": _SCALE.value,
         "clips": _CLIPS.value or ("data/doom" if name == "input" else "data/evaluation"),
         "checkpoint": _CHECKPOINT.value,
+        "segments": _SEGMENTS.value,
         "latents": _LATENTS.value,
         "stage_config": _stage_config,
     }

@@ -82,7 +82,10 @@ _RECIPE = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
 _MEMORY = flags.DEFINE_enum("memory", "latent", kinds.names(), "What is remembered.")
 _CAPACITY = flags.DEFINE_integer(
-    "capacity", None, "Points the memory can hold; default: room for all that the path can write.", lower_bound=1
+    "capacity",
+    None,
+    "Points the memory can hold; default: room for all that the path can write, up to 4,194,304.",
+    lower_bound=1,
 )
 _PROMPT = flags.DEFINE_string("prompt", None, "Text, for a model trained with text (the one that ships was not).")
 _PROMPT_FILE = flags.DEFINE_string("prompt_file", None, "File with one prompt a line, for one segment each.")
@@ -391,7 +394,7 @@ def world_config(
                 f"--capacity={_CAPACITY.value}: the world in {saved.path} has room for {saved.capacity} points"
             )
         needed = saved.points + world.full_capacity(model, saved.memory, segments)
-        sizes = saved.sizes | {"capacity": max(saved.capacity, _CAPACITY.value or world.bucket(needed))}
+        sizes = saved.sizes | {"capacity": max(saved.capacity, _CAPACITY.value or loading.capacity_for(needed))}
         return world.WorldConfig(model=model, **sizes, **seen)  # pyright: ignore
     before = 0 if view is None or view.posed is None else -(-(len(view.posed.frames) - 1) // model.segment.latents)
     room = loading.room(model, _MEMORY.value, before + segments, _CAPACITY.value)

@@ -2,7 +2,8 @@
 
 Nine views of 44 x 80 cells, 48 channels, as in suite `memory`; every ratio is of calls made in turn. The memory that
 holds much holds the room of `room` many times over, all but one behind the cameras. Then the room is walked round
-fifty times, and of every view what is new is written (`dynamic.already_in_memory`).
+fifty times: what is new of every view is written (`merge.first`), in a memory that has room for it and in one that has
+room for what the first loop wrote only, and, for comparison, everything. At the end every view is read.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import records, room, timing
-from mirage_jax.geometry import Camera
-from mirage_jax.memory import latent
+from mirage_jax.geometry import Camera, lift
+from mirage_jax.memory import latent, merge, points
 from mirage_jax.memory.points import PointMemory
-from mirage_jax.world import dynamic
 
 HEIGHT, WIDTH, CHANNELS, FRAMES = 44, 80, 48, 9
 CAPACITY = 5_000_000
@@ -67,7 +67,10 @@ def markdown(record: dict[str, Any]) -> str:
         (r["what"], r["memory"], f"{r['slots']:,}", f"{r['points']:,}", timing.spread(r), f"{r['ratio']:.2f}")
         for r in record["rows"]
     ]
-    sizes = record["loops"]["points"]
+    loops = [
+        (r["rule"], *(f"{n:,}" for n in (r["slots"], r["points"][0], r["points"][-1], r["gone"])), f"{r['psnr']:.2f}")
+        for r in record["loops"]
+    ]
     return "\n".join(
         [
             f"{record['work']}; median of {record['repeats']} calls [10th to 90th percentile], in turn; "
@@ -75,8 +78,7 @@ def markdown(record: dict[str, Any]) -> str:
             "",
             *records.table(("", "memory", "slots", "points", "ms", "median to alone"), rows),
             "",
-            f"Points after loop 1: {sizes[0]:,}; after loop {len(sizes)}: {sizes[-1]:,} "
-            f"({100 * (sizes[-1] / sizes[0] - 1):+.1f} %).",
+            *records.table(("rule", "slots", "points, loop 1", f"loop {LOOPS}", "gone", "PSNR of tokens, dB"), loops),
             "",
         ]
     )
@@ -137,23 +139,55 @@ def _segment(place: int = 0) -> tuple[Any, ...]:
     return features, depth, _walk(place), keep
 
 
-def _loops() -> dict[str, list[int]]:
-    """Points held after each of the loops: a turn on the spot while walking round, errors of depth drawn anew."""
+def _loops() -> list[dict[str, Any]]:
+    """Points held after each of the loops, by rule and room, and how well every view is read at the end.
+
+    A turn on the spot while walking round; errors of depth and tokens are drawn anew for every view. Tokens are a
+    smooth texture of the place in the world.
+    """
     turn = 2 * np.pi * np.arange(STEPS) / STEPS
     cameras = _cameras([room.pose(0.5 * np.sin(a), 1.0 + 0.5 * np.cos(a), a) for a in turn])
     depth = _depth(cameras)
+    truth = _texture(cameras, depth)
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def look(memory: PointMemory, depth: jax.Array, camera: Camera) -> PointMemory:
+    @functools.partial(jax.jit, donate_argnums=0, static_argnums=1)
+    def look(memory: PointMemory, rule: str, tokens: jax.Array, depth: jax.Array, camera: Camera) -> PointMemory:
+        sky, every = jnp.zeros(depth.shape, bool), jnp.ones(depth.shape, bool)
+        if rule == "all":
+            return latent.write(memory, tokens, depth, camera, every)
         shown = latent.read(memory, camera, max_footprint=3)
-        sky = jnp.zeros(depth.shape, bool)
-        known = dynamic.already_in_memory(depth, sky, shown)
-        return latent.write(memory, jnp.zeros((*depth.shape, 1)), depth, camera, ~known)
+        memory = points.mark_seen(memory, shown.index)
+        memory, _, enters = merge.apply(rule, memory, tokens, depth, sky, camera, shown, every)
+        return latent.write(memory, tokens, depth, camera, enters)
 
-    memory, points, random = latent.create(STEPS * HEIGHT * WIDTH, 1), [], np.random.default_rng(0)
-    for _ in range(LOOPS):
-        for step in range(STEPS):
-            guessed = depth[step : step + 1] * np.exp(0.03 * random.normal(size=(1, HEIGHT, WIDTH)))
-            memory = look(memory, guessed.astype(np.float32), cameras[step : step + 1])
-        points.append(int(memory.size))
-    return {"points": points}
+    read, rows, frame = jax.jit(functools.partial(latent.read, max_footprint=3)), [], HEIGHT * WIDTH
+    tight = STEPS * frame
+    for rule, capacity in (("first", STEPS * frame), ("first", 0), ("all", LOOPS * STEPS * frame)):
+        memory, held, random = latent.create(capacity or tight, truth.shape[-1]), [], np.random.default_rng(0)
+        for _ in range(LOOPS):
+            for step in range(STEPS):
+                at = slice(step, step + 1)
+                guessed = depth[at] * np.exp(0.03 * random.normal(size=depth[at].shape))
+                tokens = truth[at] + 0.1 * random.normal(size=truth[at].shape)
+                memory = look(memory, rule, tokens.astype(np.float32), guessed.astype(np.float32), cameras[at])
+            held.append(int(memory.size))
+        if len(rows) == 0:
+            tight = held[0]  # as much as the first loop wrote
+        shown = [read(memory, cameras[step : step + 1]) for step in range(STEPS)]
+        error = np.mean([np.mean((np.asarray(s.features[0]) - t) ** 2) for s, t in zip(shown, truth, strict=True)])
+        rows.append(
+            {
+                "rule": rule,
+                "slots": memory.capacity,
+                "points": held,
+                "gone": int(memory.overflow),
+                "psnr": float(10 * np.log10(4 / error)),
+            }
+        )
+    return rows
+
+
+def _texture(cameras: Camera, depth: np.ndarray) -> np.ndarray:
+    """Tokens `[T, h, w, 8]` from -1 to 1: waves of a few metres through the world."""
+    places = np.asarray(lift(cameras, depth), np.float64)
+    return np.sin(places @ np.random.default_rng(1).normal(size=(3, 8)) * 2)

@@ -60,6 +60,15 @@ def recipe(
     return dataclasses.replace(chosen, **changes)
 
 
+MOST_POINTS = 1 << 22
+"""Capacity of a world at most, unless another is asked for: however long its path, what it takes stays the same."""
+
+
+def capacity_for(points: int) -> int:
+    """The capacity of a memory that so many points can be written to."""
+    return world.bucket(min(points, MOST_POINTS))
+
+
 def room(model: ModelConfig, memory: str, segments: int, capacity: int | None = None) -> dict[str, int]:
     """`capacity` and `bank` of the world of a path of so many segments; says so where a given capacity is short.
 
@@ -69,7 +78,7 @@ def room(model: ModelConfig, memory: str, segments: int, capacity: int | None = 
     if capacity is not None and capacity < needed:
         print(f"note: the path can write {needed} points; of more than {capacity}, those worth least will go")
     bank = max(32, 1 + segments * model.segment.latents)
-    return {"capacity": capacity or world.bucket(needed), "bank": world.bucket(bank)}
+    return {"capacity": capacity or capacity_for(needed), "bank": world.bucket(bank)}
 
 
 def parse_mesh(words: Sequence[str] | None) -> jax.sharding.Mesh | None:

@@ -182,9 +182,8 @@ TABLE: dict[str, Ablation] = {
         without="between",
     ),
     "write_all": Ablation(
-        "All of generated frames is remembered, as in the paper, also what the memory shows already "
-        "(`dynamic.already_in_memory`).",
-        recipe={"write": "all"},
+        "All of generated frames is remembered, as in the paper, also what the memory shows already (`memory.merge`).",
+        recipe={"merge": "all"},
         given=False,
     ),
     "no_bend": Ablation(

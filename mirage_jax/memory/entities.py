@@ -18,7 +18,7 @@ from jax import lax
 
 from mirage_jax.geometry import Camera, project
 from mirage_jax.geometry.se3 import so3_exp
-from mirage_jax.memory import points, splat
+from mirage_jax.memory import groups, points, splat
 from mirage_jax.memory.points import NEAR, PointMemory, Readout
 from mirage_jax.memory.slots import Entities, create, predicted, unit
 from mirage_jax.memory.tracking import STALE, UNSEEN, take_in
@@ -113,9 +113,9 @@ def read(entities: Entities, static: Readout, cameras: Camera, time: chex.Array,
         x, y, z = (jnp.where(there, world[:, i], jnp.nan) for i in range(3))
         sizes = entities.cell_size.reshape(size)
         # NaN is in no view, so empty cells need no compaction.
-        group = jnp.pad(there, (0, -size % splat.GROUP))
-        padded = (jnp.pad(v, (0, -size % splat.GROUP)) for v in (x, y, z, jnp.ones(size)))
-        cloud = splat.Splats(x=x, y=y, z=z, w=jnp.ones(size), cell_size=sizes, bounds=splat.bounds(*padded, group))
+        group = jnp.pad(there, (0, -size % groups.GROUP))
+        padded = (jnp.pad(v, (0, -size % groups.GROUP)) for v in (x, y, z, jnp.ones(size)))
+        cloud = splat.Splats(x=x, y=y, z=z, w=jnp.ones(size), cell_size=sizes, bounds=groups.bounds(*padded, group))
         index = splat.footprint(camera, cloud, jnp.asarray(size), max_footprint=max_footprint, near=NEAR)
         slot = jnp.maximum(index, 0)
         _, depth = project(camera, jnp.stack([x, y, z], axis=-1)[slot])

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from mirage_jax.geometry import concatenate
 from mirage_jax.memory.kinds import Encode, Observation, Views
-from mirage_jax.memory.points import PointMemory, Readout, create, grown, nbytes, read, retire, write
+from mirage_jax.memory.points import PointMemory, Readout, create, grown, nbytes, read, retire
+from mirage_jax.memory.writing import write
 
 __all__ = ["create", "frame_points", "grown", "nbytes", "read", "recall", "remember", "retire", "shown", "write"]
 

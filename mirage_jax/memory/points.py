@@ -1,6 +1,6 @@
 """Points in 3D with a feature each, written once and read by one projection (paper section 3): the stuff of memories.
 
-A memory is a value of fixed capacity. `write` returns a new one with the entering cells
+A memory is a value of fixed capacity. `writing.write` returns a new one with the entering cells
 appended; `read` projects all points into new cameras. Cameras and depth are at latent
 resolution. One memory, unbatched: batches are `jax.vmap`. Called outside `jit` they give the same
 bits, but compile anew each time.
@@ -8,22 +8,24 @@ bits, but compile anew each time.
 
 from __future__ import annotations
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from mirage_jax.geometry import Camera, cell_centres, lift, project, ray_directions, rays
-from mirage_jax.geometry.exact import norm3, opaque, product
-from mirage_jax.memory import evict, splat
+from mirage_jax.geometry import Camera, cell_centres, project
+from mirage_jax.memory import groups, splat
+from mirage_jax.memory.sharded import Share, on_shares
 
 NEAR = 0.05
 """Near plane in scene units: nothing closer enters a memory or is read from it."""
 
 
-COLUMNS = ("x", "y", "z", "w", "features", "cell_size", "last_seen")
-"""What a memory holds of each point, one array a name."""
+COLUMNS = ("x", "y", "z", "w", "features", "cell_size", "last_seen", "seen_from")
+"""What a memory holds of each point, one array a name; the last is None in most."""
 
 
 @struct.dataclass
@@ -39,10 +41,12 @@ class PointMemory:
         the same with its z-component as depth, so an angle.
       last_seen: `[N]` int32 `clock` when the point was written, or last shown (`mark_seen`).
       bounds: `[2, 2, 3, N // GROUP + 2]` float32 least and greatest x, y, z of the points, and of the directions, in
-        each `splat.GROUP` slots; inf and -inf where there are none.
+        each `groups.GROUP` slots; inf and -inf where there are none.
       size: int32 `[]` points held.
       overflow: int32 `[]` points that had to go for others, over all writes.
       clock: int32 `[]` writes so far: in a world, the number of the next segment.
+      seen_from: `[N, 3]` int8, 127 times the unit direction from the point to the camera that it was seen from; None
+        but where a rule of `merge` needs it (`with_directions`). Reads then prefer points seen from their own side.
     """
 
     x: jax.Array  # [N]
@@ -56,6 +60,7 @@ class PointMemory:
     size: jax.Array  # []
     overflow: jax.Array  # []
     clock: jax.Array  # []
+    seen_from: jax.Array | None = None  # [N, 3]
 
     @property
     def capacity(self) -> int:
@@ -70,7 +75,13 @@ class PointMemory:
     @property
     def splats(self) -> splat.Splats:
         """What decides which points a view shows."""
-        return splat.Splats(x=self.x, y=self.y, z=self.z, w=self.w, cell_size=self.cell_size, bounds=self.bounds)
+        columns = {name: getattr(self, name) for name in ("x", "y", "z", "w", "cell_size", "seen_from")}
+        return splat.Splats(**columns, bounds=self.bounds)
+
+    @property
+    def columns(self) -> dict[str, jax.Array]:
+        """What there is of `COLUMNS`, by name."""
+        return {name: column for name in COLUMNS if (column := getattr(self, name)) is not None}
 
 
 @struct.dataclass
@@ -125,9 +136,14 @@ def create(capacity: int, channels: int, dtype: jax.typing.DTypeLike = jnp.float
         **{name: column() for name in ("x", "y", "z", "w", "cell_size")},
         features=jnp.zeros((capacity, channels), dtype),
         last_seen=column(jnp.int32),
-        bounds=splat.no_bounds(capacity),
+        bounds=groups.no_bounds(capacity),
         **{name: jnp.zeros((), jnp.int32) for name in ("size", "overflow", "clock")},
     )
+
+
+def with_directions(memory: PointMemory) -> PointMemory:
+    """The same memory, empty still, that will know from where its points were seen."""
+    return memory.replace(seen_from=jnp.zeros((memory.capacity, 3), jnp.int8))
 
 
 def grown(memory: PointMemory, capacity: int) -> PointMemory:
@@ -143,61 +159,19 @@ def grown(memory: PointMemory, capacity: int) -> PointMemory:
     def padded(column: jax.Array) -> jax.Array:
         return jnp.pad(column, [(0, added), *[(0, 0)] * (column.ndim - 1)])
 
-    bounds = splat.no_bounds(capacity).at[..., : memory.bounds.shape[-1]].set(memory.bounds)
-    return memory.replace(**{name: padded(getattr(memory, name)) for name in COLUMNS}, bounds=bounds)
-
-
-def write(
-    memory: PointMemory,
-    features: chex.Array,
-    depth: chex.Array,
-    cameras: Camera,
-    keep: chex.Array,
-    sky: chex.Array | None = None,
-) -> PointMemory:
-    """Appends the cells of T frames (paper eq. 4, 6, 8), in the order frame, row, column.
-
-    A cell enters as a point if `keep` is set, `sky` is not, and its depth is finite and beyond the near plane; as a
-    direction if `sky` is set, whatever `keep` and depth say. Cells of cameras that are not finite never enter. Where
-    there is no room, the points worth least go, of those held and those that enter (`evict`), and `overflow` counts
-    them. Costs what is written, where the memory is donated and none has to go.
-    Differentiable in `features` only: positions are data.
-
-    Args:
-      memory: what is held so far.
-      features: `[T, h, w, C]` tokens.
-      depth: `[T, h, w]` z-depth in scene units, at the centres of the cells.
-      cameras: `Camera[T]` on the `h x w` grid.
-      keep: bool `[T, h, w]`, what is to be remembered (static).
-      sky: bool `[T, h, w]`, what is infinitely far away; none if not given.
-    """
-    grid = (*cameras.shape, cameras.height, cameras.width)
-    chex.assert_rank(cameras.cam2world, 3)
-    chex.assert_shape(features, (*grid, memory.features.shape[-1]))
-    chex.assert_shape([depth, keep] if sky is None else [depth, keep, sky], grid)
-    sky = jnp.zeros(grid, bool) if sky is None else jnp.asarray(sky, bool)
-    new, enters = _lifted(cameras, jnp.asarray(depth), jnp.asarray(keep, bool), sky)
-    new |= {"features": jnp.asarray(features), "last_seen": jnp.broadcast_to(memory.clock, grid)}
-    new = {name: new[name].reshape(enters.size, *column.shape[1:]) for name, column in _columns(memory).items()}
-    enters = enters.reshape(-1)
-
-    surplus = jnp.maximum(memory.size + jnp.sum(enters, dtype=jnp.int32) - memory.capacity, 0)
-    centre = lax.stop_gradient(jnp.asarray(cameras.cam2world)[-1, :3, 3])
-
-    def make_room(memory: PointMemory) -> tuple[PointMemory, jax.Array]:
-        held = jnp.concatenate([jnp.arange(memory.capacity) < memory.size, enters])
-        every = (jnp.concatenate([getattr(memory, name), new[name]]) for name in evict.DECIDES)
-        goes = evict.least_valuable(*every, held, centre, surplus)
-        return retire(memory, goes[: memory.capacity]), enters & ~goes[memory.capacity :]
-
-    memory, enters = lax.cond(surplus > 0, make_room, lambda memory: (memory, enters), memory)
-    return _appended(memory, new, enters).replace(overflow=memory.overflow + surplus, clock=memory.clock + 1)
+    bounds = groups.no_bounds(capacity).at[..., : memory.bounds.shape[-1]].set(memory.bounds)
+    return memory.replace(**{name: padded(column) for name, column in memory.columns.items()}, bounds=bounds)
 
 
 def mark_seen(memory: PointMemory, index: chex.Array) -> PointMemory:
     """The memory in which the points of a readout's `index` (-1: none) count as seen now."""
-    slot = jnp.where(index >= 0, index, memory.capacity)
-    return memory.replace(last_seen=memory.last_seen.at[slot].set(memory.clock, mode="drop"))
+
+    def mark(share: Share, last_seen: jax.Array, index: jax.Array, clock: jax.Array) -> jax.Array:
+        slot = jnp.where(index >= 0, index - share.first(len(last_seen)), -1)
+        return last_seen.at[jnp.where(slot >= 0, slot, len(last_seen))].set(clock, mode="drop")
+
+    marked = on_shares(mark, memory.last_seen, index, memory.clock, columns_back=True)
+    return memory.replace(last_seen=marked)
 
 
 def read(memory: PointMemory, cameras: Camera, *, max_footprint: int = 1) -> Readout:
@@ -221,11 +195,26 @@ def read(memory: PointMemory, cameras: Camera, *, max_footprint: int = 1) -> Rea
         raise ValueError(f"max_footprint must be odd and at least 1, got {max_footprint}")
     chex.assert_rank(cameras.cam2world, 3)
     splats, cameras = lax.stop_gradient((memory.splats, cameras))
+    columns = splats.replace(bounds=None), memory.features
+    look = functools.partial(_read, max_footprint=max_footprint)
+    return on_shares(look, columns, splats.bounds, memory.size, cameras)
+
+
+def _read(
+    share: Share,
+    columns: tuple[splat.Splats, jax.Array],
+    bounds: jax.Array,
+    size: jax.Array,
+    cameras: Camera,
+    max_footprint: int,
+) -> Readout:
+    splats, features = columns
+    splats = splats.replace(bounds=bounds)
 
     def winners(camera: Camera) -> jax.Array:
         if max_footprint == 1:
-            return splat.nearest(camera, splats, memory.size, near=NEAR)
-        return splat.footprint(camera, splats, memory.size, max_footprint=max_footprint, near=NEAR)
+            return splat.nearest(camera, splats, size, near=NEAR, share=share)
+        return splat.footprint(camera, splats, size, max_footprint=max_footprint, near=NEAR, share=share)
 
     index = lax.map(winners, cameras)
     visible = index >= 0
@@ -234,14 +223,14 @@ def read(memory: PointMemory, cameras: Camera, *, max_footprint: int = 1) -> Rea
     def seen(value: jax.Array) -> jax.Array:
         return jnp.where(visible.reshape(*visible.shape, *(1,) * (value.ndim - visible.ndim)), value, 0)
 
-    x, y, z, w = (column[slot] for column in (splats.x, splats.y, splats.z, splats.w))
+    x, y, z, w = (share.gather(column, slot) for column in (splats.x, splats.y, splats.z, splats.w))
     uv, depth = project(cameras, jnp.stack([x, y, z, w], axis=-1))
     return Readout(
-        features=seen(memory.features[slot]),
+        features=seen(share.gather(features, slot)),
         visible=visible,
         depth=seen(jnp.where(w == 0, jnp.inf, depth)),
         offset=seen(uv - cell_centres(cameras.height, cameras.width)),
-        scale=seen(jnp.maximum(*splat.extent(cameras, splats.cell_size[slot], depth))),
+        scale=seen(jnp.maximum(*splat.extent(cameras, share.gather(splats.cell_size, slot), depth))),
         index=index,
     )
 
@@ -260,12 +249,8 @@ def retire(memory: PointMemory, gone: chex.Array) -> PointMemory:
 
 def nbytes(memory: PointMemory) -> dict[str, int]:
     """Bytes of the points `held` and of all slots `allocated`, for reports (on the host)."""
-    allocated = sum(column.size * column.dtype.itemsize for column in _columns(memory).values())
+    allocated = sum(column.size * column.dtype.itemsize for column in memory.columns.values())
     return {"held": allocated // memory.capacity * int(memory.size), "allocated": allocated}
-
-
-def _columns(memory: PointMemory) -> dict[str, jax.Array]:
-    return {name: getattr(memory, name) for name in COLUMNS}
 
 
 def _compacted(memory: PointMemory, stays: jax.Array) -> PointMemory:
@@ -279,58 +264,8 @@ def _compacted(memory: PointMemory, stays: jax.Array) -> PointMemory:
     def compacted(column: jax.Array) -> jax.Array:
         return jnp.where((number < left).reshape(-1, *(1,) * (column.ndim - 1)), column[source], 0)
 
-    columns = {name: compacted(column) for name, column in _columns(memory).items()}
-    padding = (0, memory.bounds.shape[-1] * splat.GROUP - memory.capacity)
+    columns = {name: compacted(column) for name, column in memory.columns.items()}
+    padding = (0, memory.bounds.shape[-1] * groups.GROUP - memory.capacity)
     position = (jnp.pad(columns[name], padding) for name in ("x", "y", "z", "w"))
-    bounds = splat.bounds(*position, jnp.pad(number < left, padding))
+    bounds = groups.bounds(*position, jnp.pad(number < left, padding))
     return memory.replace(**columns, size=left, bounds=bounds)
-
-
-def _appended(memory: PointMemory, new: dict[str, jax.Array], enters: jax.Array) -> PointMemory:
-    """The memory with those of `new` cells, `[M, ..]` a column, that enter; there must be room for them."""
-    count, entered = min(enters.size, memory.capacity), jnp.sum(enters, dtype=jnp.int32)
-    # One stretch of slots is written again, in place: from `size` on, or where the memory ends before it does, earlier.
-    start = jnp.minimum(memory.size, memory.capacity - count)
-    row = start - memory.size + jnp.arange(count)
-    (order,) = jnp.nonzero(enters, size=count, fill_value=0)
-    cell, fresh = order[jnp.maximum(row, 0)], (row >= 0) & (row < entered)
-    fill = {name: new[name][cell].astype(column.dtype) for name, column in _columns(memory).items()}
-
-    def filled(name: str, column: jax.Array) -> jax.Array:
-        mine = fresh.reshape(-1, *(1,) * (column.ndim - 1))
-        stretch = jnp.where(mine, fill[name], lax.dynamic_slice_in_dim(column, start, count))
-        return lax.dynamic_update_slice_in_dim(column, stretch, start, 0)
-
-    # Bounds of the groups that the stretch touches; the first of them may begin before it does.
-    group, touched = start // splat.GROUP, count // splat.GROUP + 2
-
-    def aligned(stretch: jax.Array) -> jax.Array:
-        empty = jnp.zeros(touched * splat.GROUP, stretch.dtype)
-        return lax.dynamic_update_slice_in_dim(empty, stretch, start % splat.GROUP, 0)
-
-    added = splat.bounds(*(aligned(fill[name]) for name in ("x", "y", "z", "w")), aligned(fresh))
-    old = lax.dynamic_slice_in_dim(memory.bounds, group, touched, 3)
-    both = jnp.stack([jnp.minimum(old[:, 0], added[:, 0]), jnp.maximum(old[:, 1], added[:, 1])], axis=1)
-    bounds = lax.dynamic_update_slice_in_dim(memory.bounds, both, group, 3)
-    columns = {name: filled(name, column) for name, column in _columns(memory).items()}
-    return memory.replace(**columns, bounds=bounds, size=memory.size + entered)
-
-
-def _lifted(
-    cameras: Camera, depth: jax.Array, keep: jax.Array, sky: jax.Array
-) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Positions and cell sizes by name, and which cells enter, each `[T, h, w]`."""
-    depth, cameras = lax.stop_gradient((depth, cameras))
-    solid = keep & ~sky & jnp.isfinite(depth) & (depth > NEAR)
-    depth = jnp.where(solid, depth, 1.0)
-    position = jnp.where(sky[..., None], ray_directions(cameras), lift(cameras, depth))
-
-    ray = tuple(rays(cameras)[..., i] for i in range(3))
-    forward = jnp.where(sky, 1.0 / norm3(ray), depth)
-    intrinsics = opaque(cameras.intrinsics)
-    focal = jnp.maximum(intrinsics[..., 0, 0], intrinsics[..., 1, 1])
-    cell_size = product(forward, (1.0 / focal)[..., None, None])
-    finite = jnp.isfinite(cell_size) & jnp.all(jnp.isfinite(position), axis=-1)
-    x, y, z = (position[..., i] for i in range(3))
-    cells = {"x": x, "y": y, "z": z, "w": jnp.where(sky, 0.0, 1.0), "cell_size": cell_size}
-    return cells, (solid | sky) & finite

@@ -14,7 +14,8 @@ from jax.typing import DTypeLike
 from mirage_jax.geometry import Camera, concatenate
 from mirage_jax.memory import points
 from mirage_jax.memory.kinds import Encode, Observation, Views
-from mirage_jax.memory.points import PointMemory, Readout, nbytes, read, write
+from mirage_jax.memory.points import PointMemory, Readout, nbytes, read
+from mirage_jax.memory.writing import write
 
 __all__ = ["create", "frame_points", "nbytes", "read", "recall", "remember", "render", "shown", "upsampled", "write"]
 

@@ -4,9 +4,8 @@ A view is decided by scatters alone. Minima and maxima do not care about the ord
 their arguments, so the result does not depend on threads, on blocks or on what else is
 compiled around it; ties are broken by the point's number, later written first.
 
-Points are taken in blocks of those groups whose bounds a view may see: a memory
-costs what is in view, not what it holds or could hold. The z-buffer of one view and one block of
-points fit the caches of a CPU, which is why this module knows one view only.
+Points are taken in blocks (`groups`). The z-buffer of one view and one block of points fit the caches of a CPU, which
+is why this module knows one view only. A device of several (`sharded`) knows its own points only.
 """
 
 from __future__ import annotations
@@ -20,19 +19,11 @@ from flax import struct
 from jax import lax
 
 from mirage_jax.geometry import Camera, project
-from mirage_jax.geometry.camera import rigid_inverse
-from mirage_jax.geometry.exact import opaque, product
+from mirage_jax.geometry.exact import dot3, norm3, opaque, product
+from mirage_jax.memory import groups
+from mirage_jax.memory.sharded import WHOLE, Share
 
 _State = TypeVar("_State")
-
-BLOCK = 16384
-"""Points taken at a time; a memory of at most this capacity is read without a loop."""
-
-GROUP = 2048
-"""Slots that share bounds, and are left out of a view together."""
-
-ROUNDING = 1e-5
-"""Relative error that bounds allow for: many times that of a projection in float32."""
 
 SURFACE_TOLERANCE = 2.0
 """How far behind the front of a cell, in sizes of its own source cell, a point still counts as the same surface.
@@ -54,6 +45,10 @@ cells of this view, 0 at `s = 1` and the same for twice and half. Tokens of real
 what it costs is that more is shown from behind, which the benchmark suite `memory_quality` measures.
 """
 
+VIEW_WEIGHT = 2.0
+"""What another side costs a point that competes for a cell, where a memory knows from where its points were seen: times
+(1 - cos) / 2 of the angle between both views, so that of two that fit alike the one seen from nearer here is shown."""
+
 
 @struct.dataclass
 class Splats:
@@ -62,7 +57,8 @@ class Splats:
     Attributes:
       x, y, z, w: `[N]` float32 homogeneous world coordinates.
       cell_size: `[N]` float32 world size of the source cells.
-      bounds: `[2, 2, 3, G]` of every `GROUP` slots (`bounds`).
+      bounds: `[2, 2, 3, G]` of every `groups.GROUP` slots.
+      seen_from: `[N, 3]` int8, see `points.PointMemory`, or None.
     """
 
     x: jax.Array  # [N]
@@ -71,6 +67,7 @@ class Splats:
     w: jax.Array  # [N]
     cell_size: jax.Array  # [N]
     bounds: jax.Array  # [2, 2, 3, G]
+    seen_from: jax.Array | None = None  # [N, 3]
 
 
 class _Seen(NamedTuple):
@@ -82,64 +79,10 @@ class _Seen(NamedTuple):
     depth: jax.Array  # inf for directions, NaN for what cannot be seen
     extent: tuple[jax.Array, jax.Array]  # size of the source cell in cells of this view, along u and v
     cell_size: jax.Array
+    turned: jax.Array | float  # (1 - cos) / 2 of the angle between this view of the point and that which it is from
 
 
-def no_bounds(capacity: int) -> jax.Array:
-    """Bounds of the groups of an empty memory; one of them, beyond its end, makes room for a stretch of any length."""
-    return jnp.tile(jnp.array([jnp.inf, -jnp.inf])[:, None, None], (2, 1, 3, capacity // GROUP + 2))
-
-
-def bounds(x: jax.Array, y: jax.Array, z: jax.Array, w: jax.Array, held: jax.Array) -> jax.Array:
-    """Least and greatest coordinates of the points, and of the directions, in each group.
-
-    Args:
-      x, y, z, w: `[G GROUP]` positions.
-      held: bool `[G GROUP]`, which of them there are.
-
-    Returns:
-      `[2, 2, 3, G]`: points or directions, least or greatest, coordinate; inf and -inf where there are none.
-    """
-    position = lax.stop_gradient(jnp.stack([x, y, z])).reshape(3, -1, GROUP)
-
-    def of(there: jax.Array) -> jax.Array:
-        there = there.reshape(-1, GROUP)
-        least, greatest = jnp.where(there, position, jnp.inf).min(2), jnp.where(there, position, -jnp.inf).max(2)
-        return jnp.stack([least, greatest])
-
-    return jnp.stack([of(held & (w != 0)), of(held & (w == 0))])
-
-
-def may_see(camera: Camera, bounds: jax.Array, *, reach: int, near: float) -> jax.Array:
-    """Bool `[G]`: groups that are not wholly behind one of the five planes of a view.
-
-    Args:
-      camera: one camera.
-      bounds: `[2, 2, 3, G]` of the groups.
-      reach: cells that a point covers beyond its own.
-      near: near plane of the points, scene units; that of the directions is 0.
-    """
-    intrinsics, cam2world = camera.intrinsics, camera.cam2world
-    view, margin, zero = rigid_inverse(cam2world), reach + 1.0, jnp.zeros(())
-    (fx, skew, cx), (_, fy, cy) = intrinsics[0], intrinsics[1]
-    sides = jnp.array(  # in camera axes, positive inside where z is
-        [
-            [fx, skew, cx + margin],
-            [-fx, -skew, camera.width + margin - cx],
-            [zero, fy, cy + margin],
-            [zero, -fy, camera.height + margin - cy],
-            [zero, zero, 1.0],
-        ]
-    )
-    normal = (sides[:, :, None] * view[:3, :3]).sum(1)[..., None]  # [5, 3, 1]
-    offset = jnp.stack([(sides * view[:3, 3]).sum(1) - jnp.array([0, 0, 0, 0, near]), jnp.zeros(5)])  # [2, 5]
-    least, greatest = bounds[:, 0], bounds[:, 1]  # [2, 3, G]
-    most = jnp.maximum(normal * least[:, None], normal * greatest[:, None]).sum(2) + offset[..., None]  # [2, 5, G]
-    length = jnp.maximum(jnp.abs(least), jnp.abs(greatest)).sum(1) + jnp.abs(view[:3, 3]).sum()  # [2, G]
-    outside = most + ROUNDING * jnp.abs(sides).sum(1)[:, None] * length[:, None] < 0  # what is NaN is not outside
-    return jnp.any((least <= greatest)[:, 0] & ~outside.any(1), axis=0)
-
-
-def nearest(camera: Camera, splats: Splats, size: jax.Array, *, near: float) -> jax.Array:
+def nearest(camera: Camera, splats: Splats, size: jax.Array, *, near: float, share: Share = WHOLE) -> jax.Array:
     """The point of smallest depth in each cell (paper eq. 9); at equal depth the one written later.
 
     Args:
@@ -147,6 +90,7 @@ def nearest(camera: Camera, splats: Splats, size: jax.Array, *, near: float) -> 
       splats: the stored points.
       size: int32 `[]`; points from this number on do not exist.
       near: near plane, scene units.
+      share: of the points, if these are not all.
 
     Returns:
       `[h, w]` int32 numbers of points, -1 where no point falls.
@@ -156,7 +100,7 @@ def nearest(camera: Camera, splats: Splats, size: jax.Array, *, near: float) -> 
         cell = _cell(camera, jnp.floor(seen.u), jnp.floor(seen.v), seen.depth > 0)
         return _keep_least(best, cell, seen.depth, seen.number)
 
-    _, number = _over_blocks(camera, splats, size, near, 0, step, _nothing(camera))
+    number = share.winners(*_over_blocks(camera, splats, size, near, share, 0, step, _nothing(camera)))
     return number.reshape(camera.height, camera.width)
 
 
@@ -167,6 +111,7 @@ def footprint(
     *,
     max_footprint: int,
     near: float,
+    share: Share = WHOLE,
     tolerance: float = SURFACE_TOLERANCE,
     scale_weight: float = SCALE_WEIGHT,
 ) -> jax.Array:
@@ -179,7 +124,7 @@ def footprint(
     from about as far away (see `SCALE_WEIGHT`); of equals the one written later.
 
     Args:
-      camera, splats, size, near: as in `nearest`.
+      camera, splats, size, near, share: as in `nearest`.
       max_footprint: odd.
       tolerance: see `SURFACE_TOLERANCE`.
       scale_weight: see `SCALE_WEIGHT`.
@@ -196,12 +141,15 @@ def footprint(
         return lax.fori_loop(0, max_footprint**2, lower, front)
 
     reach = max_footprint // 2
-    front = _over_blocks(camera, splats, size, near, reach, step_front, _nothing(camera)[0])
+    front = _over_blocks(camera, splats, size, near, share, reach, step_front, _nothing(camera)[0])
+    front = share.least(front)
 
     def step_choose(best: tuple[jax.Array, jax.Array], seen: _Seen) -> tuple[jax.Array, jax.Array]:
         scale = jnp.maximum(*seen.extent)
         # As s + 1 / s - 2, but without its rounding, which would decide between points that fit equally well.
         rescaled = product(product(scale - 1.0, scale - 1.0) / scale, scale_weight)
+        if splats.seen_from is not None:
+            rescaled += product(seen.turned, VIEW_WEIGHT)
 
         def choose(i: jax.Array, best: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             cell, distance = _covered(camera, seen, i, max_footprint)
@@ -210,7 +158,7 @@ def footprint(
 
         return lax.fori_loop(0, max_footprint**2, choose, best)
 
-    _, number = _over_blocks(camera, splats, size, near, reach, step_choose, _nothing(camera))
+    number = share.winners(*_over_blocks(camera, splats, size, near, share, reach, step_choose, _nothing(camera)))
     return number.reshape(camera.height, camera.width)
 
 
@@ -238,40 +186,21 @@ def _over_blocks(
     splats: Splats,
     size: jax.Array,
     near: float,
+    share: Share,
     reach: int,
     step: Callable[[_State, _Seen], _State],
     state: _State,
 ) -> _State:
     """Folds `step` over the points held that may be in view."""
-    capacity, several = splats.x.shape[0], max(BLOCK // GROUP, 1)
+    slots, columns = splats.x.shape[0], splats.replace(bounds=None)
+    first, bounds = share.first(slots), share.bounds(splats.bounds, slots)
 
-    def take(number: jax.Array, part: Splats, state: _State) -> _State:
+    def take(state: _State, slot: jax.Array, part: Splats) -> _State:
+        # A block of a device may reach beyond its slots, to numbers that are the next one's.
+        number = jnp.where(slot < slots, first + slot, size)
         return step(state, _see(camera, part, number, number < size, near))
 
-    if capacity <= BLOCK:
-        return take(jnp.arange(capacity, dtype=jnp.int32), splats, state)
-    seen = may_see(camera, splats.bounds, reach=reach, near=near)
-    (order,) = jnp.nonzero(seen, size=len(seen) + several, fill_value=len(seen))  # those beyond hold nothing
-
-    columns, slots = splats.replace(bounds=None), jnp.arange(several * GROUP, dtype=jnp.int32)
-
-    def stretch(group: jax.Array) -> tuple[jax.Array, Splats]:
-        # The last one may begin early and see points twice, which minima and maxima forgive.
-        start = jnp.minimum(group[0] * GROUP, max(capacity - slots.size, 0))
-        return start + slots, jax.tree.map(lambda c: lax.dynamic_slice(c, (start,), (slots.size,)), columns)
-
-    def pieces(group: jax.Array) -> tuple[jax.Array, Splats]:
-        number = group[slots // GROUP] * GROUP + slots % GROUP
-        return number, jax.tree.map(lambda column: column.at[number].get(mode="clip"), columns)
-
-    def body(i: jax.Array, state: _State) -> _State:
-        group = lax.dynamic_slice(order, (i * several,), (several,)).astype(jnp.int32)
-        if slots.size > capacity:
-            return take(*pieces(group), state)
-        # One after the other, as where all is in view, they are read much faster.
-        return take(*lax.cond(group[-1] - group[0] == several - 1, stretch, pieces, group), state)
-
-    return lax.fori_loop(0, (seen.sum() + several - 1) // several, body, state)
+    return groups.fold(camera, columns, bounds, near=near, reach=reach, step=take, state=state)
 
 
 def _see(camera: Camera, splats: Splats, number: jax.Array, held: jax.Array, near: float) -> _Seen:
@@ -285,7 +214,18 @@ def _see(camera: Camera, splats: Splats, number: jax.Array, held: jax.Array, nea
         depth=jnp.where(seen, jnp.where(direction, jnp.inf, depth), jnp.nan),
         extent=extent(camera, splats.cell_size, depth),
         cell_size=splats.cell_size,
+        turned=_turned(camera, splats),
     )
+
+
+def _turned(camera: Camera, splats: Splats) -> jax.Array | float:
+    if splats.seen_from is None:
+        return 0.0
+    eye = opaque(camera.cam2world)[:3, 3]
+    away = [jnp.where(splats.w == 0, -c, e - c) for c, e in zip((splats.x, splats.y, splats.z), eye, strict=True)]
+    old = [splats.seen_from[..., i].astype(jnp.float32) for i in range(3)]
+    lengths = product(jnp.maximum(norm3(tuple(away)), 1e-12), jnp.maximum(norm3(tuple(old)), 1.0))
+    return 0.5 - product(dot3(tuple(away), tuple(old)) / lengths, 0.5)
 
 
 def _cell(camera: Camera, column: jax.Array, row: jax.Array, usable: jax.Array) -> jax.Array:

@@ -71,7 +71,7 @@ WAN_RULES: Mapping[str, Rules] = {
         (r"text/blocks_\d+/(attention/o|ffn/down)/kernel$", ("tensor", "fsdp")),
         (r"text/blocks_\d+/attention/relative_bias$", (None, "tensor")),
     ),
-    "memory": ((r"memory/(x|y|z|w|features|cell_size|last_seen)$", (("fsdp", "sequence"),)),),
+    "memory": ((r"memory/(x|y|z|w|features|cell_size|last_seen|seen_from)$", ("sequence",)),),
     "activations": (
         ("activations/tokens$", (None, "sequence", None)),
         ("activations/latents$", ()),

@@ -24,7 +24,7 @@ class Diagnostics:
       refused: `[]` share of frames of which nothing was written, because their depth does not fit the memory.
       kept: `[]` share of new cells that were static and not sky.
       moving: `[]` share of new cells that the dynamic filter left out.
-      retired: int32 `[]` points the dynamic filter took out of the memory.
+      retired: int32 `[]` points that the dynamic filter, or others in their place, took out of the memory.
       references: int32 `[]` reference frames used.
       passes: int32 `[]` times that the generator ran.
       entities: int32 `[]` things that move that are remembered after the segment.

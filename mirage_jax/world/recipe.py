@@ -14,12 +14,11 @@ from typing import Any
 from mirage_jax import io
 from mirage_jax.diffusion import samplers
 from mirage_jax.errors import UserError
+from mirage_jax.memory.merge import RULES
 from mirage_jax.models.codec import OVERLAPS
 from mirage_jax.models.config import ModelConfig
 
 TOKENS = ("clip", "still")
-
-WRITES = ("all", "new")
 
 PRECEDING = ("as_made", "again")
 
@@ -50,9 +49,9 @@ class Recipe:
         ends at, coded as a video in which nothing moves (`vae.encode_still`), which looks much the same from another
         view.
       footprint: how many cells of a side a remembered point may cover when read; 1 is the paper's nearest cell.
-      write: what a segment adds to the memory: 'all' that it may of its frames, as in the paper, or what is 'new' in
-        them, so that a place stays as it was first seen, and the memory grows with what was seen of the world, not with
-        time (`dynamic.already_in_memory`).
+      merge: what becomes of what a segment shows again of the memory, of `merge.RULES`: 'all' enters, as in the paper,
+        or a place stays as it was 'first' seen, so that the memory grows with what was seen of the world, not with
+        time; and others, to compare.
       preceding: what the generator is shown of the memory at preceding frames: what they were generated from,
         'as_made', as in the release, or what the memory shows there now that they are in it, 'again'.
       alignment: how new depth is brought to what the memory shows (`align`): not at all ('none', as in the paper), by
@@ -73,7 +72,7 @@ class Recipe:
     overlap: str = "carry"
     token: str = "clip"
     footprint: int = 1
-    write: str = "all"
+    merge: str = "all"
     preceding: str = "again"
     alignment: str = "none"
     dynamic_filter: bool = True
@@ -85,7 +84,7 @@ class Recipe:
             ("grid", tuple(samplers.SCHEDULES)),
             ("overlap", OVERLAPS),
             ("token", TOKENS),
-            ("write", WRITES),
+            ("merge", tuple(RULES)),
             ("preceding", PRECEDING),
             ("alignment", ALIGNMENTS),
         ):
@@ -129,12 +128,12 @@ DEFAULT = Recipe(
     grid="diffusers",
     token="still",
     footprint=3,
-    write="new",
+    merge="first",
     alignment="surfaces",
 )
 """That of the model that ships."""
 
-FRAME = Recipe("frame", steps=1, grid="diffusers", footprint=3, write="new", alignment="surfaces", entities=8)
+FRAME = Recipe("frame", steps=1, grid="diffusers", footprint=3, merge="first", alignment="surfaces", entities=8)
 """For a model with one latent a frame, which remembers them as they are, and what moves."""
 
 RECIPES = {recipe.name: recipe for recipe in (PAPER, RELEASE, DEFAULT, FRAME)}

@@ -13,7 +13,7 @@ from flax import struct
 
 from mirage_jax import geometry
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import splat
+from mirage_jax.memory import groups
 
 MIN_OVERLAP = 0.04
 """Least share of target cells a reference must see (the paper's IoU threshold)."""
@@ -108,7 +108,7 @@ def overlap(bank: Bank, targets: Camera, shown: chex.Array) -> jax.Array:
 
     directions = jnp.stack([jnp.full_like(bank.bounds[0], far) for far in (jnp.inf, -jnp.inf)])  # there are none
     both = jnp.stack([bank.bounds, directions])
-    some = jax.vmap(lambda target: splat.may_see(target, both, reach=0, near=0.0))(targets).any(0)
+    some = jax.vmap(lambda target: groups.may_see(target, both, reach=0, near=0.0))(targets).any(0)
     (order,) = jnp.nonzero(some, size=len(some), fill_value=0)
 
     def score(i: jax.Array, scores: jax.Array) -> jax.Array:

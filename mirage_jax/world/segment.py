@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mirage_jax.diffusion import flow, guidance, samplers
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import entities, kinds, points
+from mirage_jax.memory import entities, kinds, merge, points
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models.generator import Generator
@@ -266,16 +266,20 @@ def write(
     Returns:
       The memory; bool `[n, h, w]`, what the dynamic filter left out; int32 `[]`, points it left of the memory before.
     """
-    kind, moving = kinds.of(config.memory), jnp.zeros_like(observed.keep)
+    kind, moving, gone = kinds.of(config.memory), jnp.zeros_like(observed.keep), None
     if config.filters_moving:
         moving = observed.keep & dynamic.intruding(kind.shown(observed), observed.depth, shown)
         sound = jnp.where(trusted[:, None, None], observed.depth, 0.0)
-        memory = points.retire(memory, dynamic.seen_through(memory, sound, observed.latent_cameras))
+        gone = dynamic.seen_through(memory, sound, observed.latent_cameras)
         observed = observed.replace(keep=observed.keep & ~moving)
+    cells = observed.tokens, observed.depth, observed.sky, observed.latent_cameras
+    memory, replaced, enters = merge.apply(config.recipe.merge, memory, *cells, shown, observed.keep | observed.sky)
+    observed = observed.replace(keep=observed.keep & enters, sky=observed.sky & enters)
+    if replaced is not None:
+        gone = replaced if gone is None else gone | replaced
+    if gone is not None:
+        memory = points.retire(memory, gone)
     remaining = memory.size
-    if config.recipe.write == "new":
-        known = dynamic.already_in_memory(observed.depth, observed.sky, shown)
-        observed = observed.replace(keep=observed.keep & ~known, sky=observed.sky & ~known)
     return kind.remember(memory, observed), moving, remaining
 
 

@@ -12,7 +12,7 @@ from flax import struct
 
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import entities, kinds, points
+from mirage_jax.memory import entities, kinds, merge, points
 from mirage_jax.memory.entities import Entities
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.memory.points import PointMemory, Readout
@@ -161,6 +161,8 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
         pixel_depth=None if known is None else known.depth,
     )
     memory = memory_kind.create(config.capacity, model.vae.latent_channels, config.token_dtype)
+    if config.recipe.merge in merge.BY_DIRECTION:
+        memory = points.with_directions(memory)
     if known is None and len(latents) > 1:
         memory, scene = _remember_in_turn(config, memory, observed, scene)
     else:

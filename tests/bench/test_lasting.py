@@ -17,7 +17,10 @@ def test_suite_lasting_tells_costs_by_what_is_held_and_how_it_grows(record):
     reads = [("alone", 486, 486), ("empty", 2000, 0), ("one room of many", 2000, 4 * 486)]
     assert held == [*reads, *reads, ("alone", 972, 0), ("empty", 2000, 0)]
     assert all(row["ratio"] == 1 for row in record["rows"] if row["memory"] == "alone")
-    first, *_, last = record["loops"]["points"]
-    assert 0 < first <= last < 24 * 6 * 9
+    roomy, tight, everything = record["loops"]
+    assert roomy["points"][0] <= roomy["points"][-1] < 24 * 6 * 9 and roomy["gone"] == 0
+    assert tight["slots"] == tight["points"][-1] == roomy["points"][0]
+    assert everything["points"] == [24 * 6 * 9 * loop for loop in (1, 2, 3)]
+    assert all(10 < loop["psnr"] < 40 for loop in record["loops"])
     table = lasting.markdown(record)
-    assert table.count("\n| ") == 1 + len(record["rows"]) and f"after loop 3: {last:,}" in table
+    assert table.count("\n| ") == 2 + len(record["rows"]) + 3 and f"| {tight['slots']:,} |" in table

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_latent import CHANNELS, HEIGHT, WIDTH, camera, everything, still, tokens
 
-from mirage_jax.memory import evict, latent, points, splat
+from mirage_jax.memory import evict, groups, latent, points
 
 CELLS = HEIGHT * WIDTH
 SHAPE = (1, HEIGHT, WIDTH)
@@ -62,7 +62,7 @@ def test_of_what_was_seen_at_once_the_coarse_goes_where_there_is_finer():
     for place, distance in ((0, 8.0), (1, 2.0)):  # one wall, first from afar, and then in its middle from close by
         memory = wall(memory, features[place], views[place], distance)
     memory = memory.replace(last_seen=jnp.zeros_like(memory.last_seen))
-    columns = {name: getattr(memory, name)[: 2 * CELLS] for name in points.COLUMNS}
+    columns = {name: column[: 2 * CELLS] for name, column in memory.columns.items()}
     covered = np.asarray(evict.superseded(*(columns[n] for n in evict.DECIDES[:5]), everything(2 * CELLS)))
     assert 3 <= covered.sum() <= 12 and not covered[CELLS:].any()
     few = np.arange(CELLS).reshape(SHAPE) < covered.sum()
@@ -131,8 +131,8 @@ def test_a_group_is_in_view_just_if_a_point_between_its_bounds_is(reach):
     local = np.linalg.solve(k, np.concatenate([uv, np.ones((1, 4000))])) * z
     x, y, world_z = (pose[:3, :3] @ local + pose[:3, 3:]).astype(np.float32)
     box = jnp.stack([jnp.stack([x, y, world_z])] * 2)
-    none = splat.no_bounds(4000 * splat.GROUP)[1, :, :, :4000]
-    seen = np.asarray(splat.may_see(cameras[0], jnp.stack([box, none]), reach=reach, near=points.NEAR))
+    none = groups.no_bounds(4000 * groups.GROUP)[1, :, :, :4000]
+    seen = np.asarray(groups.may_see(cameras[0], jnp.stack([box, none]), reach=reach, near=points.NEAR))
     beyond = np.maximum(np.maximum(-uv[0], uv[0] - WIDTH), np.maximum(-uv[1], uv[1] - HEIGHT))
     in_front = z > points.NEAR
     assert seen[in_front & (beyond <= reach)].all() and not seen[~in_front & (z < 0.999 * points.NEAR)].any()
@@ -141,14 +141,14 @@ def test_a_group_is_in_view_just_if_a_point_between_its_bounds_is(reach):
 
 def test_a_view_takes_only_the_groups_that_it_may_see(monkeypatch):
     """Of twenty places, each in groups of its own, one is projected."""
-    monkeypatch.setattr(splat, "BLOCK", 64)
-    monkeypatch.setattr(splat, "GROUP", 8)
+    monkeypatch.setattr(groups, "BLOCK", 64)
+    monkeypatch.setattr(groups, "GROUP", 8)
     features = tokens(np.random.default_rng(0), 20, *SHAPE)
     memory = latent.create(20 * CELLS, CHANNELS)
     for place, new in enumerate(features):
         memory = wall(memory, new, camera([[0, 0, 0]], [[50.0 * place, 0, 0]]))
     view = camera([[0, 0, 0]], [[50.0 * 7, 0, 0]])[0]
-    seen = np.flatnonzero(splat.may_see(view, memory.bounds, reach=1, near=points.NEAR))
+    seen = np.flatnonzero(groups.may_see(view, memory.bounds, reach=1, near=points.NEAR))
     np.testing.assert_array_equal(seen, np.arange(7 * CELLS // 8, -(-8 * CELLS // 8)))
     look = jax.jit(functools.partial(latent.read, max_footprint=3))
     np.testing.assert_array_equal(look(memory, camera([[0, 0, 0]], [[350.0, 0, 0]])).features, features[7])

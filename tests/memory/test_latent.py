@@ -191,8 +191,8 @@ def test_what_is_in_view_gives_what_all_gives(monkeypatch, max_footprint):
     """Groups of slots whose bounds are out of view are left out, and nothing else is."""
     for block, group in ((7, 7), (16, 4)):
         expected = [read(*random_world(seed)[::2], max_footprint=max_footprint) for seed in range(30)]
-        monkeypatch.setattr(points.splat, "BLOCK", block)
-        monkeypatch.setattr(points.splat, "GROUP", group)
+        monkeypatch.setattr(points.groups, "BLOCK", block)
+        monkeypatch.setattr(points.groups, "GROUP", group)
         look = jax.jit(functools.partial(latent.read, max_footprint=max_footprint))
         for seed, whole in enumerate(expected):
             jax.tree.map(np.testing.assert_array_equal, look(*random_world(seed)[::2]), whole)
@@ -330,7 +330,7 @@ def test_gradient_passes_from_readout_to_written_tokens_and_no_nan_leaks_from_de
 
 def test_positions_are_data_so_that_a_loop_over_blocks_can_be_differentiated(monkeypatch):
     memory, _, cameras = random_world(7)
-    monkeypatch.setattr(points.splat, "BLOCK", 64)
+    monkeypatch.setattr(points.groups, "BLOCK", 64)
 
     def loss(memory, max_footprint):
         readout = latent.read(memory, cameras, max_footprint=max_footprint)

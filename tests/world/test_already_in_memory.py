@@ -13,11 +13,15 @@ from experiments.bench import room
 from mirage_jax import world
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
+from mirage_jax.memory.comparison import compare
 from mirage_jax.memory.points import Readout
-from mirage_jax.world import dynamic, recipe
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import tiny_world as tiny
+
+
+def known(depth, sky, readout):
+    return compare(None, depth, sky, None, readout).known
 
 
 @pytest.mark.parametrize(
@@ -43,7 +47,7 @@ import tiny_world as tiny
 def test_a_cell_is_known_where_the_memory_shows_its_surface_as_finely(depth, sky, visible, shown, scale, expected):
     cell = lambda x: jnp.asarray(x).reshape(1, 1, 1)  # noqa: E731
     readout = Readout(features=jnp.zeros((1, 1, 1, 2)), visible=cell(visible), depth=cell(shown), scale=cell(scale))
-    found = dynamic.already_in_memory(cell(depth), cell(sky), readout)
+    found = known(cell(depth), cell(sky), readout)
     assert found.shape == (1, 1, 1) and bool(found[0, 0, 0]) == expected
 
 
@@ -65,7 +69,7 @@ def test_what_an_outline_hides_is_known_if_it_is_shown_beside_it(depth, sky, bes
     readout = Readout(features=jnp.zeros((1, 3, 3, 2)), visible=whole(True), depth=shown, scale=whole(1.0))
     for coarse in (False, True):
         readout = readout.replace(scale=readout.scale.at[0, 2, 0].set(2.0 if coarse else 1.0))
-        found = dynamic.already_in_memory(whole(depth), whole(sky), readout)
+        found = known(whole(depth), whole(sky), readout)
         assert bool(found[0, 1, 1]) == (expected and not coarse)
 
 
@@ -81,8 +85,8 @@ def test_walking_one_loop_again_adds_next_to_nothing_and_shows_as_much():
     def look(memory, seen):
         depth, camera = jax.tree.map(lambda x: x[None], seen)
         shown = latent.read(memory, camera, max_footprint=3)
-        known = dynamic.already_in_memory(depth, jnp.zeros(depth.shape, bool), shown)
-        return latent.write(memory, jnp.zeros((*depth.shape, 1)), depth, camera, ~known), None
+        new = ~known(depth, jnp.zeros(depth.shape, bool), shown)
+        return latent.write(memory, jnp.zeros((*depth.shape, 1)), depth, camera, new), None
 
     loop = jax.jit(lambda memory, depth: jax.lax.scan(look, memory, (depth, cameras))[0])
     memory, points = latent.create(2 * depth.size, 1), []
@@ -105,7 +109,7 @@ def test_a_known_place_is_not_written_again_and_a_new_one_is(params, memory):
     size = (tiny.SIZE, tiny.SIZE)
     wall = np.full((2, 8, *size), 4.0, np.float32)
     wall[1, :, :, : tiny.SIZE // 4] = 8.0  # in the second segment a quarter of it has opened on another one
-    config = tiny.config(memory, depth_source="given", write="new")
+    config = tiny.config(memory, depth_source="given", merge="first")
     state = world.init(config, params, tiny.image(), wall[0, 0], tiny.camera(), jax.random.key(1))
     known = world.KnownGeometry(depth=jnp.asarray(wall))
     after, output = world.rollout(config, params, state, tiny.path("pause", 2), known=known)
@@ -121,14 +125,14 @@ def test_a_known_place_is_not_written_again_and_a_new_one_is(params, memory):
 
 def test_a_rollout_of_what_is_new_holds_less_and_shows_as_much(params):
     path, seen = tiny.path("yaw 60; back", 3), {}
-    for write in recipe.WRITES:
-        config = tiny.config(depth_source="given", write=write)
+    for rule in ("all", "first"):
+        config = tiny.config(depth_source="given", merge=rule)
         state = world.init(config, params, tiny.image(), _ball(), tiny.camera(), jax.random.key(1))
         known = world.KnownGeometry(depth=jnp.broadcast_to(_ball(), (3, 8, tiny.SIZE, tiny.SIZE)))
         after, output = world.rollout(config, params, state, path, known=known)
-        seen[write] = int(after.memory.size), float(output.diagnostics.visible[-1].mean())
-    assert seen["new"][0] < 0.7 * seen["all"][0]
-    assert seen["new"][1] >= seen["all"][1] - 0.05
+        seen[rule] = int(after.memory.size), float(output.diagnostics.visible[-1].mean())
+    assert seen["first"][0] < 0.7 * seen["all"][0]
+    assert seen["first"][1] >= seen["all"][1] - 0.05
 
 
 def _ball():
@@ -141,5 +145,5 @@ def _ball():
 
 def test_what_is_written_is_as_the_models_recipe_says_unless_the_caller_does():
     config = tiny.config()
-    assert dataclasses.replace(config, recipe=None).recipe.write == "new"
-    assert dataclasses.replace(config, recipe=world.RELEASE).recipe.write == "all"
+    assert dataclasses.replace(config, recipe=None).recipe.merge == "first"
+    assert dataclasses.replace(config, recipe=world.RELEASE).recipe.merge == "all"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import latent
+from mirage_jax.memory import comparison, latent
 from mirage_jax.world import dynamic
 from tests import analytic
 
@@ -110,9 +110,9 @@ def test_seen_through_only_by_more_than_the_noise_and_the_size_of_a_cell():
     memory = wall(jnp.full((1, 8, 8), 2.0), 0.0, camera)
     gone = lambda depth: int(dynamic.seen_through(memory, jnp.full((1, 8, 8), depth), camera).sum())  # noqa: E731
     size = 2.0 / 8.0
-    assert gone(2.0 * np.exp(0.9 * dynamic.DEPTH_TOLERANCE)) == 0
-    assert gone(2.0 + 0.95 * dynamic.SIZES * size) == 0 and 2.0 + 0.95 * dynamic.SIZES * size > 2.0 * 1.2
-    assert gone(2.0 + 1.05 * dynamic.SIZES * size) == 36
+    assert gone(2.0 * np.exp(0.9 * comparison.DEPTH_TOLERANCE)) == 0
+    assert gone(2.0 + 0.95 * comparison.SIZES * size) == 0 and 2.0 + 0.95 * comparison.SIZES * size > 2.0 * 1.2
+    assert gone(2.0 + 1.05 * comparison.SIZES * size) == 36
 
 
 def test_what_is_behind_the_camera_stays():

@@ -15,7 +15,7 @@ from mirage_jax.models.heads import LatentHeadsConfig
 
 SIZE, CHANNELS = 32, 5
 
-RECIPE = dataclasses.replace(world.DEFAULT, name="tiny", steps=2, write="all")
+RECIPE = dataclasses.replace(world.DEFAULT, name="tiny", steps=2, merge="all")
 """All of a segment is written: points can be counted."""
 
 

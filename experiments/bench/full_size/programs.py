@@ -28,7 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.bench.full_size import collectives
 from mirage_jax.errors import UserError
-from mirage_jax.memory import splat
+from mirage_jax.memory import groups
 from mirage_jax.models import config as model_config
 from mirage_jax.models import partition, quantize, vae, vae_tiling
 from mirage_jax.models.config import ModelConfig
@@ -289,7 +289,7 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
     }
     if spec.get("exchanges"):
         # The loop over the points of a memory is as long as what it holds: at most this.
-        blocks = -(-clips(model, 1, mesh)["depth"].size // splat.BLOCK)
+        blocks = -(-clips(model, 1, mesh)["depth"].size // groups.BLOCK)
         exchanges = collectives.of_program(compiled.as_text(), blocks)
         found["collectives"] = [dataclasses.asdict(exchange) for exchange in exchanges]
     return found

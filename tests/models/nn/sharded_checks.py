@@ -10,8 +10,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.bench.full_size import collectives
 from mirage_jax.errors import UserError
-from mirage_jax.geometry import Camera
-from mirage_jax.memory import latent
 from mirage_jax.models import partition, vae
 from mirage_jax.models.nn import sequence_parallel
 from mirage_jax.models.nn.attention import xla
@@ -76,38 +74,6 @@ def refusals():
     return messages
 
 
-def memory():
-    """Whether a memory whose points are split over 8 devices reads to the same bits, ties and all."""
-    rng = np.random.default_rng(0)
-    frames, size, channels = 8, 8, 3
-    pose = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
-    pose[:, 0, 3] = 0.1 * (np.arange(frames) // 2)  # every view twice: equal depths in equal cells
-    k = np.tile(np.array([[size, 0, size / 2], [0, size, size / 2], [0, 0, 1]], np.float32), (frames, 1, 1))
-    cameras = Camera(intrinsics=jnp.asarray(k), cam2world=jnp.asarray(pose), height=size, width=size)
-    depth = jnp.asarray(np.repeat(rng.uniform(1, 4, (frames // 2, size, size)), 2, 0), jnp.float32)
-    features = jnp.asarray(rng.normal(size=(frames, size, size, channels)), jnp.float32)
-    sky = jnp.asarray(rng.random((frames, size, size)) < 0.1)
-    held = jax.jit(latent.write)(latent.create(frames * size * size, channels), features, depth, cameras, ~sky, sky)
-    mesh = partition.make_mesh({"fsdp": 2, "sequence": 4})
-    layout = partition.tree_shardings(partition.rules_for("memory"), {"memory": held}, mesh)["memory"]
-    split = jax.device_put(held, layout)
-    again = jax.jit(latent.write, out_shardings=layout)(
-        jax.device_put(latent.create(frames * size * size, channels), layout), features, depth, cameras, ~sky, sky
-    )
-    read = jax.jit(latent.read, static_argnames="max_footprint")
-    same = {"write": _same(again, held), "parts": len({s.index[0].start for s in split.x.addressable_shards})}
-    for footprint in (1, 3):
-        whole = read(held, cameras, max_footprint=footprint)
-        same[f"read_{footprint}"] = _same(read(split, cameras, max_footprint=footprint), whole)
-        later = np.asarray(whole.index) // (size * size) % 2 == 1
-        same[f"later_{footprint}"] = float(later[np.asarray(whole.visible)].mean())
-    return same
-
-
-def _same(a, b):
-    return all(jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(np.asarray(x), np.asarray(y)), a, b)))
-
-
 def constrained():
     """Whether `constrain` splits tokens over the sequence."""
     mesh = partition.make_mesh({"data": 2, "sequence": 4})
@@ -166,7 +132,6 @@ def exchanges():
 
 if __name__ == "__main__":
     checks = {
-        name: globals()[name]
-        for name in ("attention", "refusals", "memory", "constrained", "batches", "pictures", "exchanges")
+        name: globals()[name] for name in ("attention", "refusals", "constrained", "batches", "pictures", "exchanges")
     }
     print("RESULT " + json.dumps({name: check() for name, check in checks.items()}), file=sys.stdout)

@@ -1,0 +1,74 @@
+"""Benchmark suite `endless`: whether a world stays as large and as fast as it was, over thousands of segments.
+
+The model that ships walks the path of the clip that ships there and back, over and over, in one process and one
+capacity, each segment written in place. Of every segment: seconds, points held, points that had to go, and memory of
+the process.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import resource
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from experiments.bench import records, timing
+from mirage_jax import viz, weights, world
+from mirage_jax.data import clip as clips
+from mirage_jax.evaluation.methods import camera_of
+from mirage_jax.world import sound
+
+OPTIONS = ("out", "segments", "checkpoint")
+CAPACITY = 1 << 14
+"""Points; one walk there and back adds a few thousand, so that it is soon full where a world never ends."""
+
+_PARTS = 10  # of the run, that are compared
+_PAGE = resource.getpagesize()
+
+
+def measure(out: pathlib.Path, segments: int, checkpoint: str | None) -> dict[str, Any]:
+    """Walks, and draws `endless.png`; the record that `markdown` prints."""
+    parts = [part for part in weights.parts_of(checkpoint or weights.DEFAULT) if part != "text"]
+    model, params = weights.load(checkpoint, parts)
+    clip = clips.load(clips.DEMO)
+    cameras, count = camera_of(clip), model.segment_frames
+    config = world.WorldConfig(model=model, capacity=CAPACITY, bank=32)
+    params = world.prepare(config, params)
+    state = world.init(config, params, clip.frames[0], None, cameras[0], jax.random.key(0))
+    frames = np.concatenate([np.arange(1, len(clip)), np.arange(len(clip) - 2, -1, -1)])
+    rows = []
+    for index in tqdm.trange(segments, unit="segment", dynamic_ncols=True):
+        at = frames[(index * count + np.arange(count)) % len(frames)]
+        begun = time.perf_counter()
+        state, output = world.segment(config, params, state, cameras[at], donate=True)
+        output = jax.block_until_ready(output)
+        seconds = time.perf_counter() - begun
+        sound.check_output(jax.device_get(output), f"segment {index + 1}")
+        held = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+        memory = state.memory
+        rows.append([seconds, held / 2**20, int(memory.size), int(memory.overflow)])
+    values = np.array(rows)
+    viz.plot_curves(
+        out / "endless.png",
+        {"seconds a segment": values[1:, 0], "memory of the process, GiB": values[1:, 1] / 1024},
+        ylabel="seconds; GiB",
+        xlabel="segment",
+        title=f"{model.name}, {segments} segments in one process",
+    )
+    return {"model": model.name, "capacity": CAPACITY, "device": timing.device(), "rows": rows}
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The run in tenths: medians of seconds and memory, and points at the end of each."""
+    values = np.array(record["rows"])
+    table = []
+    for part in np.array_split(np.arange(1, len(values)), min(_PARTS, len(values) - 1)):
+        of = values[part]
+        name = f"{part[0] + 1} to {part[-1] + 1}"
+        table.append((name, f"{np.median(of[:, 0]):.2f}", f"{np.median(of[:, 1]):.0f}", int(of[-1, 2]), int(of[-1, 3])))
+    lines = records.table(("segments", "seconds each", "process, MiB", "points", "gone"), table)
+    return "\n".join([f"Model {record['model']}, capacity {record['capacity']:,}; {record['device']}.", "", *lines, ""])
