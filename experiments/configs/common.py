@@ -55,6 +55,9 @@ def base(stage: str) -> ml_collections.ConfigDict:
     # Watching and surviving
     config.log_every = 20
     config.preview_every = 500
+    config.validate_every = 0  # steps from one loss on other clips to the next; 0 for none
+    config.validation_split = "validation"
+    config.validation_batches = 4
     config.checkpoint_every = 200
     config.keep_checkpoints = 2  # the newest,
     config.keep_every = 0  # and every one whose step is a multiple of this

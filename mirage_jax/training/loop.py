@@ -26,7 +26,7 @@ from mirage_jax.errors import LostPeer, Stopped, UserError
 from mirage_jax.models import partition
 from mirage_jax.training import checkpoint, optimizer
 from mirage_jax.training import step as stepping
-from mirage_jax.training.measures import flops, metrics, preflight, resources
+from mirage_jax.training.measures import flops, metrics, preflight, resources, validation
 from mirage_jax.training.measures.profiling import Profiler
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stopping import StopRequests
@@ -40,10 +40,9 @@ def check(config: Any) -> None:
     Raises:
       UserError: says which.
     """
-    if config.checkpoint_every % config.log_every:
-        raise UserError(
-            f"checkpoint_every={config.checkpoint_every} must be a multiple of log_every={config.log_every}"
-        )
+    for name in ("checkpoint_every", "validate_every"):
+        if config[name] % config.log_every:
+            raise UserError(f"{name}={config[name]} must be a multiple of log_every={config.log_every}")
     optimizer.schedule(config)
 
 
@@ -88,6 +87,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
         step_with = functools.partial(stepping.make_step, stage, config, transform, mesh, layout)
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         rate_factors = optimizer.rates(config, state.params)
+        validate = validation.make(stage, config, mesh) if config.validate_every else None
 
         # ---- restore
         manager = checkpoint.Manager(
@@ -107,7 +107,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
         print(f"training {parameters:,} parameters on {devices}, {jax.process_count()} process(es)", flush=True)
 
         # ---- step
-        start_step, window, waited, operations, stopping = int(state.step), [], 0.0, None, False
+        start_step, window, waited, paused, operations, stopping = int(state.step), [], 0.0, 0.0, None, False
         progress = tqdm.tqdm(
             total=config.steps, initial=start_step, unit="step", dynamic_ncols=True, mininterval=5, disable=not first
         )
@@ -118,6 +118,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
             local = _next(batches, step, manager, config)
             batch = partition.put_batch(local, over_batch)
             waited += time.time() - before
+            before = time.time()
             if operations is None:
                 with jax.set_mesh(mesh):
                     compiled = functools.partial(preflight.compiled, step_with, (state, frozen, batch, key))
@@ -126,6 +127,8 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
                     step_fn = step_with(parts)
                     operations = flops.of_jitted(step_fn.__wrapped__, state, frozen, batch, key)
             state, values = step_fn(state, frozen, batch, key)
+            if step == start_step + 1:
+                paused += time.time() - before  # the compiler
             window.append(values)
             profiler.after(step, state)
             progress.update()
@@ -142,19 +145,24 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
                 means |= {"learning_rate": base_rate}
                 means |= {f"learning_rate/{name}": base_rate * factor for name, factor in rate_factors.items()}
                 means |= {"steps_per_second": rate, "data_wait_fraction": waited / seconds}
+                means |= {"productive_seconds": max(seconds - waited - paused, 0.0)}
                 means |= {"clips_per_second": rate * len(next(iter(batch.values())))}
                 means |= resources.arithmetic(operations, rate) | resources.memory() | metrics.total(stage.counters())
+                if validate is not None and (step % config.validate_every == 0 or step == config.steps):
+                    means |= validate(state.average, frozen, step)
                 writer.write(step, means)
                 manager.check()
                 progress.set_postfix(loss=f"{means['loss']:.4g}", refresh=False)
-                started, waited, window = time.time(), 0.0, []
+                started, waited, paused, window = time.time(), 0.0, 0.0, []
 
             # ---- checkpoints and pictures
+            before = time.time()
             if step % config.checkpoint_every == 0 or step == config.steps or stopping:
                 manager.save(step, state, batches)
             if config.preview_every and (step % config.preview_every == 0 or step == config.steps):
                 manager.wait()  # whatever previews do to the devices, what was to be saved is saved
                 writer.pictures(step, _pictures(stage, config, mesh, state, frozen, batch, local, step))
+            paused += time.time() - before
             if stopping:
                 break
         progress.close()

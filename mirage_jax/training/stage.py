@@ -26,7 +26,7 @@ class Stage:
       frozen: parameters that the loss reads and nobody changes (a jit argument, never a constant).
       loss: `(trainable, frozen, batch, keys) -> (loss [], metrics)`, pure, means over the examples of the batch; each
         example has a random key of its own.
-      batches: makes the checkpointable iterator of host batches.
+      batches: `(split) -> ` the checkpointable iterator of host batches; without a split, those to train on.
       preview: `(trainable, frozen, batch) -> {name: uint8 [H, W, 3]}` pictures for a person.
       finish: `(trainable, frozen, batches) -> (config, params)`: the whole model after this stage.
       counters: what this process has counted so far, such as skipped samples, by name; always the same names.
@@ -35,7 +35,7 @@ class Stage:
     init: Callable[[chex.PRNGKey, Params, Params], Params]
     frozen: Params
     loss: Callable[[Params, Params, Batch, chex.PRNGKey], tuple[chex.Array, dict[str, chex.Array]]]
-    batches: Callable[[], Any]
+    batches: Callable[..., Any]
     preview: Callable[[Params, Params, Batch], dict[str, np.ndarray]]
     finish: Callable[[Params, Params, Any], tuple[ModelConfig, Params]]
     counters: Callable[[], Mapping[str, float]] = dict

@@ -43,11 +43,11 @@ def sample(model, frames, seed=0, pixels=False):
     }
 
 
-def write(model, folder, *, frames=6, clips=4, pixels=False):
-    """A data set of such clips, split `train`."""
+def write(model, folder, *, split="train", frames=6, clips=4, pixels=False):
+    """One split of a data set of such clips."""
     samples = [sample(model, frames, seed, pixels) for seed in range(clips)]
     size = (model.height, model.width) if pixels else None
-    latents.write(pathlib.Path(folder), "train", samples[0]["latents"].shape, samples, stills=True, pixels=size)
+    latents.write(pathlib.Path(folder), split, samples[0]["latents"].shape, samples, stills=True, pixels=size)
 
 
 def config(model, folder, *, frames=6, clips=4, pixels=False, **changes):

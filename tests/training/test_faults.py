@@ -134,21 +134,47 @@ def test_flops_agree_with_xla_where_xla_counts_right_and_loops_count_in_full():
 
     for function, arguments in ((jnp.matmul, (a, w)), (convolve, (image, kernel))):
         compiled = jax.jit(function).lower(*arguments).compile()
-        assert flops.of_jitted(jax.jit(function), *arguments) == compiled.cost_analysis()["flops"]
+        counted = flops.of_jitted(jax.jit(function), *arguments)
+        assert counted.model == counted.hardware == compiled.cost_analysis()["flops"]
 
     def loop_of_five(a, w):
         return jax.lax.scan(lambda total, _: (total + jnp.sum(a @ w), None), 0.0, None, length=5)[0]
 
     once = flops.of_jitted(jax.jit(jnp.matmul), a, w)
-    assert flops.of_jitted(jax.jit(loop_of_five), a, w) == 5 * once
+    assert flops.of_jitted(jax.jit(loop_of_five), a, w).hardware == 5 * once.hardware
     assert flops.of_jitted(jax.jit(jax.checkpoint(jnp.matmul)), a, w) == once
+
+
+def test_what_is_computed_again_is_hardwares_work_and_not_the_models():
+    layers, x = jnp.ones((5, 16, 16)), jnp.ones((4, 16))
+    product = 2 * 4 * 16 * 16
+
+    def loss(block, layers):
+        return jax.lax.scan(lambda x, w: (block(x, w), None), x, layers)[0].sum()
+
+    def block(x, w):
+        return jnp.tanh(jnp.tanh(x @ w) @ w)
+
+    plain, again = (
+        flops.of_jitted(jax.jit(jax.grad(lambda w, b=b: loss(b, w))), layers) for b in (block, jax.checkpoint(block))
+    )
+    assert plain.model == plain.hardware == again.model == 5 * 6 * product  # two forward, four back
+    assert again.hardware == 5 * 8 * product
 
 
 def test_peaks_and_shares():
     assert flops.peak("NVIDIA H100 80GB HBM3") == 989e12
     assert flops.peak("TPU v5 lite") == 197e12 and flops.peak("TPU v5p") == 459e12
     assert flops.peak("cpu") is None
-    assert "share_of_peak" not in resources.arithmetic(1e12, 2.0)
+    step = flops.Flops(model=1e12, hardware=1.5e12)
+    assert resources.arithmetic(step, 2.0) == {"tflops_per_second": 3.0}
+
+
+def test_shares_of_the_peak_with_and_without_what_is_computed_again(monkeypatch):
+    monkeypatch.setattr(flops, "peak", lambda _: 1e13)
+    found = resources.arithmetic(flops.Flops(model=1e12, hardware=1.5e12), 2.0)
+    devices = jax.device_count()
+    assert (found["mfu"], found["hfu"]) == pytest.approx((0.2 / devices, 0.3 / devices))
 
 
 def test_rates_by_part():

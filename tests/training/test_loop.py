@@ -110,9 +110,56 @@ def test_a_preview_comes_after_the_checkpoint_and_when_it_fails_the_run_goes_on(
     assert weights.load(folder)[0] == TINY and not (tmp_path / "previews").exists()
 
 
+def _with_validation(stage):
+    """The stage, whose split "validation" is twice its usual inputs."""
+
+    def batches(split="train"):
+        scale = {"train": 1.0, "validation": 2.0}[split]
+        return stage.batches().map(lambda batch: {"x": scale * batch["x"], "y": batch["y"]})
+
+    return dataclasses.replace(stage, batches=batches)
+
+
+def _validation(workdir):
+    rows = [json.loads(line) for line in (workdir / "losses.jsonl").read_text().splitlines()]
+    return {row["step"]: row["validation/loss"] for row in rows if "validation/loss" in row}
+
+
+def test_validation_is_of_the_averaged_weights_on_other_clips_and_changes_nothing(tmp_path):
+    stage, config = _with_validation(_stage()), _config(validate_every=4, validation_batches=3)
+    folder = loop.train(stage, config, tmp_path / "watched")
+    loop.train(stage, _config(), tmp_path / "plain")
+    assert _losses(tmp_path / "watched") == _losses(tmp_path / "plain")
+    found = _validation(tmp_path / "watched")
+    assert sorted(found) == [4, 8, 12]
+    average = np.asarray(weights.load(folder)[1]["vae"]["decoder"]["conv_out"]["bias"][:3])
+    errors = []
+    for number, batch in zip(range(3), iter(stage.batches("validation")), strict=False):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number), 2)
+        noise = [0.01 * float(jax.random.normal(key)) for key in keys]
+        errors.append(np.mean((batch["x"] @ average - batch["y"] + noise) ** 2))
+    assert found[12] == pytest.approx(np.mean(errors), rel=1e-4)
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(_interrupted(stage, after=7), config, tmp_path / "broken")
+    loop.train(stage, config, tmp_path / "broken")
+    assert _validation(tmp_path / "broken") == found
+
+
+def test_a_validation_loss_that_is_no_number_stops_the_run(tmp_path):
+    def poisoned(split="train"):
+        return _stage(poison_from=1 if split == "validation" else None).batches()
+
+    stage = dataclasses.replace(_stage(), batches=poisoned)
+    with pytest.raises(UserError, match="the loss on validation was not finite after step 4"):
+        loop.train(stage, _config(validate_every=4), tmp_path)
+
+
 def test_checkpoints_fall_on_log_steps(tmp_path):
     with pytest.raises(UserError, match=r"checkpoint_every=3 must be a multiple of log_every=2"):
         loop.train(_stage(), _config(checkpoint_every=3), tmp_path)
+    with pytest.raises(UserError, match=r"validate_every=5 must be a multiple of log_every=2"):
+        loop.train(_stage(), _config(validate_every=5), tmp_path)
 
 
 def test_warm_up_ends_before_the_run(tmp_path):
@@ -124,8 +171,11 @@ def _interrupted(stage, after):
     """The stage, with batches that raise KeyboardInterrupt once `after` of them were given."""
 
     class Iterable:
+        def __init__(self, *split):
+            self._split = split
+
         def __iter__(self):
-            return _Iterator(iter(stage.batches()), after)
+            return _Iterator(iter(stage.batches(*self._split)), after)
 
     return dataclasses.replace(stage, batches=Iterable)
 

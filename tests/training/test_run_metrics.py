@@ -4,7 +4,6 @@ import datetime
 import errno
 import json
 
-import ml_collections
 import numpy as np
 import pytest
 from tensorboardX import event_file_writer
@@ -57,12 +56,20 @@ def test_a_disk_that_fills_up_under_the_tensorboard_file_is_one_sentence_and_no_
             writer.write(step, {"loss": 1.0})
 
 
-def test_goodput_is_the_share_of_the_time_since_the_first_start_that_counts(tmp_path):
-    now = datetime.datetime.now(datetime.UTC)
-    times = [(now - datetime.timedelta(seconds=before)).isoformat() for before in (400, 50)]
-    lines = [{"time": time} for time in times]
-    (tmp_path / "starts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    kept = [{"step": 1, "seconds": 60.0}, {"step": 2, "seconds": 40.0}]
-    (tmp_path / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
-    found = metrics.record(ml_collections.ConfigDict(), 1, tmp_path)
-    assert found["restarts"] == 1 and 0.2 < found["goodput"] <= 0.25
+def test_goodput_counts_the_steps_that_are_kept_and_all_the_time_since_the_first_start(tmp_path):
+    def written(step, seconds):
+        values = {"loss": 1.0, "productive_seconds": seconds}
+        writer = metrics.MetricWriter(tmp_path, first_step=step - 1)
+        writer.write(step, values)
+        writer.close()
+
+    written(1, 30.0)
+    written(2, 100.0)  # killed after it
+    path = tmp_path / "starts.jsonl"
+    first, *later = metrics.rows(path)
+    first["time"] = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1e6)).isoformat()
+    path.write_text("".join(json.dumps(row) + "\n" for row in (first, *later)))
+    written(2, 50.0)
+    rows = metrics.rows(tmp_path / "losses.jsonl")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert rows[-1]["goodput"] == pytest.approx(80.0 / 1e6, rel=0.01)

@@ -236,6 +236,17 @@ def test_a_data_set_that_lacks_what_the_memory_holds_is_refused(coded, monkeypat
         stage.batches()
 
 
+def test_clips_are_of_the_split_that_is_asked_for(coded, tmp_path):
+    stage, model, folder = stages.make(coded), tiny_world.quick(), tmp_path / "held_out"
+    coded_clips.write(model, folder, split="validation")
+    coded.data = str(folder)
+    found = np.asarray(next(iter(stage.batches("validation")))["latents"])
+    expected = {coded_clips.sample(model, 6, seed)["latents"].tobytes() for seed in range(4)}
+    assert {clip.tobytes() for clip in found} <= expected
+    with pytest.raises(UserError, match="train"):
+        stage.batches()
+
+
 def test_data_of_several_folders_is_one(coded, tmp_path):
     model = tiny_world.quick()
     one, two, three = coded.data, f"{tmp_path}/two", f"{tmp_path}/three"

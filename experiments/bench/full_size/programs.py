@@ -274,7 +274,7 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
                 raise
             return {"fits": False, "compiler": _essence(str(error))}
         cost = (compiled.cost_analysis() or {}).get("flops")
-        operations = cost if spec["program"] == "decode" else flops.of_jitted(function, *arguments)
+        operations = cost if spec["program"] == "decode" else flops.of_jitted(function, *arguments).hardware
     memory = compiled.memory_analysis()
     found = {
         "fits": True if spec.get("topology") else None,

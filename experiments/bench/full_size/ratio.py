@@ -96,7 +96,7 @@ def measure() -> dict[str, Any]:
         def run_ours(ours=ours):
             return jax.block_until_ready(apply(params, *ours))
 
-        operations = flops.of_jitted(apply, params, *ours)
+        operations = flops.of_jitted(apply, params, *ours).hardware
         expected = run_public()[0].permute(1, 2, 3, 0).numpy()
         error = float(np.linalg.norm(run_ours() - expected) / np.linalg.norm(expected))
         if not error < 1e-4:

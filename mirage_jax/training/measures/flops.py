@@ -6,6 +6,7 @@ analysis counts the body of a loop once and cannot look into the kernels of cuDN
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -32,20 +33,34 @@ def peak(device_kind: str) -> float | None:
     return next((value for name, value in _PEAKS if name.lower() in device_kind.lower()), None)
 
 
-def of_jitted(function: Any, *arguments: Any) -> float:
-    """FLOPs of one call of a `jax.jit` function: matrix products and convolutions, a multiply-add as two.
+@dataclasses.dataclass(frozen=True)
+class Flops:
+    """FLOPs of one call, matrix products and convolutions alone, a multiply-add as two.
 
-    What rematerialisation computes again counts again; of the branches of a condition, the larger one.
+    Attributes:
+      model: what the model takes: of it, divided by time and peak, is the model FLOPs utilisation (MFU; PaLM, appendix
+        B, counts so).
+      hardware: what is computed, with all that rematerialisation computes again (HFU).
     """
-    return _count(function.trace(*arguments).jaxpr)
+
+    model: float
+    hardware: float
 
 
-def _count(jaxpr: Jaxpr | ClosedJaxpr) -> float:
+def of_jitted(function: Any, *arguments: Any) -> Flops:
+    """FLOPs of one call of a `jax.jit` function; of the branches of a condition, the larger one counts."""
+    jaxpr = function.trace(*arguments).jaxpr
+    return Flops(model=_count(jaxpr, False), hardware=_count(jaxpr, True))
+
+
+def _count(jaxpr: Jaxpr | ClosedJaxpr, again: bool) -> float:
+    """`again`: whether what `jax.checkpoint` computes a second time counts; JAX names the scope of it."""
     inner = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
-    return sum(_of_equation(equation) for equation in inner.eqns)
+    counted = (e for e in inner.eqns if again or "rematted_computation" not in str(e.source_info.name_stack))
+    return sum(_of_equation(equation, again) for equation in counted)
 
 
-def _of_equation(equation: Any) -> float:
+def _of_equation(equation: Any, again: bool) -> float:
     name, parameters = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]
@@ -58,13 +73,14 @@ def _of_equation(equation: Any) -> float:
     if name.startswith("dot_product_attention"):
         return _attention(name, equation)
     if name == "cond":
-        return max(_count(branch) for branch in parameters["branches"])
+        return max(_count(branch, again) for branch in parameters["branches"])
     times = parameters["length"] if name == "scan" else 1
     if name == "pallas_call":
         times = math.prod(size for size in parameters["grid_mapping"].grid if isinstance(size, int))
     if name == "shard_map":
         times = parameters["mesh"].size
-    return times * sum(_count(value) for value in parameters.values() if isinstance(value, Jaxpr | ClosedJaxpr))
+    inner = (value for value in parameters.values() if isinstance(value, Jaxpr | ClosedJaxpr))
+    return times * sum(_count(value, again) for value in inner)
 
 
 def _attention(name: str, equation: Any) -> float:

@@ -40,8 +40,9 @@ class MetricWriter:
         if not self._speaks:
             return
         with _clear_about_disk(self._path):
-            kept = [json.dumps(row) for row in rows(self._path) if row["step"] <= first_step]
-            io.write_text(self._path, "".join(line + "\n" for line in kept))
+            kept = [row for row in rows(self._path) if row["step"] <= first_step]
+            io.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+            self._productive = sum(row.get("productive_seconds", 0.0) for row in kept)
             start = {
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "after_step": first_step,
@@ -50,15 +51,25 @@ class MetricWriter:
             }
             with (workdir / "starts.jsonl").open("a") as file:
                 file.write(json.dumps(start) + "\n")
+            begun = datetime.datetime.fromisoformat(rows(workdir / "starts.jsonl")[0]["time"])
+            self._begun = begun.timestamp()
             self._file = self._path.open("a")
             self._events = _Events(workdir / "events", first_step)
         self._last = time.time()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds one line and one TensorBoard point per value."""
+        """Adds one line and one TensorBoard point per value.
+
+        Where `productive_seconds` is among them, also `goodput`: of the time since the run was first started, the share
+        that went into steps which count: not into starting, compiling or checkpoints. What a killed run had done since
+        its last checkpoint, and the time until it was started again, is lost.
+        """
         if not self._speaks:
             return
         now = time.time()
+        if "productive_seconds" in values:
+            self._productive += values["productive_seconds"]
+            values = {**values, "goodput": self._productive / max(now - self._begun, 1e-9)}
         with _clear_about_disk(self._path):
             self._file.write(json.dumps({"step": step, **values, "seconds": round(now - self._last, 2)}) + "\n")
             self._file.flush()
@@ -128,15 +139,9 @@ def total(counters: Mapping[str, float]) -> dict[str, float]:
 
 
 def record(config: Any, parameters: int, workdir: pathlib.Path) -> dict[str, Any]:
-    """What a reader of the training record wants to know: config, size, time, throughput, restarts, device.
-
-    `goodput` is the share of the time since the run was first started that went into steps that count: not into
-    starting, compiling, or steps that were lost to a crash.
-    """
-    lines, starts = rows(workdir / "losses.jsonl"), rows(workdir / "starts.jsonl")
+    """What a reader of the training record wants to know: config, size, time, throughput, restarts, device."""
+    lines = rows(workdir / "losses.jsonl")
     seconds = sum(row["seconds"] for row in lines)
-    begun = datetime.datetime.fromisoformat(starts[0]["time"]) if starts else datetime.datetime.now(datetime.UTC)
-    since = (datetime.datetime.now(datetime.UTC) - begun).total_seconds()
     steps = lines[-1]["step"] if lines else 0
     return {
         "config": json.loads(config.to_json_best_effort()),
@@ -144,8 +149,7 @@ def record(config: Any, parameters: int, workdir: pathlib.Path) -> dict[str, Any
         "steps": steps,
         "seconds": round(seconds, 1),
         "steps_per_second": round(steps / seconds, 4) if seconds else 0.0,
-        "goodput": round(min(seconds / since, 1.0), 4) if since > 0 else 0.0,
-        "restarts": max(len(starts) - 1, 0),
+        "restarts": max(len(rows(workdir / "starts.jsonl")) - 1, 0),
         "final": lines[-1] if lines else {},
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),

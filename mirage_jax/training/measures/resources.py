@@ -28,13 +28,14 @@ def memory() -> dict[str, float]:
     return used
 
 
-def arithmetic(flops_per_step: float, steps_per_second: float) -> dict[str, float]:
-    """FLOP/s over all devices, and the share of their peak where that is known."""
-    rate = flops_per_step * steps_per_second
+def arithmetic(step: flops.Flops, steps_per_second: float) -> dict[str, float]:
+    """FLOP/s over all devices, and its share of their peak where that is known: as the model takes it (`mfu`), and with
+    what is computed again (`hfu`).
+    """
+    rates = {"mfu": step.model * steps_per_second, "hfu": step.hardware * steps_per_second}
     peak = flops.peak(jax.devices()[0].device_kind)
-    return {"tflops_per_second": rate / 1e12} | (
-        {"share_of_peak": rate / (peak * jax.device_count())} if peak is not None else {}
-    )
+    shares = {name: rate / (peak * jax.device_count()) for name, rate in rates.items()} if peak is not None else {}
+    return {"tflops_per_second": rates["hfu"] / 1e12} | shares
 
 
 def _host_peak() -> int:

@@ -22,8 +22,9 @@ def batches(
     *,
     pixels: bool = False,
     stills: bool = False,
+    split: str,
 ) -> Any:
-    """The batches of `config.data`, `config.split` for this process.
+    """The batches of a split of `config.data` for this process.
 
     Args:
       config: of the run.
@@ -32,12 +33,13 @@ def batches(
       dit: where it reads text, the batches have that of `config.text_embeddings`.
       pixels: whether they have the frames, which an RGB memory is made of and the perceptual term compares with.
       stills: whether they must have the frames as a memory of stills holds them.
+      split: of which clips.
 
     Raises:
       UserError: if a model with text has no such file, or it does not fit; if a data set has no pixels or no stills, is
         of before version 2, or has clips of another size than the first.
     """
-    source = _source(config)
+    source = _source(config, split)
     firsts = [source[start] for start in source.starts]
     for folder, first in zip(joined.folders(config.data, "--config.data"), firsts, strict=True):
         named = f"--config.data={folder}"
@@ -75,13 +77,13 @@ def spread(config: Any, count: int) -> list[np.ndarray]:
     Raises:
       UserError: if there is no such data set, or it cannot be read.
     """
-    source = Tolerant(_source(config))
+    source = Tolerant(_source(config, config.split))
     return [source[index]["latents"].astype(np.float32) for index in clip.spread(len(source), count)]
 
 
-def _source(config: Any) -> joined.Joined:
+def _source(config: Any, split: str) -> joined.Joined:
     folders = joined.folders(config.data, "--config.data")
-    return joined.Joined([latents.load_source(folder, config.split) for folder in folders])
+    return joined.Joined([latents.load_source(folder, split) for folder in folders])
 
 
 def _size(sample: dict[str, Any]) -> str:

@@ -130,7 +130,7 @@ def make(config: Any) -> Stage:
         rows = [np.concatenate(list(np.asarray(v)[time::time]), axis=1) for v in videos]
         return {"truth_readout_one_step": ((np.concatenate(rows) + 1) * 127.5).round().astype(np.uint8)}
 
-    def batches():
+    def batches(split=config.split):
         found = coded.batches(
             config,
             skipped,
@@ -138,6 +138,7 @@ def make(config: Any) -> Stage:
             model.dit,
             pixels=config.memory == "rgb" or terms.judged > 0,
             stills=stills,
+            split=split,
         )
         if len(cuts) == 1:
             return found

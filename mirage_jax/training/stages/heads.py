@@ -54,6 +54,10 @@ def make(config: Any) -> Stage:
         out = heads.predict(model.heads, moving, posed.tokens(model, clip), geometry.rays(clip.cameras))
         return Codec(model.vae).decode(frozen["vae"], clip.latents)[:: model.vae.stride_time], clip, out
 
+    def batches(split=config.split):
+        stills = recipe.of(model).token == "still"
+        return coded.batches(config, skipped, model.vae.stride_time, stills=stills, split=split)
+
     def preview(moving, frozen, batch):
         frames, clip, out = guess(moving, frozen, {name: value[0] for name, value in batch.items()})
         kept = ~np.asarray(clip.dynamic) & np.isfinite(clip.depth)
@@ -77,7 +81,7 @@ def make(config: Any) -> Stage:
         init=init,
         frozen={part: value for part, value in params.items() if part != "heads"},
         loss=loss,
-        batches=lambda: coded.batches(config, skipped, model.vae.stride_time, stills=recipe.of(model).token == "still"),
+        batches=batches,
         preview=preview,
         finish=lambda moving, frozen, _: (model, {**frozen, "heads": moving}),
         counters=skipped.counters,

@@ -86,10 +86,10 @@ def make(config: Any) -> Stage:
         parts = jax.tree.map(jnp.mean, partition.over_batch(one)(batch["frames"], keys))
         return sum(weights_of[name] * part for name, part in parts.items()), parts
 
-    def batches():
+    def batches(split=config.split):
         parts, count = partition.batch_parts(partition.make_mesh(dict(config.mesh)), config.batch_size)
         folders = joined.folders(config.data, "--config.data")
-        source = joined.Joined([data.load_source(folder, config.split, fields=("frames",)) for folder in folders])
+        source = joined.Joined([data.load_source(folder, split, fields=("frames",)) for folder in folders])
         return pipeline.clips(
             source,
             batch_size=config.batch_size,
