@@ -16,15 +16,15 @@ from experiments.shared import cli
 from mirage_jax.io import write_json, write_text
 
 SUITES = {
-    "lasting": "experiments.bench.lasting",
+    "lasting": "experiments.bench.memory.lasting",
     "memory": "experiments.bench.memory_speed",
     "memory_quality": "experiments.bench.memory_quality",
-    "merge": "experiments.bench.merging",
-    "moving": "experiments.bench.moving",
+    "merge": "experiments.bench.memory.merging",
+    "moving": "experiments.bench.memory.moving",
     "compile": "experiments.bench.full_size.compiled",
     "explore": "experiments.bench.explore",
     "dit_ratio": "experiments.bench.full_size.ratio",
-    "endless": "experiments.bench.endless",
+    "endless": "experiments.bench.memory.endless",
     "end_to_end": "experiments.bench.end_to_end_speed",
     "full_size": "experiments.bench.full_size.segment",
     "input": "experiments.bench.input_speed",

@@ -109,7 +109,7 @@ async def _serve(folder: pathlib.Path, door, token: str | None) -> None:
     port = runner.addresses[0][1]
     name = f"[{_HOST.value}]" if ":" in _HOST.value else _HOST.value
     address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
-    print(f"the explorer is at {address}", flush=True)
+    print(f"the explorer is at {address}\n", end="", flush=True)  # in one piece: others print meanwhile
     if _BROWSER.value and _has_browser():
         webbrowser.open(address)
     told_to_stop, loop = asyncio.Event(), asyncio.get_running_loop()

@@ -19,7 +19,8 @@ from experiments.shared import inputs, likeness, loading, posed_images, prompts,
 from mirage_jax import io, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, crop
-from mirage_jax.memory import kinds, latent, slots
+from mirage_jax.memory import kinds, latent
+from mirage_jax.memory.things import slots
 from mirage_jax.weights import world_files
 from mirage_jax.world import recipe as recipes
 from mirage_jax.world import sound

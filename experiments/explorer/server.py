@@ -102,7 +102,7 @@ class Explorer:
 
         def progress(what: str, done: float) -> None:
             self._busy = protocol.Busy(what, done)
-            print(f"{what} ({100 * done:.0f} %)", flush=True)
+            print(f"{what} ({100 * done:.0f} %)\n", end="", flush=True)
 
         try:
             for engines, worker in self._lanes:

@@ -11,8 +11,9 @@ import numpy as np
 from experiments.shared import cli
 from mirage_jax import io, viz
 from mirage_jax.geometry import Camera, pose_files
-from mirage_jax.memory import entities, latent
+from mirage_jax.memory import latent
 from mirage_jax.memory.points import PointMemory
+from mirage_jax.memory.things import entities
 from mirage_jax.world import RolloutState, SegmentOutput, WorldConfig
 
 RESULTS = (

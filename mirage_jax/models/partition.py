@@ -27,8 +27,8 @@ from mirage_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 BATCH_AXES = ("data", "fsdp")
-ACTIVATIONS = ("tokens", "latents", "pictures")
-"""Names that `constrain` knows: tokens `[F, n, dim]`, latents `[F, h, w, C]`, pictures `[F, h, w, C]` of the VAE."""
+ACTIVATIONS = ("tokens", "latents")
+"""Names that `constrain` knows: tokens `[F, n, dim]`, latents `[F, h, w, C]`."""
 
 Axis = str | Sequence[str] | None
 Rule = tuple[str, Sequence[Axis]]
@@ -75,7 +75,6 @@ WAN_RULES: Mapping[str, Rules] = {
     "activations": (
         ("activations/tokens$", (None, "sequence", None)),
         ("activations/latents$", ()),
-        ("activations/pictures$", (None, None, ("tensor", "sequence"), None)),
     ),
 }
 """Rules of the Wan family by part of the model, for `rules_for`; `memory` is that of a running world."""

@@ -24,7 +24,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mirage_jax.errors import UserError
-from mirage_jax.models import partition
 from mirage_jax.models.nn.vae_layers import (
     CausalConv,
     ChannelNorm,
@@ -182,7 +181,6 @@ def init(config: VAEConfig, key: chex.PRNGKey) -> Any:
 def moments(config: VAEConfig, params: Any, frames: chex.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and log-variance `[t, h, w, C]` of the unnormalised latents of a whole clip (for training)."""
     _check_frames(config, frames, frames.shape[0])
-    frames = partition.constrain(frames, "pictures")
     out = VAE(config).apply({"params": params}, frames, method="encode")
     mean, log_variance = jnp.split(out, 2, axis=-1)
     return mean, jnp.clip(log_variance, -30.0, 20.0)
@@ -255,8 +253,7 @@ def encode_stream(config: VAEConfig, params: Any, frames: chex.Array, cache: Cac
 @functools.partial(jax.jit, static_argnums=0)
 def decode(config: VAEConfig, params: Any, latents: chex.Array) -> jax.Array:
     """Frames `[r (t - 1) + 1, H, W, 3]`, clipped to [-1, 1], of a whole clip of normalised latents."""
-    latents = partition.constrain(denormalise(config, latents), "pictures")
-    out = VAE(config).apply({"params": params}, latents, method="decode")
+    out = VAE(config).apply({"params": params}, denormalise(config, latents), method="decode")
     return jnp.clip(out, -1.0, 1.0)
 
 
@@ -316,7 +313,6 @@ def denormalise(config: VAEConfig, latents: chex.Array) -> jax.Array:
 
 def _stream(config: VAEConfig, params: Any, x: chex.Array, cache: Cache, method: str) -> tuple[jax.Array, Cache]:
     variables = {"params": params} | ({} if cache is None else {"cache": cache})
-    x = partition.constrain(x, "pictures")
     out, updated = VAE(config).apply(variables, x, first=cache is None, method=method, mutable=["cache"])
     return out, updated.get("cache", {})  # without convolutions over time there is no past to carry
 

@@ -8,9 +8,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mirage_jax.memory import entities, latent
+from mirage_jax.memory import latent
 from mirage_jax.memory.kinds import Views
 from mirage_jax.memory.points import Readout
+from mirage_jax.memory.things import entities
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.world import conditioning, recipe
 from mirage_jax.world.state import entity_cells

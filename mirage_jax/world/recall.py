@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import entities, kinds
+from mirage_jax.memory import kinds
 from mirage_jax.memory.points import Readout
+from mirage_jax.memory.things import entities
 from mirage_jax.world import conditioning, reference
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.state import RolloutState

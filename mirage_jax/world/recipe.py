@@ -60,7 +60,7 @@ class Recipe:
       dynamic_filter: whether, in a model without a keep head, new content that disagrees with the memory is left out,
         and points that are seen through are retired (`dynamic`).
       entities: things that move that are remembered at a time, and shown where they should be by now
-        (`memory.entities`); 0 forgets them, as in the paper.
+        (`memory.things`); 0 forgets them, as in the paper.
       moving_threshold: probability above which a cell is taken to move by the keep head, and not remembered.
     """
 

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from mirage_jax.diffusion import flow, guidance, samplers
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import entities, kinds, merge, points
+from mirage_jax.memory import kinds, merge, points
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.memory.points import PointMemory, Readout
+from mirage_jax.memory.things import entities
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.nn import blocks, lora
 from mirage_jax.world import align, checks, conditioning, dynamic, reference

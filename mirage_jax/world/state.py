@@ -12,10 +12,11 @@ from flax import struct
 
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import entities, kinds, merge, points
-from mirage_jax.memory.entities import Entities
+from mirage_jax.memory import kinds, merge, points
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.memory.points import PointMemory, Readout
+from mirage_jax.memory.things import entities
+from mirage_jax.memory.things.entities import Entities
 from mirage_jax.models.vae import Cache
 from mirage_jax.world import align, conditioning, reference
 from mirage_jax.world.config import WorldConfig

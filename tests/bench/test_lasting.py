@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.bench import lasting
+from experiments.bench.memory import lasting
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench import merging
+from experiments.bench.memory import merging
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import merge
 from mirage_jax.models import config

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -83,8 +84,8 @@ def command(folder, *flags):
         said = []
         for line in process.stdout:
             said.append(line)
-            if line.startswith("the explorer is at "):
-                yield line.split()[-1].rstrip("/"), process
+            if found := re.search(r"the explorer is at (http://[\w.]+:\d+)", line):
+                yield found[1], process
                 return
         raise AssertionError("".join(said))
     finally:

@@ -11,7 +11,8 @@ import scipy.ndimage
 from hypothesis import strategies as st
 from movers import CHANNELS, away_and_back, film, line
 
-from mirage_jax.memory import components, entities, latent
+from mirage_jax.memory import latent
+from mirage_jax.memory.things import components, entities
 
 SLOTS, CELLS = 4, 48
 RADIUS = 0.5

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mirage_jax.models import partition
 from mirage_jax.models.nn import attention
 
 
@@ -50,11 +49,11 @@ class CausalConv(nn.Module):
             # XLA's 3-D convolution is slow on CPU: one 2-D convolution a time tap is several times faster.
             taps = [x[k : k + (frames - 1) * self.stride_time + 1 : self.stride_time] for k in range(time)]
             out = sum(_conv2d(tap, kernel[k], pad) for k, tap in enumerate(taps)) + bias
-            return partition.constrain(out, "pictures")
+            return out
         out = jax.lax.conv_general_dilated(
             x[None], kernel, (self.stride_time, 1, 1), [(0, 0), *pad], dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
         )
-        return partition.constrain(out[0] + bias, "pictures")
+        return out[0] + bias
 
 
 def _conv2d(x: jax.Array, kernel: jax.Array, pad, stride: int = 1) -> jax.Array:
@@ -195,7 +194,7 @@ class Conv2D(nn.Module):
 
         kernel = self.param("kernel", uniform, (3, 3, x.shape[-1], self.features)).astype(x.dtype)
         bias = self.param("bias", uniform, (self.features,)).astype(x.dtype)
-        return partition.constrain(_conv2d(x, kernel, [(self.pad, self.pad)] * 2, self.stride) + bias, "pictures")
+        return _conv2d(x, kernel, [(self.pad, self.pad)] * 2, self.stride) + bias
 
 
 def average_down(x: chex.Array, features: int, time: int, space: int) -> jax.Array:

@@ -10,10 +10,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.bench.full_size import collectives
 from mirage_jax.errors import UserError
-from mirage_jax.models import partition, vae
+from mirage_jax.models import partition
 from mirage_jax.models.nn import sequence_parallel
 from mirage_jax.models.nn.attention import xla
-from mirage_jax.models.vae import VAEConfig
 
 F, N, HEADS, WIDTH, TEXT, BATCH = 3, 8, 8, 4, 5, 4
 MESHES = {
@@ -96,25 +95,6 @@ def batches():
     return same
 
 
-def pictures():
-    """Decoding a clip split over its columns, against one device: largest error, and bytes a device needs, to whole."""
-    levels = {"multipliers": (1, 1, 1), "time_downsample": (False, True), "time_kernels": (3, 3, 3)}
-    config = VAEConfig(latent_channels=4, encoder_dim=4, decoder_dim=8, **levels)
-    params = vae.init(config, jax.random.key(0))
-    latents = jax.random.normal(jax.random.key(1), (3, 4, 32, 4))
-
-    def compiled():
-        decode = jax.jit(lambda params, latents: vae.decode(config, params, latents))
-        return decode.lower(params, latents).compile()
-
-    whole = compiled()
-    with jax.set_mesh(partition.make_mesh({"data": 2, "sequence": 4})):
-        split = compiled()
-    error = jnp.abs(split(params, latents) - whole(params, latents)).max()
-    size = [program.memory_analysis().temp_size_in_bytes for program in (split, whole)]
-    return {"error": float(error), "bytes": size[0] / size[1]}
-
-
 def exchanges():
     """What `collectives` reads from a program of known exchanges: a sum in a loop of 5, one gathering, one swap."""
     mesh = partition.make_mesh({"data": 2, "tensor": 4})
@@ -131,7 +111,5 @@ def exchanges():
 
 
 if __name__ == "__main__":
-    checks = {
-        name: globals()[name] for name in ("attention", "refusals", "constrained", "batches", "pictures", "exchanges")
-    }
+    checks = {name: globals()[name] for name in ("attention", "refusals", "constrained", "batches", "exchanges")}
     print("RESULT " + json.dumps({name: check() for name, check in checks.items()}), file=sys.stdout)

@@ -67,8 +67,3 @@ def test_collectives_of_a_known_program(found):
         ["all-reduce", block, [0, 4], 5, 5 * block],
         ["all-to-all", whole, [0, 1, 2, 3], 1, whole * 3 / 4],
     ]
-
-
-def test_the_vae_of_a_split_picture_is_the_same_in_a_part_of_the_memory(found):
-    assert found["pictures"]["error"] < 1e-5
-    assert found["pictures"]["bytes"] < 0.5

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from mirage_jax.geometry import Camera, project
-from mirage_jax.memory import components
-from mirage_jax.memory.components import Components
 from mirage_jax.memory.points import NEAR
-from mirage_jax.memory.slots import LEAST_CONFIDENCE, Entities, predicted, unit
+from mirage_jax.memory.things import components
+from mirage_jax.memory.things.components import Components
+from mirage_jax.memory.things.slots import LEAST_CONFIDENCE, Entities, predicted, unit
 
 GATE = 1.5
 """Sizes from its predicted place within which a thing may be found again."""

@@ -20,8 +20,8 @@ from mirage_jax.geometry import Camera, project
 from mirage_jax.geometry.se3 import so3_exp
 from mirage_jax.memory import groups, points, splat
 from mirage_jax.memory.points import NEAR, PointMemory, Readout
-from mirage_jax.memory.slots import Entities, create, predicted, unit
-from mirage_jax.memory.tracking import STALE, UNSEEN, take_in
+from mirage_jax.memory.things.slots import Entities, create, predicted, unit
+from mirage_jax.memory.things.tracking import STALE, UNSEEN, take_in
 
 __all__ = ["Entities", "cells_now", "create", "predicted", "read", "summary", "write"]
 

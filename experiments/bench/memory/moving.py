@@ -8,7 +8,7 @@ or what the keep head of the model says.
 - forgotten: what moves is not remembered.
 - frozen points: everything is written as points, moving or not, as a coloured point cloud without a filter has it.
 - frozen: remembered as things that stand where they were last seen.
-- entities: remembered as things that go on (`memory.entities`).
+- entities: remembered as things that go on (`memory.things`).
 - true track: the same things, put where they truly are: what better prediction could gain.
 
 Of every thing that was seen and returns, over the first frames of its return: `found`, the share of frames in which the
@@ -33,7 +33,8 @@ from mirage_jax import data, geometry, weights
 from mirage_jax.evaluation.protocols.objects import MOTION_CLASSES, motion_class
 from mirage_jax.evaluation.statistics import bootstrap_mean
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import entities, latent, resample
+from mirage_jax.memory import latent, resample
+from mirage_jax.memory.things import entities
 from mirage_jax.models import heads
 from mirage_jax.training import encode, posed
 from mirage_jax.world.state import entity_cells

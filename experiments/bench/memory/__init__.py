@@ -1,0 +1,1 @@
+"""What a memory remembers and costs over time, without a generator and with one."""

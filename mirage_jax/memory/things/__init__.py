@@ -1,0 +1,1 @@
+"""Things that move, remembered as things. `entities` is the door."""
