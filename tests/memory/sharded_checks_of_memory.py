@@ -101,7 +101,25 @@ def rollout():
             made.append(world.rollout(config, params, state, path))
             jax.clear_caches()
     sharded.splits = splits
-    return [equal(*made), parts, int(made[0][0].memory.size)]
+    return [close(*made), parts, int(made[0][0].memory.size)]
+
+
+def close(a, b):
+    """The same numbers and masks, floats but for their last bits: a network's sums go by what is compiled around them.
+
+    Of frames a pixel may be rounded another way.
+    """
+
+    def same(x, y):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        if x.dtype == jnp.uint8:
+            return int(np.abs(np.asarray(x, int) - np.asarray(y, int)).max()) <= 1
+        if jnp.issubdtype(x.dtype, jnp.inexact):
+            return np.allclose(x, y, rtol=1e-4, atol=1e-4, equal_nan=True)
+        return np.array_equal(x, y)
+
+    return all(jax.tree.leaves(jax.tree.map(same, a, b)))
 
 
 def equal(a, b):
