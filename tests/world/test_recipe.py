@@ -24,7 +24,7 @@ def test_every_model_that_is_known_names_a_recipe():
         ("grid", "karras"),
         ("overlap", "sometimes"),
         ("token", "word"),
-        ("write", "some"),
+        ("merge", "some"),
         ("preceding", "never"),
         ("alignment", "some"),
         ("guidance", -1.0),
@@ -68,7 +68,8 @@ def test_fields_from_a_file_are_a_recipe_or_one_sentence(change):
 def test_files_of_the_first_version_are_read(model):
     values = json.loads(model.to_json())
     of = recipe.of(model)
-    settings = {name: getattr(of, name) for name in ("footprint", "steps", "overlap", "token", "write")}
+    settings = {name: getattr(of, name) for name in ("footprint", "steps", "overlap", "token")}
+    settings["write"] = {"all": "all", "first": "new"}[of.merge]
     first = {**values, "segment": {**values["segment"], **settings}}
     del first["recipe"]
     assert model_config.from_json(json.dumps(first), "model.json") == model
