@@ -7,7 +7,7 @@ A rule says of every new cell whether it enters, and what of the memory it takes
     newest     what enters takes the place of every point of its surface
     best_view  a cell that tells clearly more, smaller and seen less aslant, takes the place of the point shown
     two_views  as first, but a place seen from another side enters beside it, and is read from there
-    average    as first, but tokens that are met again become the mean of old and new: the bad example
+    average    as first, but tokens that are met again become the mean of old and new
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def two_views(cells: Comparison) -> Merge:
 
 
 def average(cells: Comparison) -> Merge:
-    """A place is the mean of its views, the last counting half: tokens are no colours, and decode to a blur."""
+    """A place is the mean of its views, the last counting half."""
     return Merge(enters=~cells.known, blends=cells.same & (cells.scale <= COARSEST))
 
 
