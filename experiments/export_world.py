@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import pathlib
 
-import jax
-import jax.numpy as jnp
 from absl import flags
 
 from experiments.shared import cli, exports, loading, world_pictures
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
-from mirage_jax.geometry import Camera, pose_files
+from mirage_jax.geometry import pose_files
 from mirage_jax.weights import world_files
 
 _RUN = flags.DEFINE_string("run", None, "Folder that generate wrote.")
@@ -67,13 +65,7 @@ def _of_world(path: str) -> exports.Walk:
     config = world.WorldConfig(model=model, recipe=loading.recipe(model, None, 0, saved), **saved.sizes)
     cli.keep_compiled_programs()
     params = loading.prepared(config, folder, None, None)
-    size = (model.height, model.width)
-    camera = Camera(jnp.eye(3), jnp.eye(4), *size)
-    begin = lambda params, key: world.init(  # noqa: E731
-        config, params, jnp.zeros((*size, 3), jnp.uint8), jnp.zeros(size), camera, key
-    )
-    like = jax.eval_shape(begin, params, jax.random.key(0))
-    state = saved.restored(config, like, loading.digest(folder, config))
+    state = saved.restored(config, loading.shapes_of_state(config, params), loading.digest(folder, config))
     frames, cameras = world_pictures.kept(config, params, state)
     points, colours = world_pictures.coloured_points(config, state, frames, cameras)
     return exports.Walk(frames, cameras, points, colours, model.fps / model.vae.stride_time)

@@ -26,7 +26,6 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 from absl import flags
@@ -348,11 +347,8 @@ def start_world(config, params, view, saved, start, digest: str):
         return posed_images.observe(config, params, view.posed, jax.random.key(_SEED.value))
     if view is not None:
         return world.init(config, params, view.image, view.depth, start, jax.random.key(_SEED.value))
-    size = (config.model.height, config.model.width)
-    image, depth = jnp.zeros((*size, 3), jnp.uint8), jnp.zeros(size)
     own = dataclasses.replace(config, **saved.sizes)
-    like = jax.eval_shape(lambda p, k: world.init(own, p, image, depth, start, k), params, jax.random.key(0))
-    state = saved.restored(own, like, digest)
+    state = saved.restored(own, loading.shapes_of_state(own, params), digest)
     return state.replace(memory=latent.grown(state.memory, config.capacity))
 
 

@@ -44,11 +44,7 @@ class ModelEngine:
     @functools.cached_property
     def like(self) -> Any:
         """See `engine.Engine`."""
-        model = self.config.model
-        image, depth = jnp.zeros((model.height, model.width, 3), jnp.uint8), jnp.zeros((model.height, model.width))
-        camera = Camera(jnp.eye(3), jnp.eye(4), model.height, model.width)
-        begin = lambda params, key: world.init(self.config, params, image, depth, camera, key)  # noqa: E731
-        return jax.eval_shape(begin, self._params, jax.random.key(0))
+        return loading.shapes_of_state(self.config, self._params)
 
     def picture(self, path: pathlib.Path, fov: float, seed: int) -> Begun:
         """See `engine.Engine`."""

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mirage_jax import weights, world
 from mirage_jax.errors import UserError
+from mirage_jax.geometry import Camera
 from mirage_jax.models import partition, quantize
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.weights import lora_files, ones, world_files
@@ -96,6 +98,17 @@ def parse_mesh(words: Sequence[str] | None) -> jax.sharding.Mesh | None:
             raise UserError(f"--mesh {','.join(words)}: {word!r} is not AXIS=SIZE, each axis once")
         axes[name] = int(size)
     return partition.make_mesh(axes)
+
+
+def shapes_of_state(config: world.WorldConfig, params: Any) -> world.RolloutState:
+    """The `jax.ShapeDtypeStruct`s of a world's state, by which a saved one is read; nothing is computed."""
+    size = (config.model.height, config.model.width)
+    camera = Camera(jnp.eye(3), jnp.eye(4), *size)
+
+    def begin(params: Any, key: jax.Array) -> world.RolloutState:
+        return world.init(config, params, jnp.zeros((*size, 3), jnp.uint8), jnp.zeros(size), camera, key)
+
+    return jax.eval_shape(begin, params, jax.random.key(0))
 
 
 def on_mesh(mesh: jax.sharding.Mesh | None) -> contextlib.AbstractContextManager:

@@ -126,10 +126,11 @@ def apply(
     if rule not in ("all", "first") and (readout.index is None or readout.index.ndim != 3):
         raise UserError(f"merge {rule!r} compares token with token: it needs a latent memory; expected all or first")
     decided = RULES[rule](compare(memory, depth, sky, cameras, readout))
-    gone = None
+    gone, enters = None, decided.enters
     if decided.replaces is not None:
         slot = jnp.where(decided.replaces & among, readout.index, memory.capacity)
         gone = jnp.zeros(memory.capacity, bool).at[slot].set(True, mode="drop")
+        enters |= readout.visible & gone[jnp.maximum(readout.index, 0)]  # what goes may cover other cells as well
     if decided.replaces_all is not None:
         shown = jnp.where(decided.replaces_all & among, jnp.where(sky, jnp.inf, depth), 0.0)
         gone = met(memory, shown, cameras)[1]
@@ -139,4 +140,4 @@ def apply(
         total = memory.features.at[slot].add(tokens.astype(memory.features.dtype), mode="drop")
         mean = total.at[slot].get(mode="clip") / count.at[slot].get(mode="clip")[..., None]
         memory = memory.replace(features=total.at[slot].set(mean.astype(total.dtype), mode="drop"))
-    return memory, gone, decided.enters
+    return memory, gone, enters

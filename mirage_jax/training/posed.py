@@ -191,10 +191,11 @@ def make_training_example(
     readout = _readout(keys[0], model, clip, start, augment, views, vae_params)
     if past and recipe.of(model).preceding == "as_made":
         readout = _with_preceding_as_made(keys[0], model, clip, start, augment, views, vae_params, readout)
-    errors = _draw(keys[0], clip, start, augment)
-    depth = jnp.where(errors.enters.any(), clip.depth * errors.factor, jnp.nan)
-    things_key = jax.random.fold_in(keys[0], 1)
-    readout = things.added(things_key, model, clip, start, augment, readout, views, tokens(model, clip), depth)
+    if recipe.of(model).entities:
+        errors = _draw(keys[0], clip, start, augment)
+        depth = jnp.where(errors.enters.any(), clip.depth * errors.factor, jnp.nan)
+        things_key = jax.random.fold_in(keys[0], 1)
+        readout = things.added(things_key, model, clip, start, augment, readout, views, tokens(model, clip), depth)
 
     frames = jnp.arange(len(clip.latents))
     static = jnp.where(clip.dynamic, 0.0, clip.depth)

@@ -35,15 +35,14 @@ def added(
 
     Args:
       key: consumed.
-      model, clip, start, augment: as in `posed.make_training_example`.
+      model: whose recipe remembers things.
+      clip, start, augment: as in `posed.make_training_example`.
       readout: what the static memory shows.
       views: from where the segment looks.
       features: `[t, h, w, C]`, what is remembered of the frames.
       depth: `[t, h, w]` with its errors; NaN for the frames of an empty memory.
     """
     method = recipe.of(model)
-    if not method.entities:
-        return readout
     keys = jax.random.split(key, 4)
     frames = jnp.arange(len(clip.latents))
     missed = jax.random.bernoulli(keys[0], augment.miss_things * jax.random.uniform(keys[1]), (len(frames), 1, 1))
@@ -54,6 +53,4 @@ def added(
     walls = latent.create(1, channels)
     none = entities.create(method.entities, entity_cells(*clip.depth.shape[1:]), channels)
     known = entities.write(none, walls, features, depth, clip.cameras, moving, frames <= start)
-    times = conditioning.frame_times(model.segment, start)
-    footprint = max(method.footprint, entities.FOOTPRINT)
-    return entities.read(known, readout, conditioning.cameras(views), times, max_footprint=footprint)
+    return conditioning.with_things(model, method.footprint, readout, known, views, start)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from mirage_jax.geometry import Camera, concatenate
 from mirage_jax.memory.kinds import Views
 from mirage_jax.memory.points import Readout
+from mirage_jax.memory.things import entities
+from mirage_jax.memory.things.entities import Entities
 from mirage_jax.models.codec import Codec
 from mirage_jax.models.config import BETWEEN, ModelConfig, SegmentConfig
 
@@ -81,6 +83,24 @@ def views(model: ModelConfig, context: Camera, new: Camera) -> Views:
         stride=model.vae.stride_time,
         between="between" in model.segment.control,
     )
+
+
+def with_things(
+    model: ModelConfig, footprint: int, readout: Readout, things: Entities, views: Views, begin: chex.Numeric
+) -> Readout:
+    """A readout `[T + P, h, w, ..]` with things that move where they should be by then (`entities.read`).
+
+    Args:
+      model: its segment layout.
+      footprint: of the recipe.
+      readout: what the static memory shows.
+      things: what is known of them.
+      views: from where the segment looks.
+      begin: latent frame of the video that the overlap is.
+    """
+    times = frame_times(model.segment, begin)
+    most = max(footprint, entities.FOOTPRINT)
+    return entities.read(things, readout, cameras(views), times, max_footprint=most)
 
 
 def with_preceding(readout: Readout, preceding: Readout) -> Readout:

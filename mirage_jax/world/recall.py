@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import kinds
 from mirage_jax.memory.points import Readout
-from mirage_jax.memory.things import entities
 from mirage_jax.world import conditioning, reference
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.state import RolloutState
@@ -31,10 +30,9 @@ def add_things(config: WorldConfig, state: RolloutState, readout: Readout, camer
     """A readout of `read` with the things that move where they should be by now; as it is where none are remembered."""
     if state.entities is None:
         return readout
-    times = conditioning.frame_times(config.model.segment, state.entities.clock - 1)
     views = conditioning.views(config.model, state.context_cameras, cameras)
-    footprint = max(config.recipe.footprint, entities.FOOTPRINT)
-    return entities.read(state.entities, readout, conditioning.cameras(views), times, max_footprint=footprint)
+    begin = state.entities.clock - 1
+    return conditioning.with_things(config.model, config.recipe.footprint, readout, state.entities, views, begin)
 
 
 def new_frames(config: WorldConfig, readout: Readout) -> Readout:

@@ -183,7 +183,7 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
         context_valid=jnp.arange(seen - past, seen) >= 0,
         context_readout=_nothing_shown(config, params, memory, latent_cameras) if _carries(config) else None,
         bank=bank,
-        entities=_moving_things(config, memory, observed, scene.moving) if config.remembers_moving else None,
+        entities=_moving_things(config, memory, observed, scene) if config.remembers_moving else None,
         key=key,
         segments=jnp.zeros((), jnp.int32),
     )
@@ -208,13 +208,13 @@ def _remember_in_turn(
     return jax.lax.scan(one, memory, (observed, scene))
 
 
-def _moving_things(config: WorldConfig, memory: PointMemory, observed: Observation, moving: jax.Array) -> Entities:
+def _moving_things(config: WorldConfig, memory: PointMemory, observed: Observation, scene: FrameGeometry) -> Entities:
     """What moves in the first frames."""
     height, width = config.grid
     none = entities.create(
         config.recipe.entities, entity_cells(height, width), config.model.vae.latent_channels, config.token_dtype
     )
-    return entities.write(none, memory, observed.tokens, observed.depth, observed.latent_cameras, moving)
+    return entities.write(none, memory, observed.tokens, scene.depth, observed.latent_cameras, scene.moving)
 
 
 def _carries(config: WorldConfig) -> bool:

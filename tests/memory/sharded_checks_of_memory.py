@@ -11,7 +11,7 @@ import numpy as np
 
 from mirage_jax import world
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import groups, latent, points, sharded
+from mirage_jax.memory import groups, latent, merge, points, sharded
 from mirage_jax.models import partition
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
@@ -63,6 +63,26 @@ def memories():
         same[f"{capacity}"] = [equal(split, alone), parts, int(alone[0].overflow)]
     groups.BLOCK, groups.GROUP = 16384, 2048
     return same
+
+
+def scanned():
+    """What a rollout does with its memory, in one scan: read, mark what is shown, merge, write; with given tokens."""
+    features, depth, cameras, keep, sky = scene()
+
+    def segment(memory, turn):
+        seen = jnp.roll(features, turn, 0), depth * (1 + 0.02 * turn), sky, cameras
+        shown = latent.read(memory, cameras, max_footprint=3)
+        memory = points.mark_seen(memory, shown.index)
+        memory, gone, enters = merge.apply("best_view", memory, *seen, shown, keep | sky)
+        memory = latent.retire(memory, gone)
+        return latent.write(memory, seen[0], seen[1], cameras, keep & enters, sky & enters), shown
+
+    run = lambda memory: jax.lax.scan(segment, memory, jnp.arange(5))  # noqa: E731
+    memory = points.with_directions(latent.create(256, CHANNELS))
+    alone = jax.jit(run)(memory)
+    with jax.set_mesh(partition.make_mesh({"sequence": 8})):
+        split = jax.jit(run)(memory)
+    return [equal(split, alone), int(alone[0].overflow), int(alone[1].visible.sum())]
 
 
 def batch():
@@ -134,5 +154,5 @@ def equal(a, b):
 
 
 if __name__ == "__main__":
-    checks = {check.__name__: check for check in (memories, batch, rollout)}
+    checks = {check.__name__: check for check in (memories, scanned, batch, rollout)}
     print("RESULT " + json.dumps({name: checks[name]() for name in sys.argv[1:] or checks}))

@@ -74,6 +74,8 @@ def test_a_thing_is_shown_where_it_is_and_hidden_by_a_wall():
     np.testing.assert_array_equal(np.asarray(shown.age[0])[found], now - (look - 1))
     assert not np.asarray(shown.age[0])[~found].any() and (np.asarray(shown.index[0])[found] == -1).all()
     np.testing.assert_array_equal(np.asarray(shown.features)[~found[None]], np.asarray(static.features)[~found[None]])
+    earlier = entities.read(things, static, camera, jnp.array([look - 3]))  # a frame before it was seen last
+    assert np.asarray(earlier.moving).any() and not np.asarray(earlier.age).any()
     # The same, with a wall of points in front of it.
     near = jnp.full((1, 32, 32), 2.0)
     behind = latent.write(memory, jnp.ones((1, 32, 32, CHANNELS)), near, camera, jnp.ones((1, 32, 32), bool))

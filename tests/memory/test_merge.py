@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_latent import CHANNELS, HEIGHT, WIDTH, camera, everything, read, tokens, write
 
@@ -97,6 +97,7 @@ def test_newest_leaves_no_older_point_of_the_surface_and_nothing_else_goes():
 @pytest.mark.parametrize("rule", list(merge.RULES))
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
+@example(seed=1130)
 def test_whatever_is_seen_nothing_is_lost_but_what_is_replaced_and_nothing_is_nan(rule, seed):
     """Random walls, skies and holes: what no frame meets stays to the bit, and every cell that may enter is shown."""
     rng = np.random.default_rng(seed)
@@ -109,8 +110,7 @@ def test_whatever_is_seen_nothing_is_lost_but_what_is_replaced_and_nothing_is_na
         memory = see(rule, memory, features, depth, sky, view, keep)
         assert np.isfinite(memory.features).all() and np.isfinite(memory.points).all()
         enters = (keep & np.isfinite(depth) & (depth > 0)) | sky
-        if rule != "best_view":  # which may keep a point of a better view that leaves a gap between two cells of this
-            assert read(memory, view, max_footprint=3).visible[enters].all()
+        assert read(memory, view, max_footprint=3).visible[enters].all()
         if number == 1:  # it looks the other way: of what the first saw, it meets nothing
             held = int(before.size)
             np.testing.assert_array_equal(memory.features[:held], before.features[:held])

@@ -35,6 +35,11 @@ def test_written_read_marked_retired_and_evicted_to_the_same_bits(found):
         assert (overflow > 0) == name.startswith("256"), name
 
 
+def test_in_one_scan_of_a_rollouts_steps_to_the_same_bits(found):
+    same, overflow, visible = found["scanned"]
+    assert same and overflow > 0 and visible > 0
+
+
 def test_in_a_batch_of_a_train_step_too_with_gradients(found):
     assert found["batch"] is True
 

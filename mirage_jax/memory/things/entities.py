@@ -87,7 +87,9 @@ def write(
     return entities.replace(room=room)
 
 
-def read(entities: Entities, static: Readout, cameras: Camera, time: chex.Array, *, max_footprint: int = 3) -> Readout:
+def read(
+    entities: Entities, static: Readout, cameras: Camera, time: chex.Array, *, max_footprint: int = FOOTPRINT
+) -> Readout:
     """What cameras see of the things, in front of what the static memory shows and behind it.
 
     A cell that shows a thing is `moving`, has an `age` and is `turned`; its `index` is -1, as no point is shown there.
@@ -121,7 +123,7 @@ def read(entities: Entities, static: Readout, cameras: Camera, time: chex.Array,
         _, depth = project(camera, jnp.stack([x, y, z], axis=-1)[slot])
         scale = jnp.maximum(*splat.extent(camera, sizes[slot], depth))
         thing = slot // cells
-        age = jnp.asarray(now - entities.time, jnp.float32)[thing]
+        age = jnp.asarray(jnp.maximum(now - entities.time, 0), jnp.float32)[thing]  # a preceding frame may be older
         return index, depth, scale, age, turned[thing]
 
     index, depth, scale, age, turned = lax.map(one, (cameras, jnp.asarray(time)))

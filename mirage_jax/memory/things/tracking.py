@@ -148,9 +148,7 @@ def _sighted(entities: Entities, mine: Components, centre: jax.Array, camera: Ca
         confidence=jnp.minimum(entities.confidence + CONFIDENCE[1], 1.0),
     )
     looked = _as_seen(seen, mine, camera)
-    choose = lambda mask, x, y: jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, y) if x.ndim else y  # noqa: E731
-    seen = jax.tree.map(lambda x, y: choose(better, x, y), looked, seen)
-    return jax.tree.map(lambda x, y: choose(there, x, y), seen, entities)
+    return _where(there, _where(better, looked, seen), entities)
 
 
 def _begun(entities: Entities, mine: Components, camera: Camera, there: jax.Array) -> Entities:
@@ -164,8 +162,16 @@ def _begun(entities: Entities, mine: Components, camera: Camera, there: jax.Arra
         time=jnp.broadcast_to(entities.clock, (slots,)),
         confidence=jnp.full(slots, CONFIDENCE[0]),
     )
-    choose = lambda x, y: jnp.where(there.reshape(-1, *(1,) * (x.ndim - 1)), x, y) if x.ndim else y  # noqa: E731
-    return jax.tree.map(choose, new, entities)
+    return _where(there, new, entities)
+
+
+def _where(slots: jax.Array, there: Entities, elsewhere: Entities) -> Entities:
+    """The first in some slots, bool `[K]`, the second in the others; what is no slot's own is of the second."""
+
+    def choose(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.where(slots.reshape(-1, *(1,) * (x.ndim - 1)), x, y) if x.ndim else y
+
+    return jax.tree.map(choose, there, elsewhere)
 
 
 def _as_seen(entities: Entities, mine: Components, camera: Camera) -> Entities:
