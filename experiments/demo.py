@@ -63,7 +63,8 @@ def main(_) -> None:
 
     before = time.time()
     made = {name: video[1:] for name, video in videos.items() if name != "truth"}
-    scores = returns.score(clip, made, returns.returned(clip, model, since=1))
+    cells, new = (of(clip, model, since=1) for of in (returns.returned, returns.first_seen))
+    scores = returns.score(clip, made, cells, new)
     shown = {NAMES[name]: video for name, video in videos.items()}
     viz.write_video(out / "video.mp4", videos["latent"], fps=model.fps)
     viz.contact_sheet(out / "contact_sheet.png", videos["latent"])

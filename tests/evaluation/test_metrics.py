@@ -87,3 +87,17 @@ def test_wrong_shapes_are_refused():
         metrics.psnr(small, small[:, :5])
     with pytest.raises(AssertionError):
         metrics.lpips(small[0], small[0])
+
+
+def test_sharpness_is_the_share_of_the_truths_gradient_energy():
+    truth = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
+    assert metrics.sharpness(truth, truth) == 1.0
+    assert metrics.sharpness(np.full_like(truth, 90), truth) == 0.0
+    half = (truth.astype(np.float32) / 2).round().astype(np.uint8)
+    np.testing.assert_allclose(metrics.sharpness(half, truth), 0.25, rtol=0.01)
+    cells = np.zeros((3, 4, 4), bool)
+    assert metrics.sharpness(truth, truth, cells) is None
+    cells[1, 0, 0] = True
+    blurred = truth.copy()
+    blurred[1, :5, :5] = 7
+    assert metrics.sharpness(blurred, truth, cells) == 0.0 and metrics.sharpness(blurred, truth, ~cells) > 0.9

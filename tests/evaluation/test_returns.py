@@ -67,8 +67,22 @@ def test_frames_that_come_back_are_scored_apart(model):
     made["flat"][3] = 50
     cells = np.zeros((4, 4, 4), bool)
     cells[3] = True
-    scores = returns.score(clip, made, cells)
+    new = np.zeros((4, 4, 4), bool)
+    new[0] = True
+    scores = returns.score(clip, made, cells, new)
     assert scores["latent"]["psnr_revisit"] > scores["flat"]["psnr_revisit"]
     np.testing.assert_allclose(scores["flat"]["psnr_revisit"], 20 * np.log10(255 / 50), rtol=1e-4)
     np.testing.assert_allclose(scores["flat"]["psnr_returned_cells"], 20 * np.log10(255 / 50), rtol=1e-4)
-    assert returns.score(clip, made, np.zeros((4, 4, 4), bool))["flat"]["psnr_revisit"] is None
+    np.testing.assert_allclose(scores["flat"]["psnr_new"], metrics.PSNR_OF_EQUAL_FRAMES)
+    assert returns.score(clip, made, np.zeros((4, 4, 4), bool), new)["flat"]["psnr_revisit"] is None
+
+
+def test_new_ground_is_what_no_earlier_frame_saw(model):
+    onwards = turning(np.linspace(0, 144, 49))
+    new = returns.first_seen(onwards, model, since=33)
+    assert new[-1].mean() > 0.3 and not new[0].any()
+    away = np.concatenate([np.linspace(0, 100, 17), np.full(16, 100.0), np.linspace(100, 0, 17)[1:]])
+    assert not returns.first_seen(turning(away), model, since=33)[-1].any(), "the start was seen"
+    assert not returns.first_seen(
+        dataclasses.replace(onwards, dynamic=np.ones((49, SIZE, SIZE), bool)), model, since=33
+    ).any()

@@ -1,9 +1,11 @@
-"""Which parts of a video show again what was out of sight, and scores over just those."""
+"""Which parts of a video show again what was out of sight, or for the first time, and scores over just those."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,19 +36,39 @@ def returned(clip: PosedClip, model: ModelConfig, *, since: int) -> np.ndarray:
     Returns:
       bool `[T - since, h, w]`.
     """
-    stride, count = model.vae.stride_space, model.segment_frames
-    grid = clip.frames.shape[1] // stride, clip.frames.shape[2] // stride
-    cameras = camera_of(clip).resized(*grid)
-    depth = resample.depth_to_grid(jnp.asarray(clip.depth), *grid)
-    still = ~resample.mask_to_grid(jnp.asarray(clip.dynamic), *grid, least=0.25)
-    frames = np.arange(len(clip))
+    count = model.segment_frames
+    seen, frames = _seen(clip, model), np.arange(len(clip))
     parts = []
     for begin in range(since, len(clip), count):
         old = frames < min(begin - count, since)
         recent = (frames >= begin - count) & (frames < begin)
         at = frames[begin : begin + count]
-        parts.append(_seen_again(cameras, depth, still, old, at) & ~_seen_again(cameras, depth, still, recent, at))
+        parts.append(seen(old, at) & ~seen(recent, at))
     return np.concatenate(parts)
+
+
+def first_seen(clip: PosedClip, model: ModelConfig, *, since: int) -> np.ndarray:
+    """Which latent cells of which frames show what no frame before their segment saw: the generator makes it up.
+
+    Args, returns: as of `returned`.
+    """
+    count = model.segment_frames
+    seen, frames = _seen(clip, model), np.arange(len(clip))
+    parts = []
+    for begin in range(since, len(clip), count):
+        at = frames[begin : begin + count]
+        parts.append(seen(frames >= 0, at) & ~seen(frames < begin, at))  # what moves is not its own surface
+    return np.concatenate(parts)
+
+
+def _seen(clip: PosedClip, model: ModelConfig) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """`_seen_again` of a clip at the model's grid."""
+    stride = model.vae.stride_space
+    grid = clip.frames.shape[1] // stride, clip.frames.shape[2] // stride
+    cameras = camera_of(clip).resized(*grid)
+    depth = resample.depth_to_grid(jnp.asarray(clip.depth), *grid)
+    still = ~resample.mask_to_grid(jnp.asarray(clip.dynamic), *grid, least=0.25)
+    return lambda among, at: np.asarray(_seen_again(cameras, depth, still, among, at))
 
 
 @jax.jit
@@ -62,26 +84,43 @@ def _seen_again(cameras: Camera, depth: jax.Array, still: jax.Array, among: jax.
     return shown.visible & same & still[at]
 
 
-def score(clip: PosedClip, made: dict[str, np.ndarray], cells: np.ndarray, least: float = 0.5) -> dict[str, Any]:
-    """Metrics of each method against the truth, all frames and the frames that come back.
+def score(
+    clip: PosedClip,
+    made: Mapping[str, np.ndarray],
+    cells: np.ndarray,
+    new: np.ndarray,
+    *,
+    least: float = 0.5,
+    judge: Mapping[str, chex.Array] | None = None,
+) -> dict[str, Any]:
+    """Metrics of each method against the truth: all frames, those that come back, and those that show new ground.
 
     Args:
       clip: the truth.
       made: of `generate`.
       cells: of `returned`, for the generated frames.
-      least: share of returned cells that makes a frame one that comes back.
+      new: of `first_seen`.
+      least: share of such cells that makes a frame one that comes back, or one of new ground.
+      judge: weights of VGG16 for `metrics.lpips_vgg`; None leaves it out.
 
     Returns:
-      method -> `psnr`, `ssim`, `lpips` (mean over frames), the same with `_revisit` over the frames that come back
-      (None where there are none), `psnr_returned_cells`, and the curve `psnr_by_frame`.
+      method -> `psnr`, `ssim`, `lpips`, `lpips_vgg` (mean over frames), the same with `_revisit` over the frames that
+      come back and with `_new` over those of new ground (None where there are none), `psnr_returned_cells`,
+      `sharpness_returned` and `sharpness_new` over such cells, and the curve `psnr_by_frame`.
     """
     truth = clip.frames[len(clip) - len(cells) :]
-    back = cells.mean((1, 2)) >= least
+    chosen = {"revisit": cells.mean((1, 2)) >= least, "new": new.mean((1, 2)) >= least}
+    judged = {} if judge is None else metrics.lpips_vgg(judge, made, truth)
     scores = {}
     for method, frames in made.items():
         curves = metrics.all_metrics(frames, truth)
+        if judge is not None:
+            curves["lpips_vgg"] = judged[method]
         row: dict[str, Any] = {name: float(np.mean(curve)) for name, curve in curves.items()}
-        row |= {f"{name}_revisit": float(np.mean(c[back])) if back.any() else None for name, c in curves.items()}
+        for kind, at in chosen.items():
+            row |= {f"{name}_{kind}": float(np.mean(c[at])) if at.any() else None for name, c in curves.items()}
+        row["sharpness_returned"] = metrics.sharpness(frames, truth, cells)
+        row["sharpness_new"] = metrics.sharpness(frames, truth, new)
         per_cell = metrics.masked_psnr(frames, truth, cells)
         row["psnr_returned_cells"] = float(np.nanmean(per_cell)) if np.isfinite(per_cell).any() else None
         row["psnr_by_frame"] = [round(float(v), 3) for v in curves["psnr"]]
