@@ -31,8 +31,8 @@ FIRST_DEPTH = 5.0
 """Metres of the median depth of a first image that only a relative depth network has seen; the unit of its world."""
 
 
-ENTITY_SHARE = 8
-"""A thing that moves has room for one in so many cells of a frame; of a larger one some of its cells are kept."""
+ENTITY_SHARE = 2
+"""A thing that moves has room for one in so many cells of a frame: what is near fills half of the picture."""
 
 
 def entity_cells(height: int, width: int) -> int:

@@ -83,6 +83,18 @@ def test_a_thing_is_shown_where_it_is_and_hidden_by_a_wall():
     assert not np.asarray(hidden.moving).any()
 
 
+@pytest.mark.parametrize(("nearer", "shown"), [(1.0, True), (2.3, False)])
+def test_from_much_nearer_it_is_not_known_how_a_thing_looks(nearer, shown):
+    movie = film([np.tile([0.0, 0.0, 4.0], (6, 1))], np.zeros(6), radius=RADIUS)
+    things, _ = after(movie, 5)
+    camera = movie.cameras[5:]
+    pose = np.array(camera.cam2world)
+    pose[:, 2, 3] += nearer
+    close = camera.replace(cam2world=jnp.asarray(pose))
+    static = latent.read(latent.create(1, CHANNELS), close)
+    assert np.asarray(entities.read(things, static, close, jnp.array([5])).moving).any() == shown
+
+
 def test_behind_a_wall_and_out_again():
     frames = 30
     movie = film(

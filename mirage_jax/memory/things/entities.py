@@ -33,6 +33,10 @@ FOOTPRINT = 3
 """Cells of a side that a cell of a thing may cover at least: it is seen again from other distances and has no holes."""
 
 
+MAGNIFIED = 2.0
+"""Cells of a side as which a cell of a thing is shown at most: from nearer, too little is known of how it looks."""
+
+
 def summary(entities: Entities | None) -> dict[str, jax.Array]:
     """How many there are, how many of these were seen more than once, how many were given up, mean frames unseen."""
     if entities is None:
@@ -111,9 +115,10 @@ def read(
         turn, turned = _billboard(entities.facing, camera.cam2world[:3, 3] - centre, camera.cam2world[:3, 1])
         offsets = (turn[:, None] * entities.offsets[:, :, None, :]).sum(-1)
         world = (centre[:, None] + offsets).reshape(size, 3)
-        there = (entities.valid & entities.held[:, None]).reshape(size)
-        x, y, z = (jnp.where(there, world[:, i], jnp.nan) for i in range(3))
         sizes = entities.cell_size.reshape(size)
+        largest = jnp.maximum(*splat.extent(camera, sizes, project(camera, world)[1]))
+        there = (entities.valid & entities.held[:, None]).reshape(size) & (largest <= MAGNIFIED)
+        x, y, z = (jnp.where(there, world[:, i], jnp.nan) for i in range(3))
         # NaN is in no view, so empty cells need no compaction.
         group = jnp.pad(there, (0, -size % groups.GROUP))
         padded = (jnp.pad(v, (0, -size % groups.GROUP)) for v in (x, y, z, jnp.ones(size)))
