@@ -10,6 +10,7 @@ from typing import Any
 import tqdm
 
 from mirage_jax.errors import UserError
+from mirage_jax.evaluation.statistics import Interval
 from mirage_jax.io import write_json
 
 
@@ -49,3 +50,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     """Lines of a Markdown table."""
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     return [*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)]
+
+
+def interval(found: Interval, digits: int, *, signed: bool = False) -> str:
+    """A mean or median and its interval as text, with a plus sign where they are `signed`."""
+    sign = "+" if signed else ""
+    return f"{found.mean:{sign}.{digits}f} [{found.low:{sign}.{digits}f}, {found.high:{sign}.{digits}f}]"

@@ -1,4 +1,4 @@
-"""Means over clips with 95 % bootstrap intervals; of paired differences, they are those between methods.
+"""Means and medians over clips with 95 % bootstrap intervals; of paired differences, they are those between methods.
 
 A clip is the unit that is drawn again: frames of one clip depend on each other, so they are averaged first, and so are
 several seeds of one clip. `scipy.stats.bootstrap` draws.
@@ -16,11 +16,11 @@ import scipy.stats
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean over clips and where it would lie in 95 % of repetitions with other clips.
+    """A mean (or median) over clips and where it would lie in 95 % of repetitions with other clips.
 
     Attributes:
-      mean: the mean of the clips at hand.
-      low, high: the 2.5th and 97.5th percentile of the mean over clips drawn again with replacement.
+      mean: that of the clips at hand.
+      low, high: the 2.5th and 97.5th percentile of that of clips drawn again with replacement.
       count: the number of clips.
     """
 
@@ -40,6 +40,15 @@ def bootstrap_mean(values: np.ndarray, *, seed: int = 0) -> Interval:
     Raises:
       ValueError: if there are fewer than two clips, or a value is NaN or infinite.
     """
+    return _bootstrap(np.mean, values, seed)
+
+
+def bootstrap_median(values: np.ndarray, *, seed: int = 0) -> Interval:
+    """The median over clips with its interval; arguments and errors as of `bootstrap_mean`."""
+    return _bootstrap(np.median, values, seed)
+
+
+def _bootstrap(statistic: Callable[..., np.ndarray], values: np.ndarray, seed: int) -> Interval:
     values = np.asarray(values, np.float64)
     if values.ndim not in (1, 2):
         raise ValueError(f"expected values [clips] or [clips, seeds], got shape {values.shape}")
@@ -48,8 +57,8 @@ def bootstrap_mean(values: np.ndarray, *, seed: int = 0) -> Interval:
     clips = values.reshape(len(values), -1).mean(axis=1)
     if len(clips) < 2:
         raise ValueError(f"an interval over clips needs at least 2 clips, got {len(clips)}")
-    low, high = _percentiles(lambda drawn, axis: clips[drawn].mean(axis), [len(clips)], seed)
-    return Interval(mean=float(clips.mean()), low=low, high=high, count=len(clips))
+    low, high = _percentiles(lambda drawn, axis: statistic(clips[drawn], axis=axis), [len(clips)], seed)
+    return Interval(mean=float(statistic(clips)), low=low, high=high, count=len(clips))
 
 
 def ratio_of_means(groups: Sequence[np.ndarray], *, extra: float = 0.0, seed: int = 0) -> Interval:

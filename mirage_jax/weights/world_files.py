@@ -26,7 +26,7 @@ from mirage_jax.models import config as model_config
 from mirage_jax.models.config import ModelConfig
 
 FORMAT = "mirage-jax world"
-VERSION = 3
+VERSION = 4
 
 _SIZES = ("memory", "capacity", "bank")
 _NO_CHECKSUM = "0" * 64

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mirage_jax.evaluation.statistics import bootstrap_mean, ratio_of_means
+from mirage_jax.evaluation.statistics import bootstrap_mean, bootstrap_median, ratio_of_means
 
 
 def test_width_is_that_of_the_normal_theory():
@@ -13,6 +13,16 @@ def test_width_is_that_of_the_normal_theory():
     assert interval.mean == pytest.approx(values.mean()) and interval.count == 400
     assert interval.low == pytest.approx(values.mean() - half, abs=0.05 * half)
     assert interval.high == pytest.approx(values.mean() + half, abs=0.05 * half)
+
+
+def test_a_median_and_its_interval_do_not_mind_what_is_far_off():
+    values = np.random.RandomState(0).normal(3.0, 2.0, 400)
+    interval = bootstrap_median(values)
+    half = 1.96 * 1.2533 * 2.0 / np.sqrt(400)  # of the normal theory
+    assert interval.mean == np.median(values) and interval.count == 400
+    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.3)
+    far = np.where(values > np.quantile(values, 0.9), 1e6, values)
+    assert bootstrap_median(far) == interval
 
 
 def test_about_95_of_100_intervals_hold_the_truth():

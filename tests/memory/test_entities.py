@@ -154,6 +154,27 @@ def test_what_runs_into_a_wall_of_the_memory_stops_there():
     assert 7.0 < place[2] <= 9.0, "the far wall is at 9 m"
 
 
+@pytest.mark.parametrize("period, look", [(24, 36), (36, 48), (48, 72)])
+def test_what_swings_is_expected_where_it_swings(period, look):
+    """Whenever it is looked for again, it is expected well within its reach of the middle of its swing."""
+    phase = 2 * np.pi * (np.arange(look) + 3) / period
+    track = np.array([0.0, 0.0, 4.5]) + np.sin(phase)[:, None] * [0.9, 0, 0] + np.cos(phase)[:, None] * [0, 0, 0.3]
+    movie = film([track], np.zeros(look), radius=0.4)
+    things, _ = after(movie, look)
+    assert np.asarray(things.held).sum() == 1
+    for away in (10, 20, 40):
+        assert nearest(things, look + away, [0.0, 0.0, 4.5]) < 0.6, away
+
+
+def test_what_goes_straight_is_believed_for_long_and_then_expected_back():
+    look = 10
+    movie = film([line((-1.8, 0.0, 5.0), (0.12, 0, 0), look)], np.zeros(look), radius=0.4)
+    things, _ = after(movie, look)
+    for away in range(look):
+        assert nearest(things, look - 1 + away, [-1.8 + 0.12 * (look - 1 + away), 0.0, 5.0]) < 0.4, away
+    assert nearest(things, look + 10 * look, movie.tracks[0].mean(0)) < 0.4
+
+
 def test_static_memory_is_never_touched_and_hidden_only_where_a_thing_is_in_front():
     movie = film([line((-1.0, 0.0, 4.0), (0.1, 0, 0), 8)], np.zeros(8), radius=RADIUS)
     things, memory = after(movie, 8)

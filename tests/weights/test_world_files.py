@@ -131,8 +131,8 @@ def test_a_world_with_nan_is_neither_written_nor_read(tmp_path, saved):
 
 def test_files_of_other_versions_and_kinds(tmp_path, saved):
     whole = saved.read_bytes()
-    saved.write_bytes(whole.replace(b'"version":"3"', b'"version":"2"'))
-    with pytest.raises(UserError, match="a world file of version 2; expected 3"):
+    saved.write_bytes(whole.replace(b'"version":"4"', b'"version":"3"'))
+    with pytest.raises(UserError, match="a world file of version 3; expected 4"):
         world_files.read(saved)
     for content in (b"", b"text", bytes(100), json.dumps([1]).encode()):
         (tmp_path / "c.world").write_bytes(content)

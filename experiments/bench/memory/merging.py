@@ -10,6 +10,8 @@ view is read once more, without writing, decoded, and compared with the clip.
 - PSNR seen: over the pixels of cells that show something.
 - token error: mean squared error of these cells' tokens, in units of their variance.
 - holes: cells that show nothing.
+
+A second table has the differences to rule `first`, clip by clip.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ from mirage_jax.world import recipe as recipes
 OPTIONS = ("clips", "checkpoint")
 SPLITS = ("there_and_back", "closed_loop")
 FIGURES = {"points": 2, "PSNR": 2, "PSNR seen": 2, "LPIPS": 3, "token error": 3, "holes": 4}
+BASE = "first"
+"""Rule that the others are compared with: that of the model that ships."""
+
 WALKS = 3
 DEPTH_ERROR = 0.03
 TOKEN_ERRORS = (0.0, 0.3)
@@ -66,22 +71,34 @@ def measure(clips: str, checkpoint: str | None) -> dict[str, Any]:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The record as a table for each error of tokens: means over clips with 95 % intervals."""
+    """Two tables for each error of tokens, over clips with 95 % intervals: means, and means of what differs."""
     count = len({row["clip"] for row in record["rows"]})
     lines = [f"{count} clips, walked {record['walks']} times; model {record['model']}; depth off by 3 % each time."]
     for error in sorted({row["token_error"] for row in record["rows"]}):
+        of = {rule: _values(record["rows"], rule, error) for rule in merge.RULES}
         lines += ["", f"Tokens off by {error} standard deviations from the second walk on", ""]
-        table = []
-        for rule in merge.RULES:
-            of = [row for row in record["rows"] if (row["rule"], row["token_error"]) == (rule, error)]
-            table.append([rule, *(_interval([row[name] for row in of], digits) for name, digits in FIGURES.items())])
-        lines += records.table(("rule", *FIGURES), table)
+        lines += _table("rule", of, signed=False)
+        paired = {
+            rule: {name: value - of[BASE][name] for name, value in values.items()}
+            for rule, values in of.items()
+            if rule != BASE
+        }
+        lines += ["", *_table(f"less {BASE}, clip by clip", paired, signed=True)]
     return "\n".join([*lines, ""])
 
 
-def _interval(values: list[float], digits: int) -> str:
-    found = bootstrap_mean(np.array(values))
-    return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+def _values(rows: list[dict[str, Any]], rule: str, error: float) -> dict[str, np.ndarray]:
+    """Figures by name, `[clips]` in the same order for every rule."""
+    of = sorted((row for row in rows if (row["rule"], row["token_error"]) == (rule, error)), key=lambda r: r["clip"])
+    return {name: np.array([row[name] for row in of]) for name in FIGURES}
+
+
+def _table(head: str, values: dict[str, dict[str, np.ndarray]], *, signed: bool) -> list[str]:
+    rows = [
+        [rule, *(records.interval(bootstrap_mean(of[n]), digits, signed=signed) for n, digits in FIGURES.items())]
+        for rule, of in values.items()
+    ]
+    return records.table((head, *FIGURES), rows)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -15,11 +15,14 @@ Of every thing that was seen and returns, over the first frames of its return: `
 memory shows something that moves over at least a quarter of it; `off`, how far what is remembered of it is from where
 it is, in its sizes, median over returns (of those that are remembered; what was nearest when it was last seen counts as
 it); `ghosts`, cells that show something that moves where nothing is, in shares of the cells that the thing has.
+What differs between two ways to remember is told clip by clip. `moving.png` shows in how many clips things are off by
+how much.
 """
 
 from __future__ import annotations
 
 import functools
+import pathlib
 from typing import Any
 
 import jax
@@ -29,9 +32,9 @@ import scipy.ndimage
 import tqdm
 
 from experiments.bench import records
-from mirage_jax import data, geometry, weights
+from mirage_jax import data, geometry, viz, weights
 from mirage_jax.evaluation.protocols.objects import MOTION_CLASSES, motion_class
-from mirage_jax.evaluation.statistics import bootstrap_mean
+from mirage_jax.evaluation.statistics import bootstrap_mean, bootstrap_median
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, resample
 from mirage_jax.memory.things import entities
@@ -39,9 +42,10 @@ from mirage_jax.models import heads
 from mirage_jax.training import encode, posed
 from mirage_jax.world.state import entity_cells
 
-OPTIONS = ("clips", "checkpoint")
+OPTIONS = ("out", "clips", "checkpoint")
 METHODS = ("forgotten", "frozen points", "frozen", "entities", "true track")
 FIGURES = ("found", "off", "ghosts")
+PAIRS = ("entities", "frozen"), ("entities", "frozen points"), ("true track", "entities")
 SLOTS = 8
 
 _JUDGED = 6  # latent frames from the return on
@@ -50,10 +54,11 @@ _LEAST_CELLS = 3  # of a thing, to be judged
 _COVERED = 0.25
 
 
-def measure(clips: str, checkpoint: str | None) -> dict[str, Any]:
+def measure(out: pathlib.Path, clips: str, checkpoint: str | None) -> dict[str, Any]:
     """The figures of every clip, method and mask; the record that `markdown` prints.
 
     Args:
+      out: folder of `moving.png`.
       clips: folder of the held-out set.
       checkpoint: a model with a VAE, and heads or not; None is the one that ships.
     """
@@ -75,37 +80,64 @@ def measure(clips: str, checkpoint: str | None) -> dict[str, Any]:
                 values = [_judge(method, tokens, sample, moving, *one) for one in returns]
                 row = {"clip": clip.source, "motion": motion_class(clip.dynamic), "masks": mask, "method": method}
                 rows.append(row | {name: _mean([value[name] for value in values]) for name in FIGURES})
+    _draw(out / "moving.png", rows)
     return {"model": model.name, "clips": len(source), "judged": _JUDGED, "rows": rows}
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The record as a table for each kind of mask: means over clips with 95 % intervals."""
+    """Two tables for each kind of mask, with 95 % intervals: over clips, and of what differs in a clip."""
     lines = [f"{record['clips']} clips; model {record['model']}; the first {record['judged']} frames of every return."]
-    for mask in sorted({row["masks"] for row in record["rows"]}, reverse=True):
+    for mask in _masks(record["rows"]):
         lines += ["", f"Masks: {mask}", ""]
-        table = []
-        for method in METHODS:
-            mine = [row for row in record["rows"] if row["masks"] == mask and row["method"] == method]
+        table, of = [], {method: _of(record["rows"], mask, method) for method in METHODS}
+        for method, mine in of.items():
             for motion in ("all", *MOTION_CLASSES[1:]):
-                of = [row for row in mine if motion in ("all", row["motion"])]
-                if len(of) > 1:
-                    table.append([method if motion == "all" else "", motion, len(of), *_cells(of)])
+                chosen = [row for row in mine if motion in ("all", row["motion"])]
+                if len(chosen) > 1:
+                    table.append([method if motion == "all" else "", motion, len(chosen), *_cells(chosen)])
         lines += records.table(("memory", "moving pixels, %", "clips", *FIGURES), table)
+        pairs = [[f"{one} less {other}", *_differences(of[one], of[other])] for one, other in PAIRS]
+        lines += ["", *records.table(("in the same clip", *FIGURES), pairs)]
     return "\n".join([*lines, ""])
 
 
+def _masks(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted({row["masks"] for row in rows}, reverse=True)
+
+
+def _of(rows: list[dict[str, Any]], mask: str, method: str) -> list[dict[str, Any]]:
+    return [row for row in rows if (row["masks"], row["method"]) == (mask, method)]
+
+
 def _cells(rows: list[dict[str, Any]]) -> list[str]:
-    cells = []
-    for name in FIGURES:
-        values = np.array([row[name] for row in rows if row[name] is not None], float)
-        if len(values) < 2:
-            cells.append("-")
-        elif name == "off":
-            cells.append(f"{np.median(values):.2f}")
-        else:
-            interval = bootstrap_mean(values)
-            cells.append(f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]")
-    return cells
+    return [_told(name, [row[name] for row in rows if row[name] is not None]) for name in FIGURES]
+
+
+def _differences(ours: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[str]:
+    both = [(one, other) for one, other in zip(ours, others, strict=True) if one["clip"] == other["clip"]]
+    known = {name: [(a[name], b[name]) for a, b in both if None not in (a[name], b[name])] for name in FIGURES}
+    return [_told(name, [a - b for a, b in pairs], signed=True) for name, pairs in known.items()]
+
+
+def _told(name: str, values: list[float], *, signed: bool = False) -> str:
+    if len(values) < 2:
+        return "-"
+    statistic = bootstrap_median if name == "off" else bootstrap_mean
+    return records.interval(statistic(np.array(values, float)), 2, signed=signed)
+
+
+def _draw(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Share of clips in which things are off by at most so much, by method that remembers things."""
+    limits = np.linspace(0, 4, 41)
+    curves = {}
+    for mask in _masks(rows):
+        for method in ("frozen", "entities"):
+            off = [row["off"] for row in _of(rows, mask, method)]
+            off = np.array([np.inf if value is None else value for value in off])
+            curves[f"{method}, masks: {mask}"] = (off[:, None] <= limits).mean(0)
+    viz.plot_curves(
+        path, curves, xlabel="off by at most, tenths of its size", ylabel="share of clips", title="where things return"
+    )
 
 
 def _mean(values: list[float]) -> float | None:

@@ -11,9 +11,18 @@ LEAST_CONFIDENCE = 0.2
 """Below this a slot is empty."""
 
 
-PERSISTENCE = 48.0
-"""Latent frames for which a thing keeps its velocity, in the mean: what walks about turns in the end, so it is expected
-to go on by no more than this."""
+RECENT = 48
+"""Sightings that the middle and the pace of a track are of, about."""
+
+PERSISTENCE = 3.0
+"""For how many latent frames a thing is believed to go on for each in which it was seen whole and to go straight on."""
+
+STRAIGHT = 4
+"""Power of the straightness by which that is less: a quarter of a circle (0.9) counts two thirds, a half a fifth."""
+
+BELIEVED = 4.0, 16.0
+"""Latent frames for which a thing is believed to go on at least, as it may be hidden for a moment, and at most: what
+walks about turns in the end."""
 
 
 @struct.dataclass
@@ -23,6 +32,9 @@ class Entities:
     Attributes:
       position: `[K, 3]` world centre when last seen.
       velocity: `[K, 3]` scene units a latent frame.
+      middle: `[K, 3]` mean of the places where it was seen, of the latest `RECENT` sightings about.
+      pace: `[K]` mean of the ways from sighting to sighting, of as many, scene units.
+      whole: int32 `[K]` sightings in which it was neither cut nor hidden in part: those that its velocity is from.
       room: `[K]` how far it can go before the static memory stops it.
       offsets: `[K, P, 3]` its cells, relative to the centre, in the world as it then stood.
       features: `[K, P, C]` their tokens.
@@ -40,6 +52,9 @@ class Entities:
 
     position: chex.Array  # [K, 3]
     velocity: chex.Array  # [K, 3]
+    middle: chex.Array  # [K, 3]
+    pace: chex.Array  # [K]
+    whole: chex.Array  # [K]
     room: chex.Array  # [K]
     offsets: chex.Array  # [K, P, 3]
     features: chex.Array  # [K, P, C]
@@ -78,6 +93,9 @@ def create(slots: int, cells: int, channels: int, dtype: jax.typing.DTypeLike = 
     return Entities(
         position=vector,
         velocity=vector,
+        middle=vector,
+        pace=number,
+        whole=jnp.zeros((slots,), jnp.int32),
         room=number,
         offsets=jnp.zeros((slots, cells, 3)),
         features=jnp.zeros((slots, cells, channels), dtype),
@@ -94,12 +112,32 @@ def create(slots: int, cells: int, channels: int, dtype: jax.typing.DTypeLike = 
     )
 
 
+def believed(entities: Entities) -> jax.Array:
+    """`[K]` latent frames for which the things are believed to go straight on.
+
+    The longer they were seen to do so, the longer; of what swings or wanders, or was hardly seen whole, little is
+    believed.
+    """
+    seen = jnp.minimum(entities.sightings, RECENT).astype(jnp.float32)
+    half = jnp.sqrt(((entities.position - entities.middle) ** 2).sum(-1))  # of a straight track
+    straight = jnp.minimum(2.0 * half / jnp.maximum(entities.pace * seen, 1e-6), 1.0)
+    whole = jnp.minimum(entities.whole, RECENT).astype(jnp.float32)
+    return jnp.clip(PERSISTENCE * whole * straight**STRAIGHT, *BELIEVED)
+
+
 def predicted(entities: Entities, time: chex.Numeric) -> jax.Array:
-    """`[K, 3]` where the things are expected at a latent frame: straight on, slower and slower, up to the next wall."""
-    since = jnp.asarray(time - entities.time, jnp.float32)[:, None]
-    gone = PERSISTENCE * -jnp.expm1(-jnp.maximum(since, 0.0) / PERSISTENCE) * entities.velocity
-    far = jnp.sqrt((gone**2).sum(-1, keepdims=True))
-    return entities.position + gone * jnp.minimum(1.0, entities.room[:, None] / jnp.maximum(far, 1e-6))
+    """`[K, 3]` where the things are expected at a latent frame.
+
+    Straight on for as long as that is believed, up to the next wall, where they stay. What meets none is expected back,
+    in as many frames again, in the middle of where it was seen: that is nearer to what swings or walks about, wherever
+    it is by then, than any place on its way straight on.
+    """
+    since = jnp.maximum(jnp.asarray(time - entities.time, jnp.float32), 0.0)
+    long = believed(entities)
+    speed = jnp.sqrt((entities.velocity**2).sum(-1))
+    gone = jnp.minimum(since, jnp.minimum(long, entities.room / jnp.maximum(speed, 1e-6)))
+    back = jnp.where(speed * long < entities.room, jnp.clip(since / long - 1.0, 0.0, 1.0), 0.0)[:, None]
+    return (1.0 - back) * (entities.position + gone[:, None] * entities.velocity) + back * entities.middle
 
 
 def unit(vector: jax.Array) -> jax.Array:

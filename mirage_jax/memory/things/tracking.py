@@ -10,7 +10,7 @@ from mirage_jax.geometry import Camera, project
 from mirage_jax.memory.points import NEAR
 from mirage_jax.memory.things import components
 from mirage_jax.memory.things.components import Components
-from mirage_jax.memory.things.slots import LEAST_CONFIDENCE, Entities, predicted, unit
+from mirage_jax.memory.things.slots import LEAST_CONFIDENCE, RECENT, Entities, predicted, unit
 
 GATE = 1.5
 """Sizes from its predicted place within which a thing may be found again."""
@@ -139,9 +139,15 @@ def _sighted(entities: Entities, mine: Components, centre: jax.Array, camera: Ca
     beyond = jnp.maximum(0.0, 1.0 - EDGE * entities.size / jnp.maximum(far, 1e-6))
     off = off * jnp.where(whole, 1.0, beyond)[:, None]
     better = (~mine.partial | (entities.sightings < 2)) & (mine.cells >= entities.worth)
+    position = centre + place[:, None] * off
+    step = jnp.sqrt(((position - entities.position) ** 2).sum(-1))
+    recent = jnp.maximum(1.0 / number, 1.0 / RECENT)
     seen = entities.replace(
-        position=centre + place[:, None] * off,
+        position=position,
         velocity=entities.velocity + jnp.where(whole, pace / since, 0.0)[:, None] * off,
+        middle=entities.middle + recent[:, None] * (position - entities.middle),
+        pace=entities.pace + recent * (step - entities.pace),
+        whole=entities.whole + whole,
         room=jnp.full(count.shape, jnp.inf),
         sightings=count,
         time=jnp.broadcast_to(entities.clock, count.shape),
@@ -157,6 +163,9 @@ def _begun(entities: Entities, mine: Components, camera: Camera, there: jax.Arra
     new = _as_seen(entities, mine, camera).replace(
         position=mine.centre,
         velocity=jnp.zeros((slots, 3)),
+        middle=mine.centre,
+        pace=jnp.zeros(slots),
+        whole=jnp.asarray(~mine.partial, jnp.int32),
         room=jnp.full(slots, jnp.inf),
         sightings=jnp.ones(slots, jnp.int32),
         time=jnp.broadcast_to(entities.clock, (slots,)),
