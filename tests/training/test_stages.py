@@ -169,6 +169,23 @@ def test_a_finished_model_gets_a_fresh_side_branch(coded):
     assert set(params) == {"vae", "heads", "dit", "side", "lora"}
 
 
+def test_a_frozen_backbone_is_stacked_once_and_comes_back_as_it_was(tmp_path):
+    """A step that stacks its blocks holds it twice: 10 GB more of a full-size model."""
+    base = tiny_world.quick()
+    model = dataclasses.replace(base, dit=dataclasses.replace(base.dit, layers=3))
+    config = coded_clips.config(model, tmp_path, trainable=("side",))[0]
+    model = dataclasses.replace(model, lora=None)
+    weights.save(config.init_from, model, tiny_world.random_parameters(model))
+    stage, held = stages.make(config), weights.load(config.init_from)[1]
+    assert stage.frozen["dit"]["blocks"]["modulation"].shape[0] == 3
+    assert not [name for name in stage.frozen["dit"] if name.startswith("blocks_")]
+    fresh = dataclasses.replace(stage, start={})  # copies the backbone's blocks
+    moving = jax.jit(fresh.init)(jax.random.key(0), fresh.frozen, fresh.start)
+    jax.tree.map(np.testing.assert_array_equal, moving["side"]["blocks_1"]["block"], held["dit"]["blocks_2"])
+    params = stage.finish({"side": held["side"]}, stage.frozen, 0)[1]
+    jax.tree.map(np.testing.assert_array_equal, params, held)
+
+
 def test_errors_count_as_much_as_the_decoder_shows_of_them(coded):
     plain = stages.make(coded)
     coded.channel_weights = "decoder"

@@ -42,6 +42,18 @@ def stacked(params: Mapping[str, Any]) -> dict[str, Any]:
     return rest | {"blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)}
 
 
+def apart(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `stacked`; a tree that is apart already comes back as it is."""
+    if "blocks" not in params:
+        return dict(params)
+    found = {name: value for name, value in params.items() if name not in ("blocks", JOIN)}
+    for index in range(len(jax.tree.leaves(params["blocks"])[0])):
+        found[f"blocks_{index}"] = jax.tree.map(lambda x, index=index: x[index], params["blocks"])
+    if JOIN in params:
+        found["blocks_0"][JOIN] = params[JOIN]
+    return found
+
+
 def scan(
     step: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]], params: Mapping[str, Any], x: jax.Array
 ) -> tuple[jax.Array, Any]:

@@ -33,7 +33,7 @@ from mirage_jax.models import config as model_config
 from mirage_jax.models import lpips, parameters, partition, vae
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
-from mirage_jax.models.nn import lora
+from mirage_jax.models.nn import blocks, lora
 from mirage_jax.training import adversarial, perceptual, posed
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import coded
@@ -88,6 +88,9 @@ def make(config: Any) -> Stage:
     augment = posed.Augmentation(**config.augmentation)
     skipped = Skipped(config.bad_samples)
     frozen = {part: value for part, value in params.items() if part not in trainable}
+    if "dit" in frozen and model.lora is None:
+        with weights.on_host():  # once: a step that did it would hold the backbone twice
+            frozen["dit"] = blocks.stacked(frozen["dit"])
     stills = config.memory == "latent" and recipe.of(model).token == "still"
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
@@ -106,7 +109,7 @@ def make(config: Any) -> Stage:
         frozen["lpips"] = dict(lpips.load_parameters())
 
     def init(key, frozen, start):
-        fresh = parameters.init(key, model, {**frozen, **start})
+        fresh = parameters.init(key, model, {**_apart(frozen), **start})
         found = jax.tree.map(lambda x: x.astype(jnp.float32), {part: fresh[part] for part in trainable})
         if terms.adversarial_weight:
             found[_JUDGE] = adversarial.init(jax.random.fold_in(key, 1), 3 * terms.judged)
@@ -145,16 +148,26 @@ def make(config: Any) -> Stage:
         draw = functools.partial(_drawn_cut, lengths=tuple(length for length, _ in cuts))
         return found.seed(config.seed).random_map(draw)
 
+    def finish(moving, frozen, _):
+        with weights.on_host():
+            parts = _apart(frozen) | moving
+        return model, {part: value for part, value in parts.items() if part not in _MADE}
+
     return Stage(
         init=init,
         frozen=frozen,
         loss=batch_loss(computed, augment, with_memory, config.memory, config.shift, cuts=cuts, terms=terms),
         batches=batches,
         preview=preview,
-        finish=lambda moving, frozen, _: (model, {k: v for k, v in (frozen | moving).items() if k not in _MADE}),
+        finish=finish,
         counters=skipped.counters,
         start={part: params[part] for part in trainable if part in params},
     )
+
+
+def _apart(frozen: Any) -> Any:
+    """Frozen parts with the blocks of the backbone as files have them."""
+    return frozen | {"dit": blocks.apart(frozen["dit"])} if "dit" in frozen else frozen
 
 
 def _sensitivity(model: ModelConfig, params: Any, config: Any) -> jax.Array:

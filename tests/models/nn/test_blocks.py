@@ -83,6 +83,8 @@ def test_stacked_before_or_inside_is_the_same():
     np.testing.assert_array_equal(run(stacked(params)), run(params))
     again = stacked(stacked(params))
     jax.tree.map(np.testing.assert_array_equal, again, stacked(params))
+    for tree in (params, stacked(params)):
+        jax.tree.map(np.testing.assert_array_equal, {part: blocks.apart(tree[part]) for part in tree}, params)
 
 
 def test_eight_bits_of_stacked_blocks_are_those_of_each():
