@@ -39,6 +39,7 @@ from mirage_jax.memory import kinds, latent
 from mirage_jax.models import codec
 from mirage_jax.weights import lora_files, world_files
 from mirage_jax.world import sound
+from mirage_jax.world.state import placed
 
 __doc__ += trajectory_text.GRAMMAR  # for --help
 
@@ -180,6 +181,8 @@ def main(_) -> None:
         print(f"drew {out / 'path.png'}; no model was run (--dry_run)")
         return
 
+    first = None if given is None else jax.tree.map(operator.itemgetter(0), given)
+    loading.check_room(config, folder, _WEIGHTS.value, mesh, segments[0], first)
     text = prompts.for_segments(folder, model, len(segments), **_prompt_flags(), tokenizer=_TOKENIZER.value)
     away = prompts.negative(folder, model, _NEGATIVE_PROMPT.value, _TOKENIZER.value) if config.guided else None
     recording.begin(_run(saved, view, path, (text, away), given))
@@ -349,7 +352,7 @@ def start_world(config, params, view, saved, start, digest: str):
         return world.init(config, params, view.image, view.depth, start, jax.random.key(_SEED.value))
     own = dataclasses.replace(config, **saved.sizes)
     state = saved.restored(own, loading.shapes_of_state(own, params), digest)
-    return state.replace(memory=latent.grown(state.memory, config.capacity))
+    return placed(state.replace(memory=latent.grown(state.memory, config.capacity)))
 
 
 def _rollout(config, params, state, segments, texts, given, wanted: int, recording: Recording, digest: str):

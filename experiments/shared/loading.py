@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +22,9 @@ from mirage_jax.models import partition, quantize
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.weights import lora_files, ones, world_files
 from mirage_jax.weights.lora_files import LoRAFile
-from mirage_jax.world import conditioning
+from mirage_jax.world import conditioning, device_memory
 from mirage_jax.world import recipe as recipes
+from mirage_jax.world.state import shardings as state_places
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 
@@ -160,18 +162,10 @@ def prepared(
     Raises:
       UserError: if a part is missing, damaged or does not fit.
     """
-    model, own = config.model, weights.side_folder(folder, config.memory)
-    there = weights.parts_of(own)
-    parts = ["vae", "dit"]
-    parts += ["heads"] if model.heads is not None else []
-    parts += ["depth"] if config.depth_from == "pixels" else []
-    if config.memory != "none":
-        parts += ["side"]
-        if "lora" in there:
-            parts += ["lora"]
-        elif model.lora is not None:
-            print(f"note: {own} holds no LoRA; the side branch runs on the backbone as it is")
-    kind = kind or model.dit.dtype
+    model, parts, kind = config.model, _parts(config, folder), kind or config.model.dit.dtype
+    if config.memory != "none" and model.lora is not None and "lora" not in parts:
+        own = weights.side_folder(folder, config.memory)
+        print(f"note: {own} holds no LoRA; the side branch runs on the backbone as it is")
 
     def read(names: Sequence[str], dtype: str | None) -> Any:
         rules = partition.rules_for(*(name for name in names if name in partition.WAN_RULES))
@@ -184,12 +178,135 @@ def prepared(
         params["ones"] = ones_code(model, folder, params, config.vae_tile)
     # What is merged, or made smaller, is so on the host: the device never holds it twice.
     with weights.on_host() if mesh is None else contextlib.nullcontext():
-        params |= read(large, "float32" if kind == "float32" else "bfloat16")
+        params |= read(large, _read_in(kind))
         for file in loras:
             params["dit"] = lora_files.add(params["dit"], model, file)
         params = world.prepare(config, params)
         params = quantize.int8(params) if kind == "int8" else params
-    return params if mesh is not None else jax.tree.map(_to_device, params)
+    return jax.device_put(params, _places(params, mesh)) if mesh is not None else jax.tree.map(_to_device, params)
+
+
+def shapes(
+    config: world.WorldConfig, folder: str | pathlib.Path, kind: str | None, mesh: jax.sharding.Mesh | None
+) -> Any:
+    """What `prepared` gives, as shapes with their places on the mesh; no weights are read. LoRAs change no shape."""
+    parts, kind = _parts(config, folder), kind or config.model.dit.dtype
+
+    def made(params: Any) -> Any:
+        if config.conditions and "ones" in config.model.segment.control:
+            params["ones"] = conditioning.ones_code(config.model, params, config.vae_tile)
+        params = world.prepare(config, params)
+        return quantize.int8(params) if kind == "int8" else params
+
+    read = {part: _read_in(kind) if part in quantize.PARTS else None for part in parts}
+    found = {part: weights.shapes(folder, [part], dtype, config.memory)[part] for part, dtype in read.items()}
+    found = jax.eval_shape(made, found)
+    return found if mesh is None else _on(found, _places(found, mesh))
+
+
+def check_room(
+    config: world.WorldConfig,
+    folder: str | pathlib.Path,
+    kind: str | None,
+    mesh: jax.sharding.Mesh | None,
+    cameras: Camera,
+    known: world.KnownGeometry | None = None,
+) -> None:
+    """Compiles the program of a segment, if devices tell their memory, before any weights are read.
+
+    Args:
+      config, folder, kind, mesh: as for `prepared`.
+      cameras, known: of a segment, for `world.segment`.
+
+    Raises:
+      UserError: in one sentence what is needed, what there is, and what fits, if it is too large for a device.
+    """
+    devices = jax.devices()[:1] if mesh is None else mesh.local_devices
+    if (room := device_memory.limit(devices)) is None:
+        return
+    dit = config.model.dit
+    shape = (*((2,) if config.guided else ()), dit.text_tokens, dit.text_dim)
+    text = np.zeros(shape, np.float32) if dit.text_dim else None
+
+    def size(config: world.WorldConfig, kind: str) -> tuple[int | None, bool]:
+        """Bytes, and whether a segment fits them; None where the compiler found no room."""
+        with on_mesh(mesh):
+            params = shapes(config, folder, kind, mesh)
+            state = shapes_of_state(config, params)
+            if mesh is not None:
+                state = _on(state, state_places(state, mesh))
+            if (least := device_memory.held((params, state))) > room:
+                return least, False
+            found = device_memory.placeable(
+                lambda: device_memory.of_segment(config, params, state, cameras, text, known)
+            )
+        return found, found is not None and found <= room
+
+    kind = kind or dit.dtype
+    needs, fits = size(config, kind)
+    if fits:
+        return
+    found = "no switch of this command is enough: --mesh splits it over more devices"
+    for flags, smaller, smaller_kind in _smaller(config, kind):
+        less, fits = size(smaller, smaller_kind)
+        if fits and less is not None:
+            found = f"what fits is {flags}, {less / 1e9:.3g} GB"
+            break
+    needs = "more than the compiler can place" if needs is None else f"{needs / 1e9:.3g} GB"
+    raise UserError(
+        f"a segment of the model {config.model.name!r} needs {needs} of a device, of which JAX may use "
+        f"{room / 1e9:.3g} GB (XLA_PYTHON_CLIENT_MEM_FRACTION); {found}"
+    )
+
+
+SMALL_TILE = 24
+"""Latent cells of a side of the VAE's tiles where memory is short."""
+
+
+def _smaller(config: world.WorldConfig, kind: str) -> Iterator[tuple[str, world.WorldConfig, str]]:
+    """What takes less memory, the switches that change the pictures least first: flags, config, kind of weights."""
+    flags = []
+    if kind == "float32":
+        kind = "bfloat16"
+        flags.append("--weights=bfloat16")
+        yield " ".join(flags), config, kind
+    if not config.vae_tile and max(config.grid) > SMALL_TILE:
+        config = dataclasses.replace(config, vae_tile=SMALL_TILE)
+        flags.append(f"--vae_tile={SMALL_TILE}")
+        yield " ".join(flags), config, kind
+    if config.vae_dtype == "float32":
+        config = dataclasses.replace(config, vae_dtype="bfloat16")
+        flags.append("--vae_dtype=bfloat16")
+        yield " ".join(flags), config, kind
+    if kind != "int8" and importlib.util.find_spec("qwix") is not None:
+        yield " ".join([*(f for f in flags if "weights" not in f), "--weights=int8"]), config, "int8"
+
+
+def _on(tree: Any, places: Any) -> Any:
+    """Shapes with their places on a mesh."""
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)
+
+
+def _parts(config: world.WorldConfig, folder: str | pathlib.Path) -> list[str]:
+    """The parts of the model that a world runs."""
+    parts = ["vae", "dit"]
+    parts += ["heads"] if config.model.heads is not None else []
+    parts += ["depth"] if config.depth_from == "pixels" else []
+    if config.memory != "none":
+        there = weights.parts_of(weights.side_folder(folder, config.memory))
+        parts += ["side", *(["lora"] if "lora" in there else [])]
+    return parts
+
+
+def _read_in(kind: str) -> str:
+    """The type that matrices are read in, of a kind of `WEIGHTS`."""
+    return "float32" if kind == "float32" else "bfloat16"
+
+
+def _places(params: Any, mesh: jax.sharding.Mesh) -> Any:
+    """How prepared parameters, or their shapes, lie on a mesh."""
+    rules = partition.rules_for(*(name for name in params if name in partition.WAN_RULES))
+    return quantize.shardings(rules, params, mesh)
 
 
 def ones_code(model: ModelConfig, folder: str | pathlib.Path, params: Any, tile: int | None = None) -> jax.Array:

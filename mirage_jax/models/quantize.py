@@ -10,15 +10,17 @@ weights are quantised after they are loaded.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mirage_jax.errors import UserError
-from mirage_jax.models.partition import path_name
+from mirage_jax.models import partition
 
 PARTS = ("dit", "side", "text")
 """Parts of a model that `int8` makes smaller."""
@@ -52,12 +54,28 @@ def int8(params: Mapping[str, Any]) -> dict[str, Any]:
         return qwix.quantize(kernel.astype(jnp.float32), jnp.int8, channelwise_axes=axes)
 
     def smaller(path: Any, leaf: Any) -> Any:
-        return quantized(leaf) if leaf.ndim in (2, 3) and _KERNELS.search(path_name(path)) else leaf
+        return quantized(leaf) if leaf.ndim in (2, 3) and _KERNELS.search(partition.path_name(path)) else leaf
 
     return {
         part: jax.tree_util.tree_map_with_path(smaller, tree) if part in PARTS else tree
         for part, tree in params.items()
     }
+
+
+def shardings(rules: partition.Rules, params: Any, mesh: Mesh) -> Any:
+    """`partition.tree_shardings` of a tree with 8-bit kernels: values lie as their kernel, factors as its outputs."""
+
+    def whole(x: Any) -> Any:
+        return jax.ShapeDtypeStruct(x.qvalue.shape, x.qvalue.dtype) if is_quantized(x) else x
+
+    def place(x: Any, sharding: NamedSharding) -> Any:
+        if not is_quantized(x):
+            return sharding
+        axes = [*sharding.spec[:-2], None, sharding.spec[-1]] if sharding.spec else []
+        return dataclasses.replace(x, qvalue=sharding, scale=NamedSharding(mesh, PartitionSpec(*axes)))
+
+    places = partition.tree_shardings(rules, jax.tree.map(whole, params, is_leaf=is_quantized), mesh)
+    return jax.tree.map(place, params, places, is_leaf=is_quantized)
 
 
 def is_quantized(kernel: Any) -> bool:

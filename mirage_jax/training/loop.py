@@ -30,6 +30,7 @@ from mirage_jax.training.measures import flops, metrics, preflight, resources, v
 from mirage_jax.training.measures.profiling import Profiler
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stopping import StopRequests
+from mirage_jax.world import device_memory
 
 _MEET_WITHIN = 600  # seconds
 
@@ -122,7 +123,7 @@ def train(stage: Stage, config: Any, workdir: pathlib.Path) -> pathlib.Path:
             if operations is None:
                 with jax.set_mesh(mesh):
                     compiled = functools.partial(preflight.compiled, step_with, (state, frozen, batch, key))
-                    size, room = len(next(iter(batch.values()))), preflight.limit(mesh)
+                    size, room = len(next(iter(batch.values()))), device_memory.limit(mesh.local_devices)
                     parts = preflight.accumulation(compiled, config.accumulate, size, mesh, room)
                     step_fn = step_with(parts)
                     operations = flops.of_jitted(step_fn.__wrapped__, state, frozen, batch, key)

@@ -1,5 +1,15 @@
 """Model files: our own format, and public checkpoint layouts."""
 
-from mirage_jax.weights.model_files import DEFAULT, digest, load, on_host, parts_of, read_config, save, side_folder
+from mirage_jax.weights.model_files import (
+    DEFAULT,
+    digest,
+    load,
+    on_host,
+    parts_of,
+    read_config,
+    save,
+    shapes,
+    side_folder,
+)
 
-__all__ = ["DEFAULT", "digest", "load", "on_host", "parts_of", "read_config", "save", "side_folder"]
+__all__ = ["DEFAULT", "digest", "load", "on_host", "parts_of", "read_config", "save", "shapes", "side_folder"]

@@ -115,29 +115,25 @@ def load(
       UserError: if the folder is missing, not a model, damaged, lacks a part, or does not fit its own config.
     """
     path = pathlib.Path(DEFAULT if path is None else path).absolute()
-    config = read_config(path, memory)
-    folders = _folders(path, config)
-    if (own := side_folder(path, memory)) != path:
-        folders = {part: at for part, at in folders.items() if part not in ("side", "lora")} | _folders(own, config)
-    wanted = config_parts(config) if parts is None else tuple(parts)
-    for part in wanted:
-        _check_there(path, part, folders)
-    where = {part: folders[part] for part in wanted}
+    config, where = _where(path, parts, memory)
     for folder in set(where.values()):
         if folder.is_dir():
             checksums.verify(folder)
-    shapes = {folder: read_shapes(folder) for folder in set(where.values())}
-    on_disk = {part: shapes[folder][part] for part, folder in where.items()}
-    _check_fit(path, config, on_disk)
-    target = {part: _with_dtypes(part, tree, dtype) for part, tree in on_disk.items()}
+    target = _target(path, config, where, dtype)
     if shardings is not None:
         split = shardings(target)
         target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), target, split)
     params = {}
-    for part in wanted:  # one after the other, so that the host holds one at a time
-        read = restore(where[part], {part: target[part]})[part]
+    for part, folder in where.items():  # one after the other, so that the host holds one at a time
+        read = restore(folder, {part: target[part]})[part]
         params[part] = read if shardings is not None else jax.tree.map(jax.device_put, read)
     return config, params
+
+
+def shapes(path: str | pathlib.Path, parts: Sequence[str], dtype: Any = None, memory: str = "latent") -> dict[str, Any]:
+    """What `load` gives for the same arguments, as `jax.ShapeDtypeStruct`s; no weights are read."""
+    path = pathlib.Path(path).absolute()
+    return _target(path, *_where(path, parts, memory), dtype)
 
 
 def on_host() -> contextlib.AbstractContextManager:
@@ -288,6 +284,26 @@ def _folders(path: pathlib.Path, config: ModelConfig) -> dict[str, pathlib.Path]
                 )
             found[part] = folder
     return found
+
+
+def _where(path: pathlib.Path, parts: Sequence[str] | None, memory: str) -> tuple[ModelConfig, dict[str, pathlib.Path]]:
+    """The config, and the tree to read each part from."""
+    config = read_config(path, memory)
+    folders = _folders(path, config)
+    if (own := side_folder(path, memory)) != path:
+        folders = {part: at for part, at in folders.items() if part not in ("side", "lora")} | _folders(own, config)
+    wanted = config_parts(config) if parts is None else tuple(parts)
+    for part in wanted:
+        _check_there(path, part, folders)
+    return config, {part: folders[part] for part in wanted}
+
+
+def _target(path: pathlib.Path, config: ModelConfig, where: Mapping[str, pathlib.Path], dtype: Any) -> dict[str, Any]:
+    """The shapes of parts, in the types that are asked for."""
+    described = {folder: read_shapes(folder) for folder in set(where.values())}
+    on_disk = {part: described[folder][part] for part, folder in where.items()}
+    _check_fit(path, config, on_disk)
+    return {part: _with_dtypes(part, tree, dtype) for part, tree in on_disk.items()}
 
 
 def _check_there(path: pathlib.Path, part: str, where: Mapping[str, Any]) -> None:

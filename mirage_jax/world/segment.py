@@ -22,7 +22,7 @@ from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.frame_geometry import KnownGeometry, estimate_geometry, remembered_tokens
 from mirage_jax.world.outputs import Diagnostics, SegmentOutput
 from mirage_jax.world.recall import add_things, choose_references, new_frames, read
-from mirage_jax.world.state import RolloutState
+from mirage_jax.world.state import RolloutState, placed
 
 
 def segment(
@@ -54,7 +54,7 @@ def segment(
       UserError: if the number or size of the cameras, the text, or what is known, does not fit the model.
     """
     checks.check(config, cameras, text, known, ())
-    run = _compiled_segment_in_place if donate else _compiled_segment
+    run = compiled_in_place if donate else _compiled_segment
     return run(config, params, state, cameras, text, known)
 
 
@@ -188,13 +188,13 @@ def _segment(
         **entities.summary(things),
     )
     frames = jnp.round((decoded + 1.0) * 127.5).astype(jnp.uint8)
-    return following, SegmentOutput(
+    return placed(following), SegmentOutput(
         frames=frames, latents=latents, readout=new_frames(config, with_things), diagnostics=diagnostics
     )
 
 
 _compiled_segment = jax.jit(_segment, static_argnums=0)
-_compiled_segment_in_place = jax.jit(_segment, static_argnums=0, donate_argnums=2)
+compiled_in_place = jax.jit(_segment, static_argnums=0, donate_argnums=2)
 
 
 def denoise(

@@ -9,6 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import AbstractMesh, Mesh
 
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
@@ -17,6 +18,7 @@ from mirage_jax.memory.kinds import Observation
 from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.memory.things import entities
 from mirage_jax.memory.things.entities import Entities
+from mirage_jax.models import partition
 from mirage_jax.models.vae import Cache
 from mirage_jax.world import align, conditioning, reference
 from mirage_jax.world.config import WorldConfig
@@ -133,6 +135,19 @@ def observe(
     return _observe(config, params, jnp.asarray(frames), depth, cameras, key, dynamic)
 
 
+def shardings(state: RolloutState, mesh: Mesh | AbstractMesh) -> RolloutState:
+    """How a state lies on a mesh: the memory's points by `partition.WAN_RULES`, all else whole on every device."""
+    return partition.tree_shardings(partition.rules_for("memory"), state, mesh)
+
+
+def placed(state: RolloutState) -> RolloutState:
+    """A state as it lies on the mesh in use, whatever made it, so that one program serves all segments."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return state
+    return jax.tree.map(lambda x, s: jax.lax.with_sharding_constraint(x, s.spec), state, shardings(state, mesh))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutState:
     model, memory_kind, time = config.model, kinds.of(config.memory), config.model.vae.stride_time
@@ -175,7 +190,7 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
     for i in range(seen):  # one at a time: a ring smaller than the video keeps the latest
         one = slice(i, i + 1)
         bank = reference.store(bank, latents[one], scene.memorable_depth()[one], latent_cameras[one])
-    return RolloutState(
+    state = RolloutState(
         memory=memory,
         decoder=decoder,
         context=latents[recent].at[-1].set(begin),
@@ -187,6 +202,7 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
         key=key,
         segments=jnp.zeros((), jnp.int32),
     )
+    return placed(state)
 
 
 def _remember_in_turn(

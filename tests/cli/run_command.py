@@ -31,7 +31,7 @@ def call(program, arguments):
     """(exit code, stdout, stderr) of one call, as the shell would see them, and the programs compiled for it."""
     out, err, code, compiled = io.StringIO(), io.StringIO(), 0, []
     caught = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
-    with flagsaver.flagsaver(), _compilations(compiled), caught[0], caught[1]:
+    with flagsaver.flagsaver(), compilations(compiled), caught[0], caught[1]:
         sys.argv = [sys.argv[0], *arguments]
         try:
             cli.run(*program.args, **program.kwargs)
@@ -44,7 +44,7 @@ def call(program, arguments):
 
 
 @contextlib.contextmanager
-def _compilations(found):
+def compilations(found):
     """Adds the names of the programs that JAX compiles, or takes from its cache on disk, to `found`."""
     compiler = logging.getLogger("jax._src.interpreters.pxla")
     before = compiler.level, compiler.propagate

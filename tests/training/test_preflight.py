@@ -7,6 +7,7 @@ import pytest
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition
 from mirage_jax.training.measures import preflight
+from mirage_jax.world import device_memory
 
 BATCH, WIDTH = 8, 64
 
@@ -32,7 +33,7 @@ def compiled_with():
 
 
 def test_as_few_parts_as_fit(mesh, compiled_with):
-    sizes = {parts: preflight.needed(compiled_with(parts)) for parts in (1, 2, 4, 8)}
+    sizes = {parts: device_memory.needed(compiled_with(parts)) for parts in (1, 2, 4, 8)}
     assert sizes[1] > sizes[2] > sizes[4] > sizes[8] > BATCH * WIDTH * WIDTH * 4
     for parts, size in sizes.items():
         assert preflight.accumulation(compiled_with, 0, BATCH, mesh, size) == parts
@@ -40,7 +41,7 @@ def test_as_few_parts_as_fit(mesh, compiled_with):
 
 
 def test_what_does_not_fit_is_told_with_the_switch_that_mends_it(mesh, compiled_with):
-    size = preflight.needed(compiled_with(2))
+    size = device_memory.needed(compiled_with(2))
     with pytest.raises(UserError, match=r"accumulate=2 needs 0\.\d GB .* mends it: --config\.accumulate=4"):
         preflight.accumulation(compiled_with, 2, BATCH, mesh, size - 1)
     with pytest.raises(UserError, match=r"accumulate=8 needs .* mends it: --config\.remat=full"):
@@ -62,5 +63,5 @@ def test_devices_that_do_not_tell_are_not_asked(mesh):
     def never(parts):
         raise AssertionError("compiled for nothing")
 
-    assert preflight.limit(mesh) is None  # a CPU
+    assert device_memory.limit(mesh.local_devices) is None  # a CPU
     assert [preflight.accumulation(never, asked, BATCH, mesh, None) for asked in (0, 4)] == [1, 4]
