@@ -20,10 +20,17 @@ OPTIMIZED := tests/geometry/test_exact.py tests/memory/test_latent.py tests/memo
 	tests/models/test_generator.py::test_side_branch_at_initialisation_changes_not_one_bit
 export PYTHON
 
-# What is right on accelerators that are not here: emulated backends, mock topologies, programs that are only lowered.
-HARDWARE := tests/weights/test_placement.py tests/models/nn/test_attention.py tests/models/nn/test_sequence_parallel.py \
-	tests/training/test_loop.py tests/training/test_preflight.py tests/models/test_partition.py tests/models/nn/test_blocks.py \
-	tests/models/test_codec.py tests/cli/test_resume.py tests/launch/test_gke.py
+# What is right on accelerators that are not here: emulated backends, mock topologies, programs that are only compiled.
+# In order: placement; previews and dispatch; meshes; blocks, accumulation, room; VAE; guidance; programs of paths of any
+# length; what is saved on the way; memory as JAX takes it, and TPUs (which need libtpu: else those tests are skipped).
+HARDWARE := tests/weights/test_placement.py \
+	tests/training/test_loop.py tests/training/test_previews.py tests/models/nn/test_attention.py \
+	tests/models/test_partition.py tests/models/nn/test_sequence_parallel.py tests/launch/test_gke.py \
+	tests/models/nn/test_blocks.py tests/training/test_preflight.py tests/training/test_stages.py \
+	tests/models/test_codec.py tests/models/test_vae_tiling.py \
+	tests/cli/test_sampling.py \
+	tests/cli/test_capacity.py tests/cli/test_resume.py \
+	tests/cli/test_room.py tests/bench/test_full_size.py
 .PHONY: setup demo explore test test-hardware parity evaluation evaluation-set evidence ablations clean test-conversion test-faults test-fuzz \
 	test-scale test-slurm
 .DELETE_ON_ERROR:
