@@ -134,7 +134,7 @@ def arranged(sizes: Mapping[str, int], devices: Sequence[Any]) -> np.ndarray:
     Raises:
       UserError: if the slices do not divide the batch axes.
     """
-    slices = len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
     between, left = {}, slices
     for name in BATCH_AXES:
         between[name] = math.gcd(sizes.get(name, 1), left)

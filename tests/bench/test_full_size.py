@@ -1,7 +1,9 @@
 """The full-size suites: counts of the real model, and every command end to end at a size that takes seconds."""
 
 import dataclasses
+import importlib.util
 import json
+import math
 import subprocess
 
 import jax
@@ -11,7 +13,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import benchmark
-from experiments.bench.full_size import compiled, programs, ratio, segment
+from experiments.bench.full_size import compiled, programs, ratio, segment, train_scale
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 
@@ -70,38 +72,86 @@ def test_suite_full_size(tmp_path, capsys):
 
 
 def test_suite_compile_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch):
+    def at(spec):
+        return {**spec, "mesh": {"data": 1}, "topology": "v5p:2x2x1"}
+
     wanted = [
-        {"program": "denoise", "mesh": {"data": 1}},
-        {"program": "decode", "mesh": {"data": 1}},
-        {"program": "decode", "mesh": {"data": 1}, "tile": compiled.TILE},
-        {"program": "denoise", "mesh": {"data": 1}, "int8": True},
-        {"program": "train", "mesh": {"data": 1}, "batch": 1},
-        {"program": "decode", "mesh": {"data": 1}, "topology": "v5e:2x4"},
+        at({"program": "denoise"}),
+        at({"program": "denoise", "int8": True}),
+        at({"program": "decode"}),
+        at({"program": "decode", "tile": compiled.TILE}),
+        at({"program": "train", "batch": 1}),
     ]
     model = model_config.PRESETS["tiny"]()
     done = []
 
     def here(spec):
         done.append(spec)
-        return programs.compile_program(spec, model)
+        return programs.compile_program({name: spec[name] for name in spec if name != "topology"}, model)
 
     monkeypatch.setattr(compiled, "rows", lambda: wanted)
     monkeypatch.setattr(programs, "elsewhere", here)
-    monkeypatch.setattr(compiled.importlib.util, "find_spec", lambda _: None)
-    kept = [{"spec": spec, "fits": None, "arguments": 7, "temporaries": 1, "output": 1} for spec in wanted[:3]]
+    kept = [{"spec": spec, "fits": True, "arguments": 7, "temporaries": 1, "output": 1} for spec in wanted[2:4]]
     (tmp_path / "compile.json").write_text(json.dumps({"model": "tiny", "rows": kept}))
     record = compiled.measure(tmp_path, "tiny")
-    assert [row["spec"] for row in record["rows"]] == wanted[:-1]
-    assert [(spec["program"], spec["model"]) for spec in done] == [("denoise", "tiny"), ("train", "tiny")]
+    assert [row["spec"] for row in record["rows"]] == [*wanted[2:4], *wanted[:2], wanted[4]]
+    assert [spec["program"] for spec in done] == ["denoise", "denoise", "train"]
     assert record == json.loads((tmp_path / "compile.json").read_text())
     text = compiled.markdown(record)
-    assert "| denoising step | 1 | one device | virtual CPU devices | 0.00 |" in text
-    int8, train = record["rows"][3:]
+    assert "| denoising step | 1 | one device | v5p:2x2x1 | 0.01 |" in text and "| generate, as it comes |" in text
+    _, int8, train = record["rows"][2:]
     weights = programs.generator_shapes(model)
     side, dit = (sum(x.size for x in jax.tree.leaves(weights[part])) for part in ("side", "dit"))
     # Side branch, its average and two moments in float32, and the DiT in bfloat16.
     assert 1 < train["arguments"] / (4 * 4 * side + 2 * dit) < 1.2
     assert int8["arguments"] < 0.6 * 4 * (side + dit)  # embeddings, which stay, are a large share of this model
+
+
+def test_rows_are_of_meshes_and_topologies_that_fit_each_other():
+    for spec in (*compiled.rows(), *train_scale.rows()):
+        sides = [int(side) for side in spec["topology"].split(":")[1].split("x")]
+        devices = math.prod(spec["mesh"].values())
+        assert devices in (1, math.prod(sides)), spec
+        if "batch" in spec:
+            parts = math.prod(spec["mesh"].get(axis, 1) for axis in ("data", "fsdp"))
+            assert spec["batch"] == parts * spec.get("accumulate", 1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the compiler of TPUs, is not installed")
+@pytest.mark.parametrize("program", ["denoise", "decode", "train"])
+@pytest.mark.parametrize(("topology", "mesh"), [("v5p:2x2x1", {"fsdp": 2, "tensor": 2}), ("v6e:2x2", {"fsdp": 4})])
+def test_programs_compile_for_a_tpu_that_is_not_there(tiny, program, topology, mesh):
+    spec = {"program": program, "mesh": mesh, "topology": topology, "batch": 4, "model": "tiny"}
+    found = programs.compile_program(spec, model_config.PRESETS["tiny"]())
+    assert found["fits"] and found["device"].startswith("TPU v") and found["temporaries"] > 0
+
+
+def test_what_no_chip_holds_is_not_compiled(monkeypatch, tiny):
+    device = jax.devices()[0].device_kind
+    monkeypatch.setitem(programs.MEMORY, device, 1e3)
+    found = programs.compile_program({"program": "train", "mesh": {"data": 1}, "batch": 1}, tiny)
+    assert found == {"fits": False, "compiler": "arguments alone are 0.0 GB of 0"}
+
+
+def test_without_the_compiler_of_tpus_rows_of_tpus_say_so(monkeypatch):
+    monkeypatch.setattr(programs.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="needs the package libtpu"):
+        programs.devices(1, "v6e:1x1")
+
+
+def test_exchanges_of_all_blocks_lie_on_the_line_through_few(tmp_path):
+    def row(devices, layers):
+        mesh, parts = train_scale.MESHES[devices]
+        sent = {"kind": "all-gather", "group": 8, "between_nodes": False, "times": 10 * layers, "bytes": 1e9 * layers}
+        spec = {"mesh": mesh, "layers": layers, "accumulate": parts}
+        return {"spec": spec, "arguments": 1e9 + layers, "flops": 1e15 * layers, "traffic": [sent]}
+
+    rows = [row(32, 2), row(32, 4), row(256, 2)]
+    record = {"model": "m", "layers": 30, "jax": "0", "rows": rows}
+    whole = train_scale.whole(record, 32)
+    assert whole["traffic"][0]["bytes"] == 30e9 and whole["flops"] == 30e15 and train_scale.whole(record, 256) is None
+    text = train_scale.markdown(record)
+    assert "| 32 | all-gather | 8 | within a node | 300 | 30.000 |" in text and "against 32 devices" in text
 
 
 def test_a_row_is_compiled_in_a_process_of_its_own():
@@ -119,25 +169,25 @@ def test_rows_of_another_model_are_not_mixed(tiny, tmp_path):
 
 def test_what_fits_is_the_sum_of_the_record():
     def row(program, arguments, temporaries, **options):
-        spec = {"program": program, "mesh": {"data": 1}, "topology": "v5p:2x2x2", **options}
+        spec = {"program": program, "mesh": {"data": 1}, "topology": "v5p:2x2x1", **options}
         return {"spec": spec, "fits": True, "arguments": arguments, "temporaries": temporaries, "output": 0}
 
     record = {
-        "parameters": {"vae": 0.5e9, "text": 5e9},
+        "parameters": {"vae": 0.5e9},
         "rows": [
-            {"spec": {"program": "denoise", "mesh": {"data": 1}}, "arguments": 99e9, "temporaries": 99e9, "output": 0},
             row("denoise", 15e9, 2e9),
             row("denoise", 8e9, 3e9, int8=True),
-            row("train", 60e9, 10e9, batch=1),
-            row("decode", 8e9, 11e9),
+            row("train", 50e9, 12e9, batch=1),
+            row("decode", 3e9, 11e9),
             row("decode", 2e9, 1e9, tile=compiled.TILE),
+            row("decode", 9e9, 99e9, topology="v6e:1x1"),
         ],
     }
-    lines = compiled.fits(record)[-5:]
+    lines = compiled.fits(record)[-4:]
     needs = [float(line.split("|")[2]) for line in lines]
-    assert needs == [15 + 2 + 10 + 11, 15 + 2 + 11, 15 + 2 + 2, 8 + 2 + 3, 70]
-    assert lines[2].endswith("| 19.0 | yes | yes | yes | yes |")
-    assert lines[4].endswith("| 70.0 | no | no | yes | yes |")
+    assert needs == [15 + 2 + 11, 15 + 2 + 2, 8 + 2 + 3, 62]
+    assert lines[1].endswith("| 19.0 | no | yes | yes | yes | yes | yes | yes | yes |")
+    assert lines[3].endswith("| 62.0 | no | no | no | no | no | yes | yes | yes |")
 
 
 def test_suite_dit_ratio_summarises_pairs():

@@ -169,6 +169,22 @@ def test_between_slices_only_the_batch_is_split(kind, shape, slices, sizes):
     assert len(np.unique(number)) == slices
 
 
+def test_chips_that_are_only_described_are_of_one_slice():
+    """libtpu names no slice for the devices of a topology."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Described:
+        id: int
+        coords: tuple[int, int, int]
+        process_index: int
+        device_kind: str = V6E
+        core_on_chip: int = 0
+        platform: str = "tpu"
+
+    devices = [Described(chip.id, chip.coords, chip.process_index) for chip in chips(V6E, 2, 4)]
+    assert partition.arranged({"fsdp": 8}, devices).shape == (8,)
+
+
 def test_a_mesh_that_would_split_heads_between_slices_is_refused():
     with pytest.raises(UserError, match="does not fit 2 slices: expected data x fsdp to be a multiple of 2"):
         partition.arranged({"fsdp": 1, "tensor": 32}, chips(V6E, 4, 4, slices=2))

@@ -2,16 +2,18 @@
 
 Run as a module, it compiles one program in this process and prints a line of JSON:
 
-    python -m experiments.bench.full_size.programs '{"program": "denoise", "mesh": {"tensor": 8}}'
+    SPEC='{"program": "denoise", "mesh": {"tensor": 8}, "topology": "v6e:2x4"}'
+    python -m experiments.bench.full_size.programs "$SPEC"
 
-The devices are virtual CPU devices, or, with "topology" ("v5e:2x4"), TPUs that are described and not there, which
-needs the package libtpu.
+The devices are TPUs that are described and not there, which needs the package libtpu; without "topology", virtual CPU
+devices.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import math
 import os
@@ -30,7 +32,8 @@ from experiments.bench.full_size import collectives
 from mirage_jax.errors import UserError
 from mirage_jax.memory import groups
 from mirage_jax.models import config as model_config
-from mirage_jax.models import partition, quantize, vae, vae_tiling
+from mirage_jax.models import partition, quantize, vae
+from mirage_jax.models.codec import Codec
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.nn import blocks
@@ -38,10 +41,14 @@ from mirage_jax.training import optimizer, posed, step
 from mirage_jax.training.measures import flops
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import generator
+from mirage_jax.world import device_memory
 from mirage_jax.world import recipe as recipes
 
 CLIP_LATENTS = 17
 """Latent frames of a clip in training: 65 frames, of which any but the last 8 latents may be in the memory."""
+
+MEMORY = {"TPU v5": 95e9, "TPU v6 lite": 32e9}
+"""Bytes of a TPU chip by the name that JAX has for it (v5p, v6e)."""
 
 Shape = jax.ShapeDtypeStruct
 
@@ -111,9 +118,9 @@ def denoise(model: ModelConfig, mesh: Mesh, int8: bool = False):
     model = dataclasses.replace(model, dit=dataclasses.replace(model.dit, remat="none"))
     params = _cast(generator_shapes(model), model.dit.dtype)
     params = jax.eval_shape(lambda tree: {part: blocks.stacked(tree[part]) for part in tree}, params)
-    shardings = partition.tree_shardings(partition.rules_for("dit", "side"), params, mesh)
     if int8:
-        params, shardings = _in_8_bits(params, shardings)
+        params = jax.eval_shape(quantize.int8, params)
+    shardings = quantize.shardings(partition.rules_for("dit", "side"), params, mesh)
     batch = math.prod(mesh.shape[axis] for axis in partition.batch_axes(mesh))
     inputs = _batched(segment_inputs(model), batch, mesh)
 
@@ -123,29 +130,17 @@ def denoise(model: ModelConfig, mesh: Mesh, int8: bool = False):
     return jax.jit(step), (_placed(params, shardings), inputs)
 
 
-def decode(model: ModelConfig, mesh: Mesh, tile: int = 0):
-    """The decoder: one latent frame in the middle of a stream, or with `tile` (of `vae_tiling`) a whole segment.
+def decode(model: ModelConfig, mesh: Mesh, tile: int | None = None):
+    """The decoder on all latents of a segment, as `codec.Codec` with that `tile` runs it: frame by frame if None.
 
     Returns:
       The function and its arguments as shapes.
     """
     params = vae_shapes(model)
     shardings = partition.tree_shardings(partition.rules_for("vae"), {"vae": params}, mesh)["vae"]
-    placed = _placed(params, shardings)
-    grid = model.height // model.vae.stride_space, model.width // model.vae.stride_space
-    frames = 1 + model.segment.latents if tile else 1
-    latents = _replicated(Shape((frames, *grid, model.vae.latent_channels), jnp.float32), mesh)
-    if tile:
-        return jax.jit(lambda params, latents: vae_tiling.decode(model.vae, params, latents, tile=tile)), (
-            placed,
-            latents,
-        )
-
-    def step(params, latents, cache=None):
-        return vae.decode_stream(model.vae, params, latents, cache)
-
-    _, cache = jax.eval_shape(step, params, latents)
-    return jax.jit(step, donate_argnums=2), (placed, latents, _replicated(cache, mesh))
+    latents = Shape((1 + model.segment.latents, *model.grid, model.vae.latent_channels), jnp.float32)
+    whole = Shape(latents.shape, latents.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(Codec(model.vae, tile=tile).decode), (_placed(params, shardings), whole)
 
 
 def settings(batch: int, accumulate: int) -> ml_collections.ConfigDict:
@@ -171,7 +166,7 @@ def settings(batch: int, accumulate: int) -> ml_collections.ConfigDict:
 
 def abstract_stage(model: ModelConfig) -> Stage:
     """Stage 1, the side branch on a frozen DiT in bfloat16, with shapes in the place of weights and no data."""
-    frozen = {"dit": _cast(generator_shapes(model)["dit"], "bfloat16")}
+    frozen = {"dit": jax.eval_shape(blocks.stacked, _cast(generator_shapes(model)["dit"], "bfloat16"))}
     if "ones" in model.segment.control:
         size = model.height // model.vae.stride_space, model.width // model.vae.stride_space
         frozen["ones"] = Shape(
@@ -238,6 +233,8 @@ def devices(count: int, topology: str | None) -> list[Any]:
     if topology is None:
         found = jax.devices("cpu")
     else:
+        if importlib.util.find_spec("libtpu") is None:
+            raise UserError("compiling for a TPU needs the package libtpu: pip install libtpu, in a place of its own")
         from jax.experimental import topologies
 
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
@@ -261,10 +258,13 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
     build = {
         "denoise": lambda: denoise(model, mesh, spec.get("int8", False)),
         "train": lambda: train_step(model, mesh, spec["batch"], spec.get("accumulate", 1)),
-        "decode": lambda: decode(model, mesh, spec.get("tile", 0)),
+        "decode": lambda: decode(model, mesh, spec.get("tile")),
     }[spec["program"]]
     started = time.perf_counter()
     function, arguments = build()
+    room = MEMORY.get(mesh.devices.flat[0].device_kind)
+    if room is not None and (least := device_memory.held(arguments)) > room:
+        return {"fits": False, "compiler": f"arguments alone are {least / 1e9:.1f} GB of {room / 1e9:.0f}"}
     with jax.set_mesh(mesh):
         lowered = function.lower(*arguments)
         try:
@@ -345,24 +345,6 @@ def _placed(tree: Any, shardings: Any) -> Any:
 def _batched(tree: Any, batch: int, mesh: Mesh) -> Any:
     sharding = partition.batch_sharding(mesh)
     return jax.tree.map(lambda x: Shape((batch, *x.shape), x.dtype, sharding=sharding), tree)
-
-
-def _replicated(tree: Any, mesh: Mesh) -> Any:
-    return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec())), tree)
-
-
-def _in_8_bits(params: Any, shardings: Any) -> tuple[Any, Any]:
-    """Shapes of `quantize.int8`; values keep the sharding of their kernel, factors follow its outputs."""
-    small = jax.eval_shape(quantize.int8, params)
-
-    def place(x: Any, sharding: NamedSharding) -> Any:
-        if not quantize.is_quantized(x):
-            return sharding
-        axes = [*sharding.spec[:-2], None, sharding.spec[-1]]
-        scale = NamedSharding(sharding.mesh, PartitionSpec(*axes))
-        return dataclasses.replace(x, qvalue=sharding, scale=scale)
-
-    return small, jax.tree.map(place, small, shardings, is_leaf=quantize.is_quantized)
 
 
 def main() -> None:

@@ -1,13 +1,14 @@
 """Benchmark suite `train_scale`: the full-size train step on 8, 32 and 256 devices, compiled and never run.
 
 The step is that of stage 1 (side branch trained, DiT frozen in bfloat16, everything rematerialised, global batch 64),
-memory and example built on the way. It is compiled for virtual CPU devices with two and with four DiT blocks; every
-figure for all blocks follows in a straight line, since blocks are alike. Rows in the record of an earlier run are kept.
+memory and example built on the way. It is compiled with two and with four DiT blocks for TPUs that are described and
+not there (package libtpu), so that what is exchanged is counted in the types that run; every figure for all blocks
+follows in a straight line, since blocks are alike. Rows in the record of an earlier run are kept. The memory of a step
+with all blocks is in the rows of suite `compile`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import pathlib
 from collections import defaultdict
@@ -36,17 +37,18 @@ MESHES = {
 The last axis lies within a node: gathering weights moves more than trading heads for tokens.
 """
 TOPOLOGIES = {8: "v5p:2x2x2", 32: "v5p:2x4x4", 256: "v5p:4x8x8"}
-"""TPUs whose compiler says what memory the step takes; compiled where the package libtpu is installed."""
+"""TPUs whose compiler lays out the exchanges."""
 LAYERS = (2, 4)
+"""Few enough for `blocks` to write them out, so that every exchange of a block stands in the program."""
 NODE = 8
 """Neighbouring devices that share the fast links of a GPU node."""
 
 CHIPS = {
-    "H100, NVLink and InfiniBand": (989e12, 450e9, 50e9, 80),
-    "TPU v5p": (459e12, 200e9, 200e9, 95),
-    "TPU v6e": (918e12, 224e9, 224e9, 32),
+    "H100, NVLink and InfiniBand": (989e12, 450e9, 50e9),
+    "TPU v5p": (459e12, 200e9, 200e9),
+    "TPU v6e": (918e12, 224e9, 224e9),
 }
-"""By chip: peak FLOP/s in bfloat16, bytes/s one device sends within and between nodes, GB of memory.
+"""By chip: peak FLOP/s in bfloat16, bytes/s one device sends within and between nodes.
 
 Data sheets: NVLink 4 is 900 GB/s both ways together, an NDR adapter per GPU 400 Gb/s; v5p has 4,800 Gb/s over six links
 and v6e 3,584 Gb/s over four, of which a ring along one axis of the torus uses two.
@@ -55,7 +57,7 @@ SHARE = 0.4
 """Share of the peak that matrix products and attention reach together: an assumption, not a measurement."""
 
 
-SIZES = ("devices", "mesh", "accumulated parts", "arguments GB", "temporaries GB (v5p)", "PFLOP per device")
+SIZES = ("devices", "mesh", "compiled for", "accumulated parts", "arguments GB", "PFLOP per device")
 SENT = ("devices", "collective", "among", "where", "times", "GB")
 TIMES = ("chip", "devices", "computing", "exchanging", "step, from", "to", "efficiency")
 
@@ -63,20 +65,17 @@ TIMES = ("chip", "devices", "computing", "exchanging", "step, from", "to", "effi
 def rows() -> list[dict[str, Any]]:
     """What is compiled, in order."""
     return [
-        {"mesh": mesh, "layers": layers, "batch": BATCH, "accumulate": accumulate, **where}
+        {"mesh": mesh, "layers": layers, "batch": BATCH, "accumulate": accumulate, "topology": TOPOLOGIES[devices]}
         for devices, (mesh, accumulate) in MESHES.items()
-        for where in ({}, {"topology": TOPOLOGIES[devices]})
         for layers in LAYERS
     ]
 
 
 def measure(out: pathlib.Path) -> dict[str, Any]:
     """Compiles the rows that `out/train_scale.json` does not have yet, one process at a time."""
-    have_tpu = importlib.util.find_spec("libtpu") is not None
-    wanted = [spec for spec in rows() if have_tpu or "topology" not in spec]
     about = {"layers": model_config.PRESETS[MODEL]().dit.layers, "jax": jax.__version__}
     return records.resumed(
-        pathlib.Path(out) / "train_scale.json", wanted, _compiled, same={"model": MODEL}, about=about
+        pathlib.Path(out) / "train_scale.json", rows(), _compiled, same={"model": MODEL}, about=about
     )
 
 
@@ -84,7 +83,7 @@ def _compiled(spec: Mapping[str, Any]) -> dict[str, Any]:
     found = programs.elsewhere({**spec, "program": "train", "model": MODEL, "exchanges": True})
     if "error" in found:
         raise UserError(f"compiling {spec} failed: {found['error']}")
-    return summary({name: found[name] for name in ("arguments", "temporaries", "flops", "collectives", "seconds")})
+    return summary({name: found[name] for name in ("arguments", "flops", "collectives", "seconds")})
 
 
 def summary(compiled: dict[str, Any]) -> dict[str, Any]:
@@ -103,13 +102,9 @@ def summary(compiled: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in compiled.items() if name != "collectives"} | {"traffic": summed}
 
 
-def whole(record: dict[str, Any], devices: int, tpu: bool = False) -> dict[str, Any] | None:
+def whole(record: dict[str, Any], devices: int) -> dict[str, Any] | None:
     """The figures of one mesh for all blocks, on the line through those of two and four; None if they are not there."""
-    found = {
-        row["spec"]["layers"]: row
-        for row in record["rows"]
-        if _devices(row["spec"]) == devices and ("topology" in row["spec"]) == tpu
-    }
+    found = {row["spec"]["layers"]: row for row in record["rows"] if _devices(row["spec"]) == devices}
     if set(found) != set(LAYERS):
         return None
     few, more = (found[layers] for layers in LAYERS)
@@ -126,13 +121,13 @@ def whole(record: dict[str, Any], devices: int, tpu: bool = False) -> dict[str, 
         traffic.append(
             {**dict(zip(("kind", "group", "between_nodes"), key, strict=True)), "times": times, "bytes": sent}
         )
-    sizes = {name: line(few[name], more[name]) for name in ("arguments", "temporaries", "flops")}
+    sizes = {name: line(few[name], more[name]) for name in ("arguments", "flops")}
     return sizes | {"traffic": traffic, "mesh": few["spec"]["mesh"], "accumulate": few["spec"]["accumulate"]}
 
 
 def step_time(figures: dict[str, Any], devices: int, chip: str) -> tuple[float, float]:
     """Seconds of computing and of exchanging, by the cost model."""
-    peak, inside, between, _ = CHIPS[chip]
+    peak, inside, between = CHIPS[chip]
     sent = sum(x["bytes"] / (between if x["between_nodes"] else inside) for x in figures["traffic"])
     return figures["flops"] / devices / (peak * SHARE), sent
 
@@ -143,16 +138,15 @@ def markdown(record: dict[str, Any]) -> str:
     sizes, sent, times = [], [], []
     for devices, x in compiled.items():
         mesh = " x ".join(f"{axis} {size}" for axis, size in x["mesh"].items())
-        tpu = whole(record, devices, tpu=True)
-        temporaries = f"{tpu['temporaries'] / 1e9:.1f}" if tpu else "not compiled"
-        numbers = f"{x['arguments'] / 1e9:.1f}", temporaries, f"{x['flops'] / devices / 1e15:.2f}"
-        sizes.append([devices, mesh, x["accumulate"], *numbers])
+        numbers = f"{x['arguments'] / 1e9:.1f}", f"{x['flops'] / devices / 1e15:.2f}"
+        sizes.append([devices, mesh, TOPOLOGIES[devices], x["accumulate"], *numbers])
         for t in x["traffic"]:
             if t["bytes"] >= 1e6:
                 where = "between nodes" if t["between_nodes"] else "within a node"
                 sent.append([devices, t["kind"], t["group"], where, f"{t['times']:.0f}", f"{t['bytes'] / 1e9:.3f}"])
+    first = min(compiled)
     for chip in CHIPS:
-        base = sum(step_time(compiled[8], 8, chip)) * 8
+        base = sum(step_time(compiled[first], first, chip)) * first
         for devices, x in compiled.items():
             compute, exchange = step_time(x, devices, chip)
             total = compute + exchange
@@ -162,11 +156,8 @@ def markdown(record: dict[str, Any]) -> str:
         f"{record['model']}, stage 1 (side branch trained in float32, DiT frozen in bfloat16, full rematerialisation), "
         f"global batch {BATCH}, clips of {programs.CLIP_LATENTS} latent frames, JAX {record['jax']}.",
         "",
-        f"Compiled ahead of time for virtual CPU devices with {LAYERS[0]} and {LAYERS[1]} DiT blocks; figures for "
-        f"{record['layers']} blocks are on the straight line through the two. Temporaries are those of the compiler "
-        "of TPU v5p for the same mesh (those of the CPU compiler are no guide to an accelerator: it merges what is "
-        "computed again with the first time, and stores attention maps). Exchanges are counted in the CPU program, "
-        "where gradients are summed with all-reduce; a GPU or TPU uses reduce-scatter, half the bytes.",
+        f"Compiled ahead of time with {LAYERS[0]} and {LAYERS[1]} DiT blocks; figures for {record['layers']} blocks "
+        "are on the straight line through the two. Exchanges are those of the TPU program, in the types that run.",
         "",
         *records.table(SIZES, sizes),
         "",
@@ -175,8 +166,8 @@ def markdown(record: dict[str, Any]) -> str:
         *records.table(SENT, sent),
         "",
         f"Expected seconds of a step. Computing: FLOP / (peak x {SHARE:g}). Exchanging: bytes / link. The step lies "
-        "between the larger of the two (all exchanges hidden) and their sum (none hidden). Efficiency is against 8 "
-        "devices, from the sums.",
+        "between the larger of the two (all exchanges hidden) and their sum (none hidden). Efficiency is against "
+        f"{first} devices, from the sums.",
         "",
         *records.table(TIMES, times),
     ]
@@ -188,7 +179,7 @@ def _first_to_break(compiled: dict[int, dict[str, Any]]) -> list[str]:
     devices = max(compiled)
     largest = compiled[devices]
     lines = [f"What breaks first on the way to {devices} devices:", ""]
-    for chip, (_, inside, between, _) in CHIPS.items():
+    for chip, (_, inside, between) in CHIPS.items():
         compute, exchange = step_time(largest, devices, chip)
         slowest = max(largest["traffic"], key=lambda x: x["bytes"] / (between if x["between_nodes"] else inside))
         seconds = slowest["bytes"] / (between if slowest["between_nodes"] else inside)
