@@ -152,6 +152,7 @@ def test_exchanges_of_all_blocks_lie_on_the_line_through_few(tmp_path):
     assert whole["traffic"][0]["bytes"] == 30e9 and whole["flops"] == 30e15 and train_scale.whole(record, 256) is None
     text = train_scale.markdown(record)
     assert "| 32 | all-gather | 8 | within a node | 300 | 30.000 |" in text and "against 32 devices" in text
+    assert "Not compiled yet: 8 devices." in text and "Not compiled yet: 256 devices." in text
 
 
 def test_a_row_is_compiled_in_a_process_of_its_own():
@@ -188,6 +189,13 @@ def test_what_fits_is_the_sum_of_the_record():
     assert needs == [15 + 2 + 11, 15 + 2 + 2, 8 + 2 + 3, 62]
     assert lines[1].endswith("| 19.0 | no | yes | yes | yes | yes | yes | yes | yes |")
     assert lines[3].endswith("| 62.0 | no | no | no | no | no | yes | yes | yes |")
+    record["rows"] = [row for row in record["rows"] if row["spec"]["program"] != "decode"]
+    assert [line.split("|")[1].strip() for line in compiled.fits(record)[-1:]] == [
+        "train step of the side branch, batch 1"
+    ]
+    assert compiled.fits(record | {"rows": record["rows"][:1]}) == []
+    text = compiled.markdown(record | {"tokens": 1, "model": "m", "jax": "0", "parameters": {"vae": 0}})
+    assert "Not compiled yet: " in text and "train step for 256 of v6e:16x16" in text
 
 
 def test_suite_dit_ratio_summarises_pairs():

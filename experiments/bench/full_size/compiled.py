@@ -37,6 +37,7 @@ GPUS = (24, 48, 80, 141)
 SHARES = {0.75: "75 %", 0.92: "92 %"}
 """Of a GPU's memory, what JAX takes unless it is told otherwise, and what `launch/with_flags.sh` tells it."""
 TILE = loading.SMALL_TILE
+_DECODE = "VAE decode of a segment"
 COLUMNS = ("program", "devices", "mesh", "compiled for", "arguments", "temporaries", "output", "fits")
 GB = 1e9
 
@@ -75,7 +76,7 @@ def measure(out: pathlib.Path, model: str = MODEL) -> dict[str, Any]:
     about = {"tokens": programs.tokens(config), "parameters": programs.counts(config), "jax": jax.__version__}
 
     def compiled(spec: Mapping[str, Any]) -> dict[str, Any]:
-        print(f"compiling {_title(spec)} for {spec['topology']}, {_devices(spec)} devices", flush=True)
+        print(f"compiling {_place(spec)}", flush=True)
         return programs.elsewhere({**spec, "model": model})
 
     target = pathlib.Path(out) / "compile.json"
@@ -106,24 +107,32 @@ def markdown(record: dict[str, Any]) -> str:
         "",
         *records.table(COLUMNS, lines),
     ]
+    done = [row["spec"] for row in record["rows"]]
+    if left := [_place(spec) for spec in rows() if spec not in done]:
+        text += ["", f"Not compiled yet: {'; '.join(left)}."]
     return "\n".join([*text, "", *fits(record), ""])
 
 
 def fits(record: dict[str, Any]) -> list[str]:
-    """What fits one GPU of each size, by sums of the record's own figures for v5p, as lines of markdown."""
+    """What fits one GPU of each size, by sums of those figures for v5p that the record has, as lines of markdown."""
     single = [row for row in record["rows"] if _devices(row["spec"]) == 1 and row.get("arguments")]
     found = {_title(row["spec"]): row for row in single if row["spec"]["topology"].startswith("v5p")}
-    wanted = [_title(spec) for spec in rows() if _devices(spec) == 1 and spec["topology"].startswith("v5p")]
-    if any(title not in found for title in wanted):
-        return []
-    full, small, decode, tiled, train = (found[title] for title in wanted)
-    vae = record["parameters"]["vae"] * 4
+    denoise, small, tiled = "denoising step", "denoising step, 8-bit weights", f"{_DECODE}, tiles of {TILE}"
     modes = {
-        "generate, as it comes": full["arguments"] + vae + _peak(full, decode),
-        f"... with `--vae_tile={TILE}`": full["arguments"] + vae + _peak(full, tiled),
-        "... and `--weights=int8`": small["arguments"] + vae + _peak(small, tiled),
-        "train step of the side branch, batch 1": train["arguments"] + train["temporaries"] + train["output"],
+        "generate, as it comes": (denoise, _DECODE),
+        f"... with `--vae_tile={TILE}`": (denoise, tiled),
+        "... and `--weights=int8`": (small, tiled),
+        "train step of the side branch, batch 1": ("train step",),
     }
+    needs = {}
+    for name, parts in modes.items():
+        if all(part in found for part in parts):
+            programs_of = [found[part] for part in parts]
+            vae = record["parameters"]["vae"] * 4 if len(parts) > 1 else 0  # beside the weights of the generator
+            peak = max(row["temporaries"] + row["output"] for row in programs_of)
+            needs[name] = programs_of[0]["arguments"] + vae + peak
+    if not needs:
+        return []
     sizes = [(size, share) for size in GPUS for share in SHARES]
     return [
         "Sums for one GPU in GB, and whether it has them: JAX takes 75 % of a GPU's memory, and 92 % under "
@@ -134,14 +143,10 @@ def fits(record: dict[str, Any]) -> list[str]:
             ["", "GB", *(f"{size} GB, {SHARES[share]}" for size, share in sizes)],
             (
                 [name, f"{need / GB:.1f}", *("yes" if need < share * size * GB else "no" for size, share in sizes)]
-                for name, need in modes.items()
+                for name, need in needs.items()
             ),
         ),
     ]
-
-
-def _peak(*compiled: dict[str, Any]) -> float:
-    return max(row["temporaries"] + row["output"] for row in compiled)
 
 
 def _devices(spec: Mapping[str, Any]) -> int:
@@ -149,5 +154,9 @@ def _devices(spec: Mapping[str, Any]) -> int:
 
 
 def _title(spec: Mapping[str, Any]) -> str:
-    name = {"denoise": "denoising step", "train": "train step", "decode": "VAE decode of a segment"}[spec["program"]]
+    name = {"denoise": "denoising step", "train": "train step", "decode": _DECODE}[spec["program"]]
     return name + (", 8-bit weights" if spec.get("int8") else "") + (f", tiles of {TILE}" if "tile" in spec else "")
+
+
+def _place(spec: Mapping[str, Any]) -> str:
+    return f"{_title(spec)} for {_devices(spec)} of {spec['topology']}"

@@ -160,6 +160,7 @@ def markdown(record: dict[str, Any]) -> str:
         "are on the straight line through the two. Exchanges are those of the TPU program, in the types that run.",
         "",
         *records.table(SIZES, sizes),
+        *(f"\nNot compiled yet: {devices} devices." for devices in MESHES if devices not in compiled),
         "",
         f"What one device sends in a step, by ring algorithms; groups within {NODE} neighbours are within a node.",
         "",
