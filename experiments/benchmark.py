@@ -35,7 +35,9 @@ SUITES = {
 
 _SUITE = flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.")
 _OUT = flags.DEFINE_string(
-    "out", None, "Folder for the results; suites compile, rollout and train_scale go on from what is there."
+    "out",
+    None,
+    "Folder for the results; suites compile, merge, moving, rollout and train_scale go on from what is there.",
 )
 _SCALE = flags.DEFINE_enum(
     "scale",

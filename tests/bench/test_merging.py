@@ -23,11 +23,13 @@ def test_all_grows_by_the_walk_and_first_does_not_and_both_show_every_view():
         memory, shown = merging.walked(rule, config.default(), sample, jax.random.key(1), 0.0)
         assert int(memory.size) == held * size**2
         assert shown.visible.all() and jnp.array_equal(shown.features, tokens)
-    for number, rule in enumerate(merge.RULES):
-        for clip in range(8):  # clips differ by much more than rules do
-            figures = dict.fromkeys(merging.FIGURES, 10.0 * clip + number)
-            rows.insert(len(rows) * (number % 2), {"clip": f"{clip}", "rule": rule, "token_error": 0.0, **figures})
-    table = merging.markdown({"model": "m", "walks": 3, "rows": rows})
+    for clip in range(8):  # clips differ by much more than rules do
+        found = [
+            {"rule": rule, "token_error": 0.0, **dict.fromkeys(merging.FIGURES, 10.0 * clip + number)}
+            for number, rule in enumerate(merge.RULES)
+        ]
+        rows.append({"clip": f"{clip}", "found": found})
+    table = merging.markdown({"model": "m", "walks": 3, "frames_apart": 4, "rows": rows})
     assert table.count("\n| ") == 2 + len(merge.RULES) + len(merge.RULES) - 1
     assert "| first | 36.00 [" in table
     assert "| newest | +1.00 [+1.00, +1.00] |" in table and "| all | -1.00 [-1.00, -1.00] |" in table

@@ -95,6 +95,20 @@ def test_newest_leaves_no_older_point_of_the_surface_and_nothing_else_goes():
 
 
 @pytest.mark.parametrize("rule", list(merge.RULES))
+@pytest.mark.parametrize("distance", [0, 5])
+def test_cells_that_may_not_enter_take_no_ones_place_and_blend_with_none(rule, distance):
+    """A wall seen from afar, then from there or from closer: by cells that are not to be remembered."""
+    far, new = tokens(np.random.default_rng(0), 2, *SHAPE)
+    memory = wall(rule, empty(rule), far, from_afar(5), 8.0)
+    nobody = np.zeros(SHAPE, bool)
+    depth = np.full(SHAPE, 3.0 + distance, np.float32)
+    after = see(rule, memory, new, depth, nobody, from_afar(distance), nobody)
+    assert int(after.size) == int(memory.size)
+    for name in ("features", "points"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(memory, name))
+
+
+@pytest.mark.parametrize("rule", list(merge.RULES))
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
 @example(seed=1130)

@@ -1,7 +1,7 @@
 """Benchmark suite `merge`: what a memory should do with a place that it sees again, on tokens of real video.
 
-Each clip of the held-out set in which the camera comes back is walked through several times, as in a world: for every
-latent frame the memory is read, a rule of `memory.merge` decides, and what is left enters. Depth is off by 3 %, anew
+Each clip of the held-out set in which the camera comes back is walked through several times, as in a world: every few
+frames the memory is read, a rule of `memory.merge` decides, and what is left enters. Depth is off by 3 %, anew
 each time. From the second walk on tokens are as they are, or a little wrong, as those of generated frames. Then every
 view is read once more, without writing, decoded, and compared with the clip.
 
@@ -17,12 +17,13 @@ A second table has the differences to rule `first`, clip by clip.
 from __future__ import annotations
 
 import functools
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 from experiments.bench import records
 from mirage_jax import data, weights
@@ -35,46 +36,60 @@ from mirage_jax.training import encode, posed
 from mirage_jax.training.posed import PosedLatents
 from mirage_jax.world import recipe as recipes
 
-OPTIONS = ("clips", "checkpoint")
+OPTIONS = ("out", "clips", "checkpoint")
 SPLITS = ("there_and_back", "closed_loop")
 FIGURES = {"points": 2, "PSNR": 2, "PSNR seen": 2, "LPIPS": 3, "token error": 3, "holes": 4}
 BASE = "first"
 """Rule that the others are compared with: that of the model that ships."""
 
 WALKS = 3
+APART = 4
+"""Video frames from one that is looked at to the next, at least."""
+
 DEPTH_ERROR = 0.03
 TOKEN_ERRORS = (0.0, 0.3)
 """Standard deviation of what tokens are off by from the second walk on, in theirs."""
 
 
-def measure(clips: str, checkpoint: str | None) -> dict[str, Any]:
+def measure(out: pathlib.Path, clips: str, checkpoint: str | None) -> dict[str, Any]:
     """The figures of every clip and rule; the record that `markdown` prints.
 
+    Clips are taken in a random order: a run that is stopped goes on where it was, and has some of every kind.
+
     Args:
+      out: folder of `merge.json`, to go on from.
       clips: folder of the held-out set.
       checkpoint: a model with a VAE; None is the one that ships.
     """
     model, params = weights.load(checkpoint, ["vae"])
-    rows = []
-    for split in SPLITS:
-        source = data.load_source(clips, split)
-        for index in tqdm.tqdm(range(len(source)), unit="clip", desc=split, dynamic_ncols=True):
-            clip = source.clip(index)
-            sample = posed.from_batch(encode.code(model, params, clip))
-            frames = clip.frames[:: model.vae.stride_time]
-            for error in TOKEN_ERRORS:
-                for rule in merge.RULES:
-                    memory, shown = walked(rule, model, sample, jax.random.key(index), error)
-                    found = _figures(model, params, sample, frames, memory, shown)
-                    rows.append({"clip": clip.source, "split": split, "rule": rule, "token_error": error, **found})
-    return {"model": model.name, "walks": WALKS, "depth_error": DEPTH_ERROR, "rows": rows}
+    sources = {split: data.load_source(clips, split) for split in SPLITS}
+    specs = [{"split": split, "index": index} for split, source in sources.items() for index in range(len(source))]
+    # Neighbours of a VAE that codes every frame are nearly the same view.
+    every = max(APART // model.vae.stride_time, 1)
+
+    def make(spec: Mapping[str, Any]) -> dict[str, Any]:
+        clip = sources[spec["split"]].clip(spec["index"])
+        sample = posed.from_batch(encode.code(model, params, clip))
+        sample = jax.tree.map(lambda x: x[::every], sample)
+        frames = clip.frames[:: model.vae.stride_time * every]
+        found = []
+        for error in TOKEN_ERRORS:
+            for rule in merge.RULES:
+                memory, shown = walked(rule, model, sample, jax.random.key(spec["index"]), error)
+                figures = _figures(model, params, sample, frames, memory, shown)
+                found.append({"rule": rule, "token_error": error, **figures})
+        return {"clip": clip.source, "found": found}
+
+    order = np.random.default_rng(0).permutation(len(specs)).tolist()
+    same = {"model": model.name, "walks": WALKS, "depth_error": DEPTH_ERROR, "frames_apart": APART}
+    return records.resumed(out / "merge.json", [specs[i] for i in order], make, same=same)
 
 
 def markdown(record: dict[str, Any]) -> str:
     """Two tables for each error of tokens, over clips with 95 % intervals: means, and means of what differs."""
-    count = len({row["clip"] for row in record["rows"]})
-    lines = [f"{count} clips, walked {record['walks']} times; model {record['model']}; depth off by 3 % each time."]
-    for error in sorted({row["token_error"] for row in record["rows"]}):
+    what = f"{len(record['rows'])} clips, walked {record['walks']} times, a view every {record['frames_apart']} frames"
+    lines = [f"{what}; model {record['model']}; depth off by 3 % each time."]
+    for error in sorted({found["token_error"] for row in record["rows"] for found in row["found"]}):
         of = {rule: _values(record["rows"], rule, error) for rule in merge.RULES}
         lines += ["", f"Tokens off by {error} standard deviations from the second walk on", ""]
         lines += _table("rule", of, signed=False)
@@ -89,8 +104,8 @@ def markdown(record: dict[str, Any]) -> str:
 
 def _values(rows: list[dict[str, Any]], rule: str, error: float) -> dict[str, np.ndarray]:
     """Figures by name, `[clips]` in the same order for every rule."""
-    of = sorted((row for row in rows if (row["rule"], row["token_error"]) == (rule, error)), key=lambda r: r["clip"])
-    return {name: np.array([row[name] for row in of]) for name in FIGURES}
+    of = [one for row in rows for one in row["found"] if (one["rule"], one["token_error"]) == (rule, error)]
+    return {name: np.array([one[name] for one in of]) for name in FIGURES}
 
 
 def _table(head: str, values: dict[str, dict[str, np.ndarray]], *, signed: bool) -> list[str]:

@@ -23,13 +23,13 @@ from __future__ import annotations
 
 import functools
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
-import tqdm
 
 from experiments.bench import records
 from mirage_jax import data, geometry, viz, weights
@@ -38,6 +38,7 @@ from mirage_jax.evaluation.statistics import bootstrap_mean, bootstrap_median
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, resample
 from mirage_jax.memory.things import entities
+from mirage_jax.memory.things.entities import Entities
 from mirage_jax.models import heads
 from mirage_jax.training import encode, posed
 from mirage_jax.world.state import entity_cells
@@ -58,7 +59,7 @@ def measure(out: pathlib.Path, clips: str, checkpoint: str | None) -> dict[str, 
     """The figures of every clip, method and mask; the record that `markdown` prints.
 
     Args:
-      out: folder of `moving.png`.
+      out: folder of `moving.png`, and of `moving.json`, to go on from.
       clips: folder of the held-out set.
       checkpoint: a model with a VAE, and heads or not; None is the one that ships.
     """
@@ -66,30 +67,36 @@ def measure(out: pathlib.Path, clips: str, checkpoint: str | None) -> dict[str, 
     model, params = weights.load(checkpoint, [part for part in ("vae", "heads") if part in parts])
     masks = ("true", "heads") if "heads" in parts else ("true",)
     source = data.load_source(clips, "motion")
-    rows = []
-    for index in tqdm.tqdm(range(len(source)), unit="clip", dynamic_ncols=True):
-        clip = source.clip(index)
-        returns = list(_returns(model, clip))
-        if not returns:
-            continue
+
+    def make(spec: Mapping[str, Any]) -> dict[str, Any]:
+        clip, found = source.clip(spec["clip"]), []
+        if not (returns := list(_returns(model, clip))):
+            return {"found": found}
         sample = posed.from_batch(encode.code(model, params, clip))
         tokens = posed.tokens(model, sample)
-        for mask in masks:
-            moving = sample.dynamic if mask == "true" else _by_heads(model, params, tokens, sample.cameras)
-            for method in METHODS:
-                values = [_judge(method, tokens, sample, moving, *one) for one in returns]
-                row = {"clip": clip.source, "motion": motion_class(clip.dynamic), "masks": mask, "method": method}
-                rows.append(row | {name: _mean([value[name] for value in values]) for name in FIGURES})
-    _draw(out / "moving.png", rows)
-    return {"model": model.name, "clips": len(source), "judged": _JUDGED, "rows": rows}
+        moving = sample.dynamic if spec["masks"] == "true" else _by_heads(model, params, tokens, sample.cameras)
+        for method in METHODS:
+            values = [_judge(method, tokens, sample, moving, *one) for one in returns]
+            row = {"clip": clip.source, "motion": motion_class(clip.dynamic), "masks": spec["masks"], "method": method}
+            found.append(row | {name: _mean([value[name] for value in values]) for name in FIGURES})
+        return {"found": found}
+
+    # A run that is stopped goes on where it was, and has some of every kind.
+    order = np.random.default_rng(0).permutation(len(source)).tolist()
+    specs = [{"masks": mask, "clip": index} for mask in masks for index in order]
+    record = records.resumed(out / "moving.json", specs, make, same={"model": model.name, "judged": _JUDGED})
+    _draw(out / "moving.png", _rows(record))
+    return record
 
 
 def markdown(record: dict[str, Any]) -> str:
     """Two tables for each kind of mask, with 95 % intervals: over clips, and of what differs in a clip."""
-    lines = [f"{record['clips']} clips; model {record['model']}; the first {record['judged']} frames of every return."]
-    for mask in _masks(record["rows"]):
-        lines += ["", f"Masks: {mask}", ""]
-        table, of = [], {method: _of(record["rows"], mask, method) for method in METHODS}
+    rows = _rows(record)
+    lines = [f"Model {record['model']}; the first {record['judged']} frames of every return."]
+    for mask in _masks(rows):
+        looked = sum(clip["spec"]["masks"] == mask for clip in record["rows"])
+        lines += ["", f"Masks: {mask}; {looked} clips were looked at, of those in which a thing returns:", ""]
+        table, of = [], {method: _of(rows, mask, method) for method in METHODS}
         for method, mine in of.items():
             for motion in ("all", *MOTION_CLASSES[1:]):
                 chosen = [row for row in mine if motion in ("all", row["motion"])]
@@ -99,6 +106,11 @@ def markdown(record: dict[str, Any]) -> str:
         pairs = [[f"{one} less {other}", *_differences(of[one], of[other])] for one, other in PAIRS]
         lines += ["", *records.table(("in the same clip", *FIGURES), pairs)]
     return "\n".join([*lines, ""])
+
+
+def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of all clips in which a thing returns."""
+    return [row for looked_at in record["rows"] for row in looked_at["found"]]
 
 
 def _masks(rows: list[dict[str, Any]]) -> list[str]:
@@ -202,7 +214,7 @@ def _remembered(method, tokens, depth, moving, cameras: Camera, back, at, track,
     things = entities.create(SLOTS, entity_cells(height, width), channels)
     things = entities.write(things, memory, tokens, depth, cameras, moving, before)
     if method == "frozen":
-        things = things.replace(velocity=jnp.zeros_like(things.velocity))
+        things = _standing(things, things.position)
     nothing = latent.read(memory, cameras[at], max_footprint=3)
     nothing = nothing.replace(features=jnp.zeros((*nothing.visible.shape, channels)))
     # What is nearest to the thing when it was last seen is it; its place is aside by that of the side that was seen.
@@ -214,11 +226,15 @@ def _remembered(method, tokens, depth, moving, cameras: Camera, back, at, track,
         now, camera, static = frame
         placed, right = things, track[now] + aside[mine]
         if method == "true track":
-            position = things.position.at[mine].set(right)
-            placed = things.replace(position=position, velocity=jnp.zeros_like(things.velocity))
+            placed = _standing(things, things.position.at[mine].set(right))
         single = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
         shown = entities.read(placed, single(static), single(camera), now[None]).moving[0]
         off = jnp.linalg.norm(entities.predicted(placed, now)[mine] - right) / things.size[mine]
         return shown, jnp.where(distance[mine] <= 2.0 * things.size[mine], off, jnp.inf)
 
     return jax.lax.map(one, (at, cameras[at], nothing))
+
+
+def _standing(things: Entities, places: jax.Array) -> Entities:
+    """The things, expected to stand at these places `[K, 3]` for ever."""
+    return things.replace(position=places, velocity=jnp.zeros_like(things.velocity), middle=places)
