@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import transform
 
-from experiments.bench.worldscore import files, paths
+from experiments.bench.adapters import sample as base
+from experiments.worldscore import paths, samples
 from mirage_jax import geometry
 from mirage_jax.errors import UserError
 
@@ -205,43 +206,47 @@ def test_an_entry_that_cannot_be_used_says_why_and_the_others_stay(tmp_path, sen
     (tmp_path / "WorldScore-Dataset" / "static").mkdir(parents=True)
     file = tmp_path / "WorldScore-Dataset" / "static" / "static.json"
     file.write_text(json.dumps([STATIC, FAULTS[sentence]]))
-    good, bad = files.read(tmp_path, "static")
-    assert good.fault is None and good.folder == "static/stylized/indoor/halls/004"
-    assert sentence in bad.fault and bad.folder == "static.json, entry 1"
+    good, bad = samples.read(tmp_path, "static", samples.Settings())
+    assert good.fault is None and good.label == "static/stylized/indoor/halls/004"
+    assert sentence in bad.fault and bad.label == "static.json, entry 1"
 
 
 def test_a_list_that_cannot_be_used_is_refused(tmp_path):
     with pytest.raises(UserError, match="no file"):
-        files.read(tmp_path, "static")
+        samples.read(tmp_path, "static", samples.Settings())
     (tmp_path / "static").mkdir()
     (tmp_path / "static" / "train-00000.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="Parquet files, which are there, lack file names"):
-        files.read(tmp_path, "static")
+        samples.read(tmp_path, "static", samples.Settings())
     for text in ("[", "{}", "[]"):
         (tmp_path / "static" / "static.json").write_text(text)
         with pytest.raises(UserError, match=r"static\.json"):
-            files.read(tmp_path, "static")
+            samples.read(tmp_path, "static", samples.Settings())
 
 
 def test_a_result_is_whole_or_not_there(tmp_path, monkeypatch):
-    sample, picture = files.Sample("static", 0, STATIC, tmp_path), PIL.Image.new("RGB", (32, 32))
-    frames = np.zeros((3, 32, 32, 3), np.uint8)
-    write = lambda: files.save(tmp_path, sample, picture, frames, move_frames=3, speed=2.0, fps=8)  # noqa: E731
-    assert files.lacks(tmp_path, sample, 3) == "not made yet"
+    def with_frames(count):
+        return samples.Sample("static", 0, STATIC, tmp_path, samples.Settings(count, 2.0))
+
+    (tmp_path / STATIC["image"]).parent.mkdir(parents=True)
+    PIL.Image.new("RGB", (32, 32)).save(tmp_path / STATIC["image"])
+    sample, frames = with_frames(3), np.zeros((3, 32, 32, 3), np.uint8)
+    write = lambda: sample.save(tmp_path, base.Views(frames[0], None, (32, 32)), frames, 8)  # noqa: E731
+    assert sample.lacks(tmp_path) == base.NOT_MADE
     with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
         patch.setattr(paths, "camera_data", lambda *_: (_ for _ in ()).throw(OSError("full")))
         write()
-    assert files.lacks(tmp_path, sample, 3) == "not made yet"
+    assert sample.lacks(tmp_path) == base.NOT_MADE
     write()
-    assert files.lacks(tmp_path, sample, 3) is None
-    assert "expected 5" in files.lacks(tmp_path, sample, 5)
-    folder = tmp_path / "worldscore_output" / sample.folder
+    assert sample.lacks(tmp_path) is None
+    assert "expected 5" in with_frames(5).lacks(tmp_path)
+    folder = tmp_path / "worldscore_output" / sample.label
     about = json.loads((folder / "image_data.json").read_text())
     assert about == STATIC | {"num_scenes": 1, "total_frames": 3, "anchor_frame_idx": [0, 2]}
     assert json.loads((folder / "camera_data.json").read_text())["scale"] == 2.0
     (folder / "frames" / "001.png").write_bytes(b"")
-    assert files.damaged_frames(tmp_path, sample) == ["001.png"]
+    assert sample.damaged(tmp_path) == ["001.png"]
     (folder / "frames" / "001.png").unlink()
-    assert files.lacks(tmp_path, sample, 3) == "2 frames, expected 3"
+    assert sample.lacks(tmp_path) == "2 frames, expected 3"
     (folder / "image_data.json").write_text('{"total_frames": ')
-    assert "damaged" in files.lacks(tmp_path, sample, 3)
+    assert "damaged" in sample.lacks(tmp_path)

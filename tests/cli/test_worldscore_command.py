@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 from commands import run
 
+from experiments.worldscore import samples
 from mirage_jax import viz, weights
 from mirage_jax.data import text_embeddings
 from mirage_jax.models import umt5
@@ -21,60 +22,33 @@ import tiny_world
 
 REFUSED = 2
 FRAMES, SIZE = 5, (48, 32)  # of a move; width and height of what is scored
-HALL, CAT = "static/stylized/indoor/halls/004", "dynamic/photorealistic/articulated/001"
-ENTRIES = {
-    "static": {
-        "visual_movement": "static",
-        "visual_style": "stylized",
-        "scene_type": "indoor",
-        "category": "halls",
-        "style": "Ink",
-        "camera_path": ["pan_left", "push_in", "move_right"],
-        "content_list": ["hall", "door", "stair", "roof"],
-        "prompt_list": ["A hall.", "A door.", "A stair.", "A roof."],
-        "image": "./static/stylized/images/halls/004.png",
-    },
-    "dynamic": {
-        "visual_movement": "dynamic",
-        "visual_style": "photorealistic",
-        "motion_type": "articulated",
-        "style": "Photo",
-        "camera_path": ["fixed"],
-        "objects": ["cat"],
-        "prompt": "A cat runs.",
-        "image": "./dynamic/photorealistic/images/articulated/001.png",
-        "masks": ["./dynamic/photorealistic/masks/articulated/001/001-1.png"],
-    },
-}
+HALL, CAT = "static/stylized/indoor/halls/004", "dynamic/stylized/articulated/001"
+SPLITS = ("static", "dynamic")
 
 
-def make_dataset(root):
-    """Two samples, as `WorldScore-Dataset.zip` holds them."""
-    rng = np.random.default_rng(0)
-    for split, entry in ENTRIES.items():
-        for name in [entry["image"], *entry.get("masks", ())]:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            PIL.Image.fromarray(rng.integers(0, 256, (60, 120, 3), np.uint8)).save(root / name)
-        (root / split / f"{split}.json").write_text(json.dumps([entry]))
+def entries_of(folder):
+    """The entry of each split's list."""
+    return {split: json.loads((folder / "data" / split / f"{split}.json").read_text())[0] for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Data sets, whole and not, and a tiny model that reads text, with a tokenizer of few words."""
     path = tmp_path_factory.mktemp("worldscore")
-    make_dataset(path / "data")
+    samples.write_sample_dataset(path / "data")
+    entries = entries_of(path)
     for copy in ("cut", "bare", "odd", "turned", "many"):
         shutil.copytree(path / "data", path / copy)
-    (path / "cut" / "static" / "static.json").write_text(json.dumps([ENTRIES["static"]])[:-30])
-    (path / "bare" / ENTRIES["static"]["image"]).unlink()
-    (path / "bare" / ENTRIES["dynamic"]["masks"][0]).unlink()
-    (path / "odd" / "static" / "static.json").write_text(json.dumps([ENTRIES["static"] | {"camera_path": ["dive"]}]))
-    other = ENTRIES["static"] | {"camera_path": ["pan_left", "push_in", "pan_right"]}
+    (path / "cut" / "static" / "static.json").write_text(json.dumps([entries["static"]])[:-30])
+    (path / "bare" / entries["static"]["image"]).unlink()
+    (path / "bare" / entries["dynamic"]["masks"][0]).unlink()
+    (path / "odd" / "static" / "static.json").write_text(json.dumps([entries["static"] | {"camera_path": ["dive"]}]))
+    other = entries["static"] | {"camera_path": ["pan_left", "push_in", "pan_right"]}
     (path / "turned" / "static" / "static.json").write_text(json.dumps([other]))
-    many = [ENTRIES["static"] | {"image": f"./static/stylized/images/halls/{name}.png"} for name in "abcdef"]
+    many = [entries["static"] | {"image": f"./static/stylized/images/halls/{name}.png"} for name in "abcdef"]
     (path / "many" / "static" / "static.json").write_text(json.dumps(many))
-    picture = path / "odd" / ENTRIES["dynamic"]["image"]
-    picture.write_bytes(picture.read_bytes()[:1000])
+    picture = path / "odd" / entries["dynamic"]["image"]
+    picture.write_bytes(picture.read_bytes()[:100])
 
     model = tiny_world.quick()
     model = dataclasses.replace(
@@ -183,7 +157,7 @@ def test_results_are_what_the_scorer_reads(folder, first):
     for name, moves in ((HALL, 3), (CAT, 1)):
         place, total = out / name, moves * (FRAMES - 1) + 1
         about = json.loads((place / "image_data.json").read_text())
-        entry = ENTRIES[name.split("/")[0]]
+        entry = entries_of(folder)[name.split("/")[0]]
         assert {key: about[key] for key in entry} == entry
         assert (about["total_frames"], about["num_scenes"]) == (total, moves)
         images = sorted(p.name for p in (place / "frames").iterdir() if p.suffix in (".jpg", ".png"))
@@ -201,7 +175,7 @@ def test_results_are_what_the_scorer_reads(folder, first):
 
 
 def test_the_first_frame_is_the_middle_of_the_picture(folder, first):
-    given = PIL.Image.open(folder / "data" / ENTRIES["static"]["image"]).crop((15, 0, 105, 60)).resize(SIZE)
+    given = PIL.Image.open(folder / "data" / entries_of(folder)["static"]["image"]).crop((15, 0, 105, 60)).resize(SIZE)
     found = PIL.Image.open(folder / "whole" / "worldscore_output" / HALL / "input_image.png")
     np.testing.assert_allclose(np.asarray(found, float), np.asarray(given, float), atol=1)
     seen = found.resize((tiny_world.SIZE, tiny_world.SIZE), PIL.Image.Resampling.LANCZOS)
@@ -265,7 +239,7 @@ def test_check_says_what_is_wrong_and_what_is_finished(first, second):
     result = second["check"]
     assert result.code == REFUSED
     assert f"{HALL}: its result is not whole and will be made again: 12 frames, expected 13" in result.err
-    assert f"{CAT}: damaged frames in its result" in result.err and "002.png" in result.err
+    assert f"{CAT}: damaged files in its result" in result.err and "002.png" in result.err
     assert "1 finished, 1 left" in result.out
     assert second["check whole"].code == 0 and "2 finished, 0 left" in second["check whole"].out
 
