@@ -235,6 +235,9 @@ def devices(count: int, topology: str | None) -> list[Any]:
     else:
         if importlib.util.find_spec("libtpu") is None:
             raise UserError("compiling for a TPU needs the package libtpu: pip install libtpu, in a place of its own")
+        # It only compiles here: it need not look for devices, nor keep others from them.
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
         from jax.experimental import topologies
 
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
@@ -307,6 +310,7 @@ def elsewhere(spec: Mapping[str, Any]) -> dict[str, Any]:
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # which tests set: the program is to be the one that runs
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={math.prod(spec['mesh'].values())}",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
@@ -355,7 +359,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # libtpu only compiles here: it need not look for devices, nor keep others from them.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     main()
