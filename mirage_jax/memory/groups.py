@@ -48,10 +48,8 @@ def bounds(x: jax.Array, y: jax.Array, z: jax.Array, w: jax.Array, held: jax.Arr
     point, held = (w != 0).reshape(-1, GROUP), held.reshape(-1, GROUP)
 
     def of(there: jax.Array) -> jax.Array:
-        # One array for both ends, as fmin and fmax pass NaN by: a write's own arrays cost more than its sums.
-        kept = [jnp.where(there, column, jnp.nan) for column in columns]
-        ends = (jnp.inf, jnp.fmin), (-jnp.inf, jnp.fmax)
-        return jnp.stack([jnp.stack([lax.reduce(c, start, end, [1]) for c in kept]) for start, end in ends])
+        least = jnp.stack([jnp.where(there, column, jnp.inf).min(1) for column in columns])
+        return jnp.stack([least, jnp.stack([jnp.where(there, column, -jnp.inf).max(1) for column in columns])])
 
     return jnp.stack([of(held & point), of(held & ~point)])
 
