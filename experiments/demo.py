@@ -1,12 +1,14 @@
 """The main job on a real frame, with the shipped model: `make demo`.
 
-Takes the first frame of a held-out clip, walks its camera path with latent, RGB and no memory, and compares what comes
-out with what was really there. Everything is written to `out/demo/`.
+Takes the first frame of a held-out clip, in which the camera looks away from a monster and back while it walks, goes
+the same way with latent, RGB and no memory, and compares what comes out with what was really there. Everything is
+written to `out/demo/`.
 """
 
 from __future__ import annotations
 
 import operator
+import pathlib
 import time
 
 import jax
@@ -18,12 +20,16 @@ from mirage_jax import io, viz, weights, world
 from mirage_jax.data import clip as clips
 from mirage_jax.evaluation.methods import camera_of
 from mirage_jax.evaluation.protocols import returns
+from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 from mirage_jax.world import sound
 
 _OUT = flags.DEFINE_string("out", "out/demo", "Folder for the results.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.", lower_bound=0, upper_bound=cli.LARGEST_SEED)
+
+FIRST_LOOK = 35.0
+"""Degrees up to which a camera that turns away still shows most of what it saw first."""
 
 NAMES = {"truth": "ground truth", "latent": "latent memory", "rgb": "RGB memory", "none": "no memory"}
 
@@ -36,9 +42,7 @@ def main(_) -> None:
     folder = _CHECKPOINT.value or weights.DEFAULT
     parts = [part for part in weights.parts_of(folder) if part != "text"]
     model, params = weights.load(folder, parts)
-    sides = [part for part in parts if part in ("side", "lora")]
-    rgb_model, rgb_sides = weights.load(folder, sides, memory="rgb")
-    params, rgb_sides = jax.device_put((params, rgb_sides), jax.devices()[0])
+    params = jax.device_put(params, jax.devices()[0])
     clip = clips.load(clips.DEMO)
     cameras = camera_of(clip)
     frames = len(clip) - 1
@@ -49,11 +53,10 @@ def main(_) -> None:
     for memory in ("latent", "rgb", "none"):
         print(f"{NAMES[memory]}: {frames} frames in {len(path)} segments", flush=True)
         before = time.time()
-        mine, held = (rgb_model, params | rgb_sides) if memory == "rgb" else (model, params)
-        capacity = world.full_capacity(mine, memory, len(path))
-        config = world.WorldConfig(model=mine, memory=memory, capacity=capacity)
-        state = world.init(config, held, clip.frames[0], None, cameras[0], jax.random.key(_SEED.value))
-        state, output = jax.block_until_ready(world.rollout(config, held, state, path))
+        capacity = world.full_capacity(model, memory, len(path))
+        config = world.WorldConfig(model=model, memory=memory, capacity=capacity)
+        state = world.init(config, params, clip.frames[0], None, cameras[0], jax.random.key(_SEED.value))
+        state, output = jax.block_until_ready(world.rollout(config, params, state, path))
         sound.check_output(output, NAMES[memory])
         made = np.asarray(output.frames).reshape(-1, *clip.frames.shape[1:])
         videos[memory] = np.concatenate([clip.frames[:1], made])
@@ -69,7 +72,7 @@ def main(_) -> None:
     viz.write_video(out / "video.mp4", videos["latent"], fps=model.fps)
     viz.contact_sheet(out / "contact_sheet.png", videos["latent"])
     viz.write_video(out / "comparison.mp4", viz.side_by_side(shown), fps=model.fps)
-    viz.contact_sheet(out / "comparison.png", shown)
+    _comparison(out / "comparison.png", shown, cameras, cells)
     curves = {NAMES[name]: np.array(row["psnr_by_frame"]) for name, row in scores.items()}
     viz.plot_curves(out / "revisit.png", curves, ylabel="PSNR against the truth (dB)", title=clip.source)
     viz.plot_path(out / "path.png", cameras, title=clip.source)
@@ -86,6 +89,17 @@ def main(_) -> None:
     print(f"wrote {out}/comparison.mp4, {out}/report.md")
 
 
+def _comparison(path: pathlib.Path, videos: dict[str, np.ndarray], cameras: Camera, cells: np.ndarray) -> None:
+    """Frames of all videos under their number and what the camera does there: looks first, away, or is back."""
+    ahead = np.asarray(cameras.cam2world)[:, :3, 2]
+    turned = np.degrees(np.arccos(np.clip(ahead @ ahead[0], -1, 1)))
+    back = np.concatenate([[False], cells.mean((1, 2)) > 0.5])
+    away = np.where(back, "back", np.where(turned < FIRST_LOOK, "first look", "away"))
+    numbers = viz.evenly(len(ahead), 8)
+    titles = [f"{number}: {away[number]}" for number in numbers]
+    viz.contact_sheet(path, {name: video[numbers] for name, video in videos.items()}, numbers=titles)
+
+
 def _page(source: str, scores: dict, seconds: dict[str, float], held: int) -> str:
     """The report for a person."""
     columns = ("psnr", "ssim", "lpips", "psnr_revisit", "ssim_revisit", "lpips_revisit")
@@ -98,12 +112,24 @@ def _page(source: str, scores: dict, seconds: dict[str, float], held: int) -> st
         [
             "# One picture, one camera path",
             "",
-            f"The first frame of `{source}` (a map that no training saw) and its camera path; ground truth is used for "
-            "this comparison only. `_revisit`: over the frames that show mostly what was out of sight for a segment.",
+            f"The model was given the first frame of `{source}` (a map that no training saw) and the camera path, and "
+            "made all other frames. Ground truth is used for this comparison only.",
+            "",
+            "![frames](comparison.png)",
+            "",
+            "- **First look**: the given frame, and what the camera sees as it begins to turn.",
+            "- **Away**: places that the given frame does not show. Nobody can know them: every row makes up its own.",
+            "- **Back**: the first place again. A model that remembers shows the same wall; one that does not makes up "
+            "another. The monster walked on while nobody looked: the latent memory holds what moves apart from what "
+            "stands, and shows it where it should be by then.",
+            "",
+            "The rows below the truth have the same generator, which was trained with the latent memory. With the "
+            "RGB memory it reads pictures of coloured points, encoded again, in place of the latents; without memory "
+            "it reads an empty one. `_revisit` is over the frames that show mostly what was out of sight for a "
+            "segment.",
             "",
             *rows,
             "",
-            "![frames](comparison.png)",
             "![PSNR by frame](revisit.png)",
             "![camera path](path.png)",
             "",

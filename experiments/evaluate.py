@@ -156,8 +156,6 @@ def _models(methods: list[str]) -> Models:
     model, params = _load(folder)
     model = _cut(model)
     others = {}
-    if "rgb" in methods and weights.side_folder(folder, "rgb") != pathlib.Path(folder):
-        others["rgb"] = _load(folder, "rgb")
     for word in _CHECKPOINTS.value:
         method, _, folder = word.partition("=")
         if method not in methods or not folder:
@@ -183,8 +181,8 @@ def _judge() -> runner.Judge:
     return None if _JUDGE.value is None else judge.load(_JUDGE.value)
 
 
-def _load(folder: str | pathlib.Path, memory: str = "latent") -> tuple[Any, Any]:
-    return weights.load(folder, [part for part in weights.parts_of(folder) if part != "text"], memory=memory)
+def _load(folder: str | pathlib.Path) -> tuple[Any, Any]:
+    return weights.load(folder, [part for part in weights.parts_of(folder) if part != "text"])
 
 
 def _score_all(out: pathlib.Path, methods: list[str]) -> None:

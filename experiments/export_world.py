@@ -61,7 +61,7 @@ def _of_world(path: str) -> exports.Walk:
     except UserError as error:
         raise UserError(f"--world: {error}") from error
     folder = _CHECKPOINT.value or weights.DEFAULT
-    model = weights.read_config(folder, saved.memory)
+    model = weights.read_config(folder)
     config = world.WorldConfig(model=model, recipe=loading.recipe(model, None, 0, saved), **saved.sizes)
     cli.keep_compiled_programs()
     params = loading.prepared(config, folder, None, None)

@@ -80,7 +80,13 @@ _RECIPE = flags.DEFINE_enum(
     "How the method is run (mirage_jax/world/recipe.py); default: the model's own.",
 )
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model folder; default: the model that ships with the project.")
-_MEMORY = flags.DEFINE_enum("memory", "latent", kinds.names(), "What is remembered.")
+_MEMORY = flags.DEFINE_enum(
+    "memory",
+    "latent",
+    kinds.names(),
+    "What is remembered. The model that ships was trained with latent: with rgb it reads the encoded pictures of "
+    "coloured points instead, with none an empty memory. One trained with rgb or none is a checkpoint of its own.",
+)
 _CAPACITY = flags.DEFINE_integer(
     "capacity",
     None,
@@ -150,7 +156,7 @@ def main(_) -> None:
     out = cli.prepare_output(_OUT.value)
     cli.keep_compiled_programs()
     folder = _CHECKPOINT.value or weights.DEFAULT
-    model = weights.read_config(folder, _MEMORY.value)
+    model = weights.read_config(folder)
     model = model if _SEGMENT.value is None else model.with_segments_of(_SEGMENT.value)
     mesh, loras = loading.parse_mesh(_MESH.value), lora_files.parse(_LORA.value, model)
     stride = model.vae.stride_time

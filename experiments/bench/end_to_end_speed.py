@@ -24,7 +24,7 @@ from mirage_jax.memory.kinds import Observation
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training.measures import resources
 from mirage_jax.world import align
-from mirage_jax.world.frame_geometry import estimate_geometry, remembered_tokens
+from mirage_jax.world.frame_geometry import estimate_geometry
 from mirage_jax.world.recall import add_things, choose_references, new_frames, read
 from mirage_jax.world.segment import denoise, write
 
@@ -36,7 +36,6 @@ STAGES = {
     "read": "the memory at the segment's cameras (for RGB with the VAE encoder), references and control channels",
     "denoise": "all sampling steps",
     "decode": "latents to frames",
-    "tokens": "what is remembered of the new frames and the heads see (stills are encoded; tokens of video are there)",
     "depth": "depth and masks by the heads, brought to the memory's scale",
     "write": "into the memory",
 }
@@ -127,18 +126,16 @@ def staged(
     def decode(config, params, state, latents):
         return config.codec.go_on(params["vae"], state.context[-1], latents, state.decoder)
 
-    def geometry(config, params, tokens, frames, shown):
-        estimated = estimate_geometry(config, params, tokens, latent_cameras, frames)
+    def geometry(config, params, latents, frames, shown):
+        estimated = estimate_geometry(config, params, latents, latent_cameras, frames)
         scene, _, trusted = align.to_memory(config, estimated, shown)
         return scene, trusted
 
     readout, shown, references = add("read", recall, params, state, cameras)
     latents, _ = add("denoise", denoise, params, state, readout, references, None, key)
     frames = jnp.asarray(add("decode", decode, params, state, latents)[0][last])
-    tokens = add("tokens", remembered_tokens, params, latents, frames)
-    scene, trusted = add("depth", geometry, params, tokens, frames, shown)
+    scene, trusted = add("depth", geometry, params, latents, frames, shown)
     observed = Observation(
-        tokens=tokens,
         latents=latents,
         frames=frames,
         depth=scene.depth,

@@ -67,11 +67,11 @@ def measure(stage_config: Callable[[str], Any], clips: str, latents: str) -> dic
       UserError: if one of them is not there.
     """
     _require(clips, latents)
-    memory, vae = stage_config("default_memory"), stage_config("default_vae")
-    memory.data, memory.init_from = latents, str(model_files.DEFAULT)
+    generator, vae = stage_config("default_generator"), stage_config("default_vae")
+    generator.data, generator.init_from = latents, str(model_files.DEFAULT)
     vae.data = clips
     load = os.getloadavg()[0]
-    measured = [_prepared(memory), _prepared(vae)]
+    measured = [_prepared(generator), _prepared(vae)]
     for _ in range(_ROUNDS):
         for stage in measured:
             for workers in stage.pipelines:

@@ -1,11 +1,10 @@
 """Benchmark suite `rollout`: what a readout costs and what the cache holds as a rollout grows, latent and RGB memory.
 
 Both memories hold the same frames of a walk through the room of `room` and are read for the same segment, in turn. The
-latent readout is one read of target and preceding latent frames, and of the video frames between them where the model
-looks there too; the RGB readout is a rendering of every pixel frame of the segment and its encoding by the VAE. The
-encoder sees pictures of one size whatever the memory holds, so it is timed once for each size, at its end; until then
-what is said of the RGB readout is of rendering alone. Rows found in the record of an earlier run are kept, so a run
-that was stopped goes on.
+latent readout is one read of target and preceding latent frames; the RGB readout is a rendering of every pixel frame of
+the segment and its encoding by the VAE. The encoder sees pictures of one size whatever the memory holds, so it is timed
+once for each size, at its end; until then what is said of the RGB readout is of rendering alone. Rows found in the
+record of an earlier run are kept, so a run that was stopped goes on.
 
 At 704x1280 a frame has 901,120 points: memories of all frames go to 5 segments, and those of one frame a segment, as
 many as the published figures are of, to 50, whose coloured points take 1.7 GB.
@@ -187,8 +186,6 @@ def _reading(size: Size, written: int, segments: int) -> dict[str, Any]:
     held = {"latent": filled(model, times, "latent"), "rgb": filled(model, times, "rgb")}
     now = float(segments * layout.latents)
     ahead = np.arange(-layout.preceding, layout.latents + 1) + now
-    if "between" in layout.control:
-        ahead = np.concatenate([ahead[: layout.preceding], now + np.arange(1 + model.segment_frames) / time])
     pixel_frames = np.arange(size.views) / time + now
     views = {"latent": walk(model, ahead, "latent"), "rgb": walk(model, pixel_frames, "rgb")}
     of_segment = {"latent": 1.0, "rgb": (1 + model.segment_frames) / size.views}

@@ -23,7 +23,6 @@ def base(stage: str) -> ml_collections.ConfigDict:
     config.memory = "latent"  # what the side branch learns to read; "rgb" needs data that was coded with --pixels
     config.fresh = ()  # parts that are not taken over from init_from: ("side", "lora") of a model that has them already
     config.shift = flow.SHIFT  # of the noise levels, towards pure noise; far more for a model that samples in one step
-    config.channel_weights = "uniform"  # what an error counts in the loss; "decoder": as much as is seen of it
     config.perceptual_weight = 0.0  # of LPIPS in the losses of VAE and generator
     config.perceptual_frames = 2  # that it judges at a time, drawn anew: its network costs as much as the VAE
     config.perceptual_crop = 0  # pixels of a side of the part of them that the generator's stage decodes; 0 for all

@@ -1,15 +1,15 @@
-"""The heads of the default model: depth, keep and sky of what its memory holds, stills, in as many views as can be."""
+"""The heads of the default model: depth, keep and sky, in as many views as can be."""
 
 from experiments.configs import common
 
 
 def get_config():
-    """Stage 2 of 5."""
+    """Stage 2 of 3: twelve clips of two frames a step, about 0.2 seconds of a CPU core."""
     config = common.base("heads")
-    config.init_from = "runs/decoder_longer/model"
+    config.init_from = "runs/vae/model"
     config.data = "data/latents_views"  # short clips from many places; frames of a long one look much the same
     config.batch_size = 12
-    config.frames_per_clip = 3
+    config.frames_per_clip = 2
     config.feature_noise = 0.2
     config.dynamic_weight = 2.5
 

@@ -19,7 +19,7 @@ from experiments.shared import inputs, likeness, loading, posed_images, prompts,
 from mirage_jax import io, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, crop
-from mirage_jax.memory import kinds, latent
+from mirage_jax.memory import latent
 from mirage_jax.memory.things import slots
 from mirage_jax.weights import world_files
 from mirage_jax.world import recipe as recipes
@@ -162,7 +162,7 @@ class ModelEngines:
         self._capacity, self._recipe, self._kind = capacity, recipe, kind
         self._engines: dict[Any, ModelEngine] = {}
         self._params: dict[str, Any] = {}
-        model = weights.read_config(self._folder, "latent")
+        model = weights.read_config(self._folder)
         own = loading.recipe(model, recipe, 0)
         text = bool(model.dit is not None and model.dit.text_dim)
         self.facts = Facts(
@@ -173,25 +173,18 @@ class ModelEngines:
             segment_frames=model.segment_frames,
             stride=model.vae.stride_time,
             text=text,
-            memories=tuple(name for name in ("latent", "rgb", "none") if self._runs(name)),
+            memories=("latent", "rgb", "none"),
             steps=own.steps,
             scene_depth=model.heads.typical_depth if model.heads is not None else 5.0,
             note=_SHIPPED if folder is None else "",
         )
-
-    def _runs(self, memory: str) -> bool:
-        """Whether there are weights for a kind of memory."""
-        if memory in ("latent", "none"):
-            return True
-        side = pathlib.Path(weights.side_folder(self._folder, memory))
-        return memory in kinds.names() and side.name == memory and side.exists()
 
     def get(self, settings: Settings) -> ModelEngine:
         """See `engine.Engines`."""
         memory = settings.memory or "latent"
         if memory not in self.facts.memories:
             raise UserError(f"memory must be one of {', '.join(self.facts.memories)}, found {io.shown(repr(memory))}")
-        model = weights.read_config(self._folder, memory)
+        model = weights.read_config(self._folder)
         room = max(self._capacity, 4 * world.config.frame_points(model, memory))
         if settings.recipe:
             recipe = recipes.from_values(json.loads(settings.recipe), "the session")
@@ -202,7 +195,7 @@ class ModelEngines:
     def _engine(self, memory: str, recipe: world.Recipe, capacity: int, bank: int) -> ModelEngine:
         name = memory, recipe, capacity, bank
         if name not in self._engines:
-            model = weights.read_config(self._folder, memory)
+            model = weights.read_config(self._folder)
             config = world.WorldConfig(model=model, memory=memory, capacity=capacity, bank=bank, recipe=recipe)
             if config.depth_from == "given":
                 raise UserError(
@@ -220,7 +213,7 @@ class ModelEngines:
         saved = world_files.read(path)
         if saved.memory not in self.facts.memories:
             raise UserError(f"{path}: its memory is {io.shown(saved.memory)}, this model runs no such memory")
-        model = weights.read_config(self._folder, saved.memory)
+        model = weights.read_config(self._folder)
         recipe = loading.recipe(model, self._recipe, 0, saved)
         small = self._engine(saved.memory, recipe, saved.capacity, saved.bank)
         state = saved.restored(small.config, small.like, small._digest)

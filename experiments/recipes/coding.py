@@ -58,4 +58,4 @@ def code(
         total = len(range(shard, len(source), count)) * (2 if mirrored else 1)
         shown = tqdm.tqdm(itertools.chain([first], samples), f"shard {shard}", total=total, unit="clip", mininterval=5)
         size = first["frames"].shape[1:3] if pixels else None
-        yield latents.write(out, split, first["latents"].shape, shown, shard, count, size, "stills" in first)
+        yield latents.write(out, split, first["latents"].shape, shown, shard, count, size)

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.configs import frame_generator, frame_heads, frame_vae
+from experiments.configs import default_generator, default_heads, default_vae
 from experiments.recipes.steps import Code, Export, Render, Step, Train, follow
 from experiments.shared import cli
 from mirage_jax.errors import Stopped
@@ -59,7 +59,7 @@ class Preset:
 
 def _tiny() -> Preset:
     """64x64 pixels, two steps of training."""
-    whole = model_config.frame()
+    whole = model_config.default()
     segment = dataclasses.replace(whole.segment, latents=2, lengths=(2,))
     model = dataclasses.replace(
         whole,
@@ -133,12 +133,12 @@ def runs(preset: Preset) -> list[Step]:
     train = functools.partial(_train, preset)
     there = {part.name for part in data(preset)}
     places, views, long = (tuple(name for name in names if name in there) for names in (PLACES, VIEWS, LONG))
-    first, second = frame_generator.get_config, functools.partial(frame_generator.get_config, "second")
+    first, second = default_generator.get_config, functools.partial(default_generator.get_config, "second")
     alone = {"trainable": ("dit",), "augmentation.drop_reference": 1.0}
     return [
-        train("vae", frame_vae.get_config, places),
+        train("vae", default_vae.get_config, places),
         *(Code(name, "vae", pixels=False) for name in views),
-        train("heads", frame_heads.get_config, views, "vae"),
+        train("heads", default_heads.get_config, views, "vae"),
         *(Code(name, "vae") for name in long),
         train("generator", first, long, "heads"),
         train("generator_second", second, long, "generator"),

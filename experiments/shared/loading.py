@@ -131,15 +131,16 @@ def digest(folder: str | pathlib.Path, config: world.WorldConfig, loras: Sequenc
         found.update(repr(lora.strength).encode())
         with lora.path.open("rb") as content:
             found.update(hashlib.file_digest(content, "sha256").digest())
-    for root in dict.fromkeys((pathlib.Path(folder), weights.side_folder(folder, config.memory))):
-        files = [root] if root.is_file() else sorted(path for path in root.glob("params*/**/*") if path.is_file())
-        for file in files:
-            name = file.relative_to(root.parent if root.is_file() else root)
+    root = pathlib.Path(folder)
+    files = [root] if root.is_file() else sorted(path for path in root.glob("params*/**/*") if path.is_file())
+    for file in files:
+        if not root.is_file():
+            name = file.relative_to(root)
             if name.parts[0] == "params.text":
                 continue
-            found.update(b"" if root.is_file() else name.as_posix().encode())
-            with file.open("rb") as content:
-                found.update(hashlib.file_digest(content, "sha256").digest())
+            found.update(name.as_posix().encode())
+        with file.open("rb") as content:
+            found.update(hashlib.file_digest(content, "sha256").digest())
     return found.hexdigest()[:16]
 
 
@@ -163,18 +164,17 @@ def prepared(
       UserError: if a part is missing, damaged or does not fit.
     """
     model, parts, kind = config.model, _parts(config, folder), kind or config.model.dit.dtype
-    if config.memory != "none" and model.lora is not None and "lora" not in parts:
-        own = weights.side_folder(folder, config.memory)
-        print(f"note: {own} holds no LoRA; the side branch runs on the backbone as it is")
+    if config.runs_side and model.lora is not None and "lora" not in parts:
+        print(f"note: {folder} holds no LoRA; the side branch runs on the backbone as it is")
 
     def read(names: Sequence[str], dtype: str | None) -> Any:
         rules = partition.rules_for(*(name for name in names if name in partition.WAN_RULES))
         split = None if mesh is None else lambda tree: partition.tree_shardings(rules, tree, mesh)
-        return weights.load(folder, names, dtype, shardings=split, memory=config.memory)[1]
+        return weights.load(folder, names, dtype, shardings=split)[1]
 
     large = [part for part in parts if part in quantize.PARTS]
     params = read([part for part in parts if part not in large], None)
-    if config.conditions and "ones" in model.segment.control:
+    if config.runs_side and "ones" in model.segment.control:
         params["ones"] = ones_code(model, folder, params, config.vae_tile)
     # What is merged, or made smaller, is so on the host: the device never holds it twice.
     with weights.on_host() if mesh is None else contextlib.nullcontext():
@@ -193,13 +193,13 @@ def shapes(
     parts, kind = _parts(config, folder), kind or config.model.dit.dtype
 
     def made(params: Any) -> Any:
-        if config.conditions and "ones" in config.model.segment.control:
+        if config.runs_side and "ones" in config.model.segment.control:
             params["ones"] = conditioning.ones_code(config.model, params, config.vae_tile)
         params = world.prepare(config, params)
         return quantize.int8(params) if kind == "int8" else params
 
     read = {part: _read_in(kind) if part in quantize.PARTS else None for part in parts}
-    found = {part: weights.shapes(folder, [part], dtype, config.memory)[part] for part, dtype in read.items()}
+    found = {part: weights.shapes(folder, [part], dtype)[part] for part, dtype in read.items()}
     found = jax.eval_shape(made, found)
     return found if mesh is None else _on(found, _places(found, mesh))
 
@@ -292,9 +292,8 @@ def _parts(config: world.WorldConfig, folder: str | pathlib.Path) -> list[str]:
     parts = ["vae", "dit"]
     parts += ["heads"] if config.model.heads is not None else []
     parts += ["depth"] if config.depth_from == "pixels" else []
-    if config.memory != "none":
-        there = weights.parts_of(weights.side_folder(folder, config.memory))
-        parts += ["side", *(["lora"] if "lora" in there else [])]
+    if config.runs_side:
+        parts += ["side", *(["lora"] if "lora" in weights.parts_of(folder) else [])]
     return parts
 
 

@@ -4,9 +4,7 @@
 
 Shards can be made by different machines, in any order; a split is whole when all are there. `depth` is inf at the sky
 and 0 where unknown; lengths are metres. Cameras are those of all frames of the video, on the latent grid. A data set
-for a model that remembers stills has the frames that the latent frames end at, each coded as a video in which nothing
-moves (`stills`); one made with pixels has, for the RGB memory, these frames as they are (`frames`, `pixel_depth`,
-`pixel_dynamic`).
+made with pixels has the frames that the latent frames end at (`frames`, `pixel_depth`, `pixel_dynamic`).
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from mirage_jax.data.joined import Joined
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.errors import UserError
 
-CELLS = ("latents", "stills", "depth", "dynamic", "intrinsics", "cam2world", "text")
+CELLS = ("latents", "depth", "dynamic", "intrinsics", "cam2world", "text")
 """What a sample has on the latent grid."""
 _TEXTS = ("source", "caption", tolerance.SKIPPED)
 
@@ -41,12 +39,8 @@ class Latents(Records):
     name = "latents"
 
 
-def _features(
-    shape: tuple[int, int, int, int], pixels: tuple[int, int] | None, stills: bool
-) -> tfds.features.FeaturesDict:
+def _features(shape: tuple[int, int, int, int], pixels: tuple[int, int] | None) -> tfds.features.FeaturesDict:
     cells = {"latents": (shape, np.float16), "depth": (shape[:3], np.float16), "dynamic": (shape[:3], np.uint8)}
-    if stills:
-        cells |= {"stills": (shape, np.float16)}
     if pixels:
         size = (shape[0], *pixels)
         cells |= {"frames": ((*size, 3), np.uint8), "pixel_depth": (size, np.float16)}
@@ -75,7 +69,6 @@ def write(
     shard: int = 0,
     shards: int = 1,
     pixels: tuple[int, int] | None = None,
-    stills: bool = False,
 ) -> pathlib.Path:
     """Writes one shard of a split; it appears under its name only when it is whole.
 
@@ -87,7 +80,6 @@ def write(
         and with `pixels` those named at the top.
       shard, shards: which one this is, out of how many.
       pixels: `(H, W)` of the clips, for a data set with pixels.
-      stills: whether the samples have `stills`.
 
     Raises:
       UserError: if the shard exists, or the split is there with another number of shards.
@@ -103,7 +95,7 @@ def write(
         Latents(
             data_dir=str(unfinished),
             split=split,
-            features=_features(shape, pixels, stills),
+            features=_features(shape, pixels),
             examples=((f"{index:07d}", sample) for index, sample in enumerate(samples)),
             description="Video clips coded by a VAE, with geometry on the latent grid.",
         ).download_and_prepare()

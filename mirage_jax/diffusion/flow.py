@@ -66,21 +66,17 @@ def frame_weights(clean: chex.Array) -> jax.Array:
     return noisy / jnp.maximum(noisy.sum(), 1.0)
 
 
-def loss(
-    output: chex.Array, target: chex.Array, clean: chex.Array, channel_weights: chex.Array | None = None
-) -> jax.Array:
+def loss(output: chex.Array, target: chex.Array, clean: chex.Array) -> jax.Array:
     """Mean squared error over the noisy frames, float32 `[]`.
 
     Args:
       output, target: `[T, h, w, C]`.
       clean: bool `[T]`; what these frames hold, NaN included, changes neither loss nor gradient.
-      channel_weights: `[C]` of mean 1, what an error in each channel counts; all the same where None.
     """
     chex.assert_equal_shape([output, target])
     error = jnp.subtract(output, target).astype(jnp.float32)
     error = jnp.where(_over_cells(clean, error), 0.0, error)
-    square = error * error if channel_weights is None else error * error * channel_weights
-    return jnp.sum(frame_weights(clean) * jnp.mean(square, axis=(1, 2, 3)))
+    return jnp.sum(frame_weights(clean) * jnp.mean(error * error, axis=(1, 2, 3)))
 
 
 def _over_cells(values: chex.Array, latents: chex.Array) -> jax.Array:

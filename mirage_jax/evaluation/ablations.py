@@ -18,9 +18,7 @@ import numpy as np
 from mirage_jax import world
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
-from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.models.dit import patchify
 from mirage_jax.world import recipe as recipes
 
 NOISE = 0.1
@@ -39,38 +37,25 @@ class Ablation:
     Attributes:
       about: one sentence for the report.
       recipe: changes of the model's recipe.
-      without: control channel that is zero.
       depth: that the observed frames are given; None: as `latent`.
       always: whether they are given it also where `latent` is given none.
       later: whether generated frames are written with it too, and not with what the model guesses.
       given: that the variant differs from `latent` only where the observed frames' depth is given (True) or is not
         (False); None: in both.
       moving: whether what moves is remembered.
-      restart: whether every segment decodes its latents as a clip of its own, which starts at the overlap.
     """
 
     about: str
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    without: str = ""
     depth: Depth | None = None
     always: bool = False
     later: bool = False
     given: bool | None = None
     moving: bool = False
-    restart: bool = False
 
     def applies(self, true_depth: bool) -> bool:
         """Whether it differs from `latent` where the observed frames come with their true depth, or without."""
         return self.given is None or self.given == true_depth
-
-    def changed(self, model: ModelConfig, params: Any) -> Any:
-        """The parameters of a model with this variant's changes.
-
-        A control channel is silenced by the weights that it meets: the result is that of a channel of zeros.
-        """
-        if self.without:
-            params = {**params, "side": _without(model, params["side"], self.without)}
-        return params
 
     def observed(
         self, clip: PosedClip, count: int, true_depth: bool, seed: int
@@ -98,39 +83,14 @@ def check(name: str, model: ModelConfig) -> None:
       UserError: saying what it lacks.
     """
     ablation, lacks = TABLE.get(name, NOTHING), None
-    if ablation.without and ablation.without not in model.segment.control:
-        lacks = f"no control channel {ablation.without!r}"
-    elif ablation.moving and model.heads is None:
+    if ablation.moving and model.heads is None:
         lacks = "no keep head, which this variant switches off"
-    elif ablation.restart and recipes.of(model).overlap != "carry":
-        lacks = f"overlap {recipes.of(model).overlap!r}: its decoder starts anew at every segment as it is"
+    elif "entities" in ablation.recipe and not recipes.of(model).entities:
+        lacks = "no memory of things that move, which this variant switches off"
     elif ablation.depth is _guessed and model.heads is None and model.depth is None:
         lacks = "no part that guesses depth"
     if lacks:
         raise UserError(f"--methods {name}: model {model.name!r} has {lacks}")
-
-
-def restarted(model: ModelConfig, params: Any, state: world.RolloutState) -> world.RolloutState:
-    """The state with the decoder's cache as it is after the overlap, decoded as the first frame of a clip."""
-    return state.replace(decoder=vae.decode_stream(model.vae, params["vae"], state.context[-1:])[1])
-
-
-def _without(model: ModelConfig, side: Any, channel: str) -> Any:
-    """Weights of a side branch by which a control channel has no effect."""
-    sizes = model.segment.control_widths(model.vae.latent_channels)
-    heard = np.repeat([part != channel for part in model.segment.control], sizes)
-    _, rows, columns = model.dit.patch
-    inputs = patchify(jnp.broadcast_to(heard, (1, rows, columns, len(heard))), model.dit.patch).reshape(-1, 1)
-    silenced = {
-        name: {**side[name], "kernel": jnp.where(inputs, side[name]["kernel"], 0)}
-        for name in ("patch_embedding", "output_hint")
-        if name in side
-    }
-    if "refine" in side:
-        first = side["refine"]["conv_in"]
-        kernel = jnp.where(heard[:, None], first["kernel"], 0)
-        silenced["refine"] = {**side["refine"], "conv_in": {**first, "kernel": kernel}}
-    return {**side, **silenced}
 
 
 def _true(clip: PosedClip, seed: int) -> np.ndarray:
@@ -163,23 +123,6 @@ TABLE: dict[str, Ablation] = {
     "nearest": Ablation(
         "A remembered point covers the one cell it projects into, as in the paper, and no larger footprint.",
         recipe={"footprint": 1},
-    ),
-    "clip_token": Ablation(
-        "Remembered are the tokens of the video, as in the paper; they also tell how everything moved across the view.",
-        recipe={"token": "clip"},
-    ),
-    "no_offset": Ablation(
-        "The generator is not told where in its cell a point projects (control channel `offset` is zero).",
-        without="offset",
-    ),
-    "no_scale": Ablation(
-        "The generator is not told how large a remembered cell looks from here (control channel `scale` is zero).",
-        without="scale",
-    ),
-    "no_between": Ablation(
-        "The generator is shown the memory at the latent frames alone, not at the video frames between them (control "
-        "channels `between` are zero).",
-        without="between",
     ),
     "write_all": Ablation(
         "All of generated frames is remembered, as in the paper, also what the memory shows already (`memory.merge`).",
@@ -216,8 +159,5 @@ TABLE: dict[str, Ablation] = {
         "A segment starts at the code of the last frame, encoded again, and is decoded as a clip of its own.",
         recipe={"overlap": "reencode"},
     ),
-    "restart": Ablation(
-        "A segment starts at the carried latent, but is decoded as a clip of its own: the decoder's cache starts anew.",
-        restart=True,
-    ),
+    "no_things": Ablation("Things that move are forgotten, as in the paper.", recipe={"entities": 0}),
 }

@@ -28,7 +28,6 @@ from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models import vae
 from mirage_jax.models.codec import Codec
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.training import posed
 from mirage_jax.training.posed import PosedLatents
 from mirage_jax.world import recipe as recipes
 from mirage_jax.world import sound
@@ -124,7 +123,7 @@ def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
     clip, observed, name = run.clip, run.observed, methods[0]
     ablations.check(name, run.model)
     ablation = ablations.TABLE.get(name, ablations.NOTHING)
-    model, params = run.model, ablation.changed(run.model, run.params)
+    model, params = run.model, run.params
     memory = name if name in kinds.names() else "none" if name == "context" else "latent"
     cameras, count = camera_of(clip), model.segment_frames
     segments = (len(clip) - observed) // count
@@ -140,8 +139,6 @@ def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
     decoder, change = state.decoder, None
     if name == "oracle":
         change = _true_memory(config, params, clip, observed)
-    elif ablation.restart:
-        change = lambda state, _: ablations.restarted(model, params, state)  # noqa: E731
     given = ablation.generated(model, clip, observed, run.seed)
     if given is not None:
         config = dataclasses.replace(config, depth_source="given")
@@ -160,19 +157,12 @@ def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
 def shown(model: ModelConfig, params: Any, readout: Readout, decoder: Any) -> np.ndarray:
     """What a memory shows as pictures, without a generator: uint8 `[n r, H, W, 3]`.
 
-    Tokens of stills are decoded each by itself, those between the latent frames too, if they were read; tokens of video
-    (those of an RGB memory among them) as one.
-
     Args:
       model, params: of the VAE.
       readout: `[n, h, w, ..]`, of the latent frames after those that `decoder` has seen.
       decoder: the decoder's cache after the frames before.
     """
-    tokens = readout.features
-    if recipes.of(model).token == "still" and readout.between is not None:
-        every = jnp.concatenate([readout.between.features, tokens[:, None]], axis=1)
-        return to_frames(vae.decode_still(model.vae, params["vae"], every.reshape(-1, *every.shape[2:])))
-    return to_frames(vae.decode_stream(model.vae, params["vae"], tokens, decoder)[0])
+    return to_frames(vae.decode_stream(model.vae, params["vae"], readout.features, decoder)[0])
 
 
 def to_frames(pixels: Any) -> np.ndarray:
@@ -213,14 +203,12 @@ def _true_memory(config, params, clip: PosedClip, observed: int) -> _Change:
 
 
 def coded_truth(model: ModelConfig, params: Any, clip: PosedClip) -> PosedLatents:
-    """Latents and geometry of the true frames on the latent grid, in full precision; stills if they are remembered."""
+    """Latents and geometry of the true frames on the latent grid, in full precision."""
     pixels = clip.frames.astype(np.float32) / 127.5 - 1.0
     stride, at = model.vae.stride_space, slice(None, None, model.vae.stride_time)
     grid = clip.frames.shape[1] // stride, clip.frames.shape[2] // stride
-    codec = Codec(model.vae)
     return PosedLatents(
-        latents=codec.encode(params["vae"], pixels),
-        stills=codec.encode_still(params["vae"], pixels[at]) if recipes.of(model).token == "still" else None,
+        latents=Codec(model.vae).encode(params["vae"], pixels),
         depth=resample.depth_to_grid(clip.depth[at], *grid),
         dynamic=resample.mask_to_grid(clip.dynamic[at], *grid, least=0.25),
         frame_cameras=camera_of(clip).resized(*grid),
@@ -234,4 +222,4 @@ def memory_of(model: ModelConfig, capacity: int, coded: PosedLatents, among: jax
     solid = still & jnp.isfinite(coded.depth) & (coded.depth > 0)
     memory = latent.create(capacity, model.vae.latent_channels)
     entering = coded.depth, coded.cameras, solid, still & jnp.isinf(coded.depth)
-    return latent.write(memory, posed.tokens(model, coded), *entering)
+    return latent.write(memory, coded.latents, *entering)

@@ -25,8 +25,7 @@ class Observation:
     """New latent frames and what is known of them.
 
     Attributes:
-      tokens: `[n, h, w, C]` by which a latent memory remembers them.
-      latents: `[n, h, w, C]` in their clip.
+      latents: `[n, h, w, C]` by which a latent memory remembers them.
       frames: `[n, H, W, 3]` in [-1, 1], the pixel frames that they end at.
       depth: `[n, h, w]` z-depth, scene units; inf the sky, 0 unknown.
       keep: bool `[n, h, w]`, what is to be remembered (static, not sky).
@@ -35,7 +34,6 @@ class Observation:
       pixel_depth: `[n, H, W]`, where it is known in more detail than `depth`.
     """
 
-    tokens: chex.Array  # [n, h, w, C]
     latents: chex.Array  # [n, h, w, C]
     frames: chex.Array  # [n, H, W, 3]
     depth: chex.Array  # [n, h, w]
@@ -54,21 +52,18 @@ class Views:
       context: `Camera[P + 1]` on the latent grid, of the preceding latent frames and, last, of the overlap.
       frame_cameras: `Camera[F]` of the new frames, at pixel resolution.
       stride: video frames a latent frame, `r`.
-      between: whether the video frames between the latent frames are looked at too (`Readout.between`).
     """
 
     context: Camera  # [P + 1]
     frame_cameras: Camera  # [F]
     stride: int = struct.field(pytree_node=False)
-    between: bool = struct.field(pytree_node=False, default=False)
 
 
 class Kind(Protocol):
     """A kind of memory, as a world uses it. All but `CONDITIONS` are pure functions.
 
     Attributes:
-      CONDITIONS: whether the generator is shown what is remembered, by its side branch and by references; a world that
-        is not runs the backbone alone.
+      CONDITIONS: whether the generator is shown what is remembered, by its side branch and by references.
     """
 
     CONDITIONS: bool
@@ -87,10 +82,6 @@ class Kind(Protocol):
 
     def recall(self, memory: PointMemory, views: Views, footprint: int, encode: Encode) -> Readout:
         """What is seen at the latent frames of target and preceding, `[1 + n + P, h, w, ..]`."""
-        ...
-
-    def shown(self, observed: Observation) -> chex.Array:
-        """`[n, h, w, C]` of new frames, to compare with the features of a readout."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""No memory: nothing is remembered, and the generator sees the latest frames alone."""
+"""No memory: nothing is remembered, so the generator is shown the latest frames alone, and an empty memory."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import chex
 import jax.numpy as jnp
 
 from mirage_jax.memory.kinds import Encode, Observation, Views
-from mirage_jax.memory.latent import frame_points, shown
+from mirage_jax.memory.latent import frame_points
 from mirage_jax.memory.points import PointMemory, Readout, create
 
-__all__ = ["create", "frame_points", "recall", "remember", "shown"]
+__all__ = ["create", "frame_points", "recall", "remember"]
 
 CONDITIONS = False
 
@@ -30,7 +30,6 @@ def recall(memory: PointMemory, views: Views, footprint: int, encode: Encode | N
         features=jnp.zeros((*grid, memory.features.shape[-1]), memory.features.dtype),
         visible=jnp.zeros(grid, bool),
         depth=blank,
-        offset=jnp.zeros((*grid, 2)),
         scale=blank,
         index=jnp.full(grid, -1, jnp.int32),
     )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from mirage_jax.geometry import Camera, cell_centres, project
+from mirage_jax.geometry import Camera, project
 from mirage_jax.memory import groups, splat
 from mirage_jax.memory.sharded import Share, on_shares
 
@@ -92,14 +92,10 @@ class Readout:
       features: `[T, h, w, C]` tokens, 0 where nothing is seen.
       visible: `[T, h, w]` bool, which cells were seen ("unseen" and "seen, value zero" differ).
       depth: `[T, h, w]` float32 z-depth of the point that was read; inf for sky, 0 where not visible.
-      offset: `[T, h, w, 2]` float32 where in the cell that point projects, in cells from the
-        centre (u, v): within +-1/2 for the nearest cell, further for footprints; 0 where not visible.
       scale: `[T, h, w]` float32 cells of this view that one source cell spans (above 1: closer
         than when it was written); 0 where not visible.
       index: `[T, h, w]` int32 slot of the point in the memory, -1 where not visible; of cells that were rendered,
         `[T, h, w, s, s]`, those of their pixels.
-      between: `[T, b, h, w, ..]` features, visible and depth at the `b` video frames before each latent frame; None
-        where they were not asked for (see `kinds.Views`).
       moving: `[T, h, w]` bool, whether the cell shows a thing that moves (`entities`); None where none are remembered,
         as for the next two.
       age: `[T, h, w]` float32 latent frames since that thing was seen; 0 elsewhere.
@@ -109,10 +105,8 @@ class Readout:
     features: jax.Array  # [T, h, w, C]
     visible: jax.Array  # [T, h, w]
     depth: jax.Array  # [T, h, w]
-    offset: jax.Array | None = None  # [T, h, w, 2]
     scale: jax.Array | None = None  # [T, h, w]
     index: jax.Array | None = None  # [T, h, w]
-    between: Readout | None = None  # [T, b, h, w, ..]
     moving: jax.Array | None = None  # [T, h, w]
     age: jax.Array | None = None  # [T, h, w]
     turned: jax.Array | None = None  # [T, h, w]
@@ -224,12 +218,11 @@ def _read(
         return jnp.where(visible.reshape(*visible.shape, *(1,) * (value.ndim - visible.ndim)), value, 0)
 
     x, y, z, w = (share.gather(column, slot) for column in (splats.x, splats.y, splats.z, splats.w))
-    uv, depth = project(cameras, jnp.stack([x, y, z, w], axis=-1))
+    _, depth = project(cameras, jnp.stack([x, y, z, w], axis=-1))
     return Readout(
         features=seen(share.gather(features, slot)),
         visible=visible,
         depth=seen(jnp.where(w == 0, jnp.inf, depth)),
-        offset=seen(uv - cell_centres(cameras.height, cameras.width)),
         scale=seen(jnp.maximum(*splat.extent(cameras, share.gather(splats.cell_size, slot), depth))),
         index=index,
     )

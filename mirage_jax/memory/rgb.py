@@ -17,7 +17,7 @@ from mirage_jax.memory.kinds import Encode, Observation, Views
 from mirage_jax.memory.points import PointMemory, Readout, nbytes, read
 from mirage_jax.memory.writing import write
 
-__all__ = ["create", "frame_points", "nbytes", "read", "recall", "remember", "render", "shown", "upsampled", "write"]
+__all__ = ["create", "frame_points", "nbytes", "read", "recall", "remember", "render", "upsampled", "write"]
 
 CONDITIONS = True
 
@@ -32,11 +32,6 @@ def frame_points(grid: tuple[int, int], size: tuple[int, int]) -> int:
     """Points that one frame can add: a pixel each."""
     del grid
     return size[0] * size[1]
-
-
-def shown(observed: Observation) -> chex.Array:
-    """`[n, h, w, C]` of new frames, to compare with the features of a readout, which are encoded as clips are."""
-    return observed.latents
 
 
 def remember(memory: PointMemory, observed: Observation) -> PointMemory:
@@ -70,7 +65,7 @@ def render(memory: PointMemory, cameras: Camera, footprint: int) -> Readout:
 def as_latents(rendered: Readout, features: chex.Array, time: int) -> Readout:
     """A rendered video `[1 + r k, H, W, ..]` as a readout at its latent frames `[1 + k, h, w, ..]`.
 
-    A cell is visible where most of its pixels are, at their nearest depth, at its centre and at scale 1.
+    A cell is visible where most of its pixels are, at their nearest depth and at scale 1.
 
     Args:
       rendered: of `render`.
@@ -87,7 +82,6 @@ def as_latents(rendered: Readout, features: chex.Array, time: int) -> Readout:
         features=jnp.where(seen[..., None], features, 0.0),
         visible=seen,
         depth=jnp.where(seen, nearest, 0.0),
-        offset=jnp.zeros((*seen.shape, 2)),
         scale=seen.astype(jnp.float32),
         index=None if rendered.index is None else rendered.index[::time].reshape(-1, *grid).swapaxes(2, 3),
     )

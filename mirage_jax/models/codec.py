@@ -1,4 +1,4 @@
-"""The one door to the VAE of a running world: whole or in tiles, a stream or clip by clip, video or single pictures."""
+"""The one door to the VAE of a running world: whole or in tiles, a stream or clip by clip."""
 
 from __future__ import annotations
 
@@ -55,12 +55,6 @@ class Codec:
         if tile := self._tile(frames, 1):
             return self._run(lambda x: vae_tiling.encode(self.vae, params, x, tile=tile), frames)
         return self._run(lambda x: vae.encode(self.vae, params, x), frames)
-
-    def encode_still(self, params: Any, frames: chex.Array) -> jax.Array:
-        """Tokens `[T, h, w, C]` of pictures `[T, H, W, 3]`, each as a video in which nothing moves."""
-        if tile := self._tile(frames, 1):
-            return self._run(lambda x: vae_tiling.encode_still(self.vae, params, x, tile=tile), frames)
-        return self._run(lambda x: vae.encode_still(self.vae, params, x), frames)
 
     def decode(self, params: Any, latents: chex.Array) -> jax.Array:
         """Frames `[1 + r k, H, W, 3]` in [-1, 1] of a clip of latents `[1 + k, h, w, C]`."""

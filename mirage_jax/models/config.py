@@ -20,18 +20,12 @@ from mirage_jax.models.side_branch import SideBranchConfig
 from mirage_jax.models.umt5 import UMT5_XXL, UMT5Config
 from mirage_jax.models.vae import WAN22, VAEConfig
 
-BETWEEN = 3
-"""Video frames from one latent frame to the next, without these two: the temporal stride of all Wan VAEs less one."""
-
 CONTROLS = {
     "readout": (0, 1),
     "ones": (0, 1),
     "visible": (1, 0),
     "hole": (1, 0),
     "depth": (1, 0),
-    "offset": (2, 0),
-    "scale": (1, 0),
-    "between": (BETWEEN, BETWEEN),
     "moving": (1, 0),
     "age": (1, 0),
     "turned": (1, 0),
@@ -40,8 +34,6 @@ CONTROLS = {
 
 'ones' is the code of an all-ones video, which the public release gives its side branch in place of the visibility mask;
 its 49-channel variant takes 'hole', 1 where nothing is seen, where the paper's takes 'visible', 1 where something is.
-'between' is what the memory shows at the video frames between the latent frames, and where it shows something: how a
-surface moves within a latent frame, which the one readout at its end cannot tell.
 'moving', 'age' and 'turned' tell which cells show a thing that moves, how long ago it was seen, and from how far round.
 """
 
@@ -132,11 +124,6 @@ class ModelConfig:
             )
         if self.side is not None and self.side.identity and (self.dit is None or self.dit.prediction != "sample"):
             raise UserError("model config: a side branch with identity needs a DiT whose prediction is 'sample'")
-        if "between" in self.segment.control and self.vae.stride_time != BETWEEN + 1:
-            raise UserError(
-                f"model config: control 'between' is for VAEs that code {BETWEEN + 1} frames at a time, found "
-                f"{self.vae.stride_time}"
-            )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -184,7 +171,7 @@ def from_json(text: str, where: str) -> ModelConfig:
       UserError: if it is not JSON, or a field is missing, unknown, of another type or beyond all sense.
     """
     try:
-        found = _build(ModelConfig, _with_recipe(json.loads(text)), "")
+        found = _build(ModelConfig, _of_this_version(json.loads(text)), "")
     except UserError as error:
         raise UserError(f"{where}: {str(error)[:300]}") from error
     # What configs compute of sound numbers can still fail, in as many ways: 3 heads for a width of 8.
@@ -213,38 +200,7 @@ def first_mismatch(found: ModelConfig, expected: ModelConfig) -> str | None:
 
 
 def default() -> ModelConfig:
-    """The model that ships with the project: 128x128, 8x8x4 strides, segments of 16 frames, no text."""
-    channels = 24
-    segment = SegmentConfig(
-        latents=4,
-        preceding=1,
-        reference=1,
-        control=("readout", "visible", "depth", "offset", "scale", "between"),
-    )
-    return ModelConfig(
-        name="default",
-        height=128,
-        width=128,
-        fps=15,
-        vae=VAEConfig(
-            latent_channels=channels,
-            encoder_dim=16,
-            decoder_dim=16,
-            multipliers=(1, 2, 8),
-            blocks=1,
-            time_downsample=(True, True),
-            time_kernels=(1, 1, 3),
-        ),
-        dit=DiTConfig(dim=256, ffn_dim=1024, heads=4, layers=6, in_channels=channels, prediction="sample"),
-        side=SideBranchConfig(control_channels=segment.control_channels(channels), output_hint=True, refine=64),
-        heads=LatentHeadsConfig(in_channels=channels, blocks=(1, 2, 2)),
-        lora=LoRAConfig(rank=32, alpha=32.0),
-        segment=segment,
-    )
-
-
-def frame() -> ModelConfig:
-    """One latent a frame at a quarter of the resolution: 128x128, segments of 4, 8 or 16 frames, no text."""
+    """The model that ships: 128x128, one latent a frame of 32x32 cells, segments of 4, 8 or 16 frames, no text."""
     channels = 12
     segment = SegmentConfig(
         latents=8,
@@ -254,7 +210,7 @@ def frame() -> ModelConfig:
         lengths=(4, 8, 16),
     )
     return ModelConfig(
-        name="frame",
+        name="default",
         height=128,
         width=128,
         fps=15,
@@ -281,7 +237,6 @@ def frame() -> ModelConfig:
         side=SideBranchConfig(control_channels=segment.control_channels(channels), refine=64, identity=True),
         heads=LatentHeadsConfig(in_channels=channels, blocks=(1, 2, 2), canonical_focal=16.0, patch=2),
         segment=segment,
-        recipe="frame",
     )
 
 
@@ -310,7 +265,6 @@ def wan22_ti2v_5b(control: tuple[str, ...] = ("readout", "ones")) -> ModelConfig
 
 PRESETS: dict[str, Callable[[], ModelConfig]] = {
     "default": default,
-    "frame": frame,
     "wan22_ti2v_5b": wan22_ti2v_5b,
     "wan22_ti2v_5b_visible": functools.partial(wan22_ti2v_5b, control=("readout", "visible")),
     "wan22_ti2v_5b_hole": functools.partial(wan22_ti2v_5b, control=("readout", "hole")),
@@ -318,25 +272,24 @@ PRESETS: dict[str, Callable[[], ModelConfig]] = {
 """Models by name, for commands."""
 
 
-_BEFORE_RECIPES = {
-    "default": {"footprint": 3, "steps": 1, "overlap": "carry", "token": "still", "write": "new"},
-    "release": {"footprint": 1, "steps": 20, "overlap": "reencode", "token": "clip", "write": "all"},
-}
-"""Files of the first version say how the model is run in `segment`, in these two ways, and not by a name."""
+_RELEASE = {"footprint": 1, "steps": 20, "overlap": "reencode", "token": "clip", "write": "all"}
+"""Files of the first version say how a model is run in `segment`, so for Wan's, and not by a name."""
+
+_WITHOUT = {"output_hint": False}
+"""Of `side` in files of older versions: what this one has no more, where the model does without."""
 
 
-def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a file, of this version or the first."""
-    if not isinstance(values, dict) or not isinstance(values.get("segment"), dict):
+def _of_this_version(values: Any) -> Any:
+    """The fields of a file, of this version or of one before, if it says the same."""
+    if not isinstance(values, dict):
         return values
-    segment = dict(values["segment"])
-    settings = {name: segment.pop(name) for name in _BEFORE_RECIPES["default"] if name in segment}
-    if not settings:
-        return values
-    name = next((name for name, known in _BEFORE_RECIPES.items() if known.items() >= settings.items()), None)
-    if name is None:
-        raise KeyError(f"segment {settings} is no recipe")
-    return {**values, "segment": segment, "recipe": name}
+    found = dict(values)
+    for part, known in (("side", _WITHOUT), ("segment", _RELEASE)):
+        fields = values.get(part)
+        if isinstance(fields, dict) and known.items() <= fields.items():
+            found[part] = {name: value for name, value in fields.items() if name not in known}
+            found |= {"recipe": "release"} if part == "segment" else {}
+    return found
 
 
 _MAY_BE_ZERO = ("text_dim", "refine", "paint", "preceding", "reference")

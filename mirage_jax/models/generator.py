@@ -91,8 +91,6 @@ class Generator(nn.Module):
 
         added = (None, 1) if hints is None else (hints.blocks, self.side.every)
         output = self.backbone(x, time, rotary, key_mask, text, *added)[frame : frame + counts[1]]
-        if hints is not None and hints.output is not None:
-            output = output + hints.output[: counts[1]]
         output = unpatchify(output, frame_shape[0], frame_shape[1], self.dit.patch)
         if hints is not None and hints.start is not None:
             output = output + hints.start[: counts[1]]

@@ -27,8 +27,6 @@ class SideBranchConfig:
 
     Attributes:
       control_channels: channels `Cc` of the control latents.
-      output_hint: also a linear map (zero at the start) from the raw control patches to the output of the
-        target frames, by which a small model can pass a readout through. Wan has none.
       every: one side block for DiT blocks 0, `every`, 2 `every`, ..: 2 in Wan's 5B model, 5 in its 14B ones.
       refine: width of the convolutions that bring the readout into place first (see `Refine`), whose channels are
         then the first ones of the control; 0 for none, as in Wan.
@@ -37,7 +35,6 @@ class SideBranchConfig:
     """
 
     control_channels: int
-    output_hint: bool = False
     refine: int = 0
     every: int = 2
     identity: bool = False
@@ -107,13 +104,11 @@ class Hints:
 
     Attributes:
       blocks: `[B, F, n, dim]`, added after DiT blocks 0, `every`, 2 `every`, ..
-      output: `[F, n, rows * columns * C]` to add to the output, or None.
       start: `[F, h, w, C]` where the prediction begins, or None for zero.
       paint: `[F, h, w, D]` for the convolutions at the end (`dit.Paint`), or None.
     """
 
     blocks: jax.Array  # [B, F, n, dim]
-    output: jax.Array | None = None  # [F, n, rows * columns * C]
     start: jax.Array | None = None  # [F, h, w, C]
     paint: jax.Array | None = None  # [F, h, w, D]
 
@@ -131,9 +126,6 @@ class SideBranch(nn.Module):
             self.refine = Refine(self.config.refine, self.dit.in_channels, dtype)
         self.patch_embedding = layers.dense(self.dit.dim, dtype)
         self.blocks = [SideBlock(self.dit, first=index == 0) for index in hinted_blocks(self.dit, self.config)]
-        if self.config.output_hint:
-            features = self.dit.in_channels * self.dit.patch[1] * self.dit.patch[2]
-            self.output_hint = layers.dense(features, jnp.float32, kernel_init=nn.initializers.zeros)
         if self.config.refine and self.dit.paint:
             self.paint_hint = layers.dense(self.dit.paint, dtype, kernel_init=nn.initializers.zeros)
 
@@ -161,11 +153,9 @@ class SideBranch(nn.Module):
             control, features = self.refine(control)
             start = control[..., : self.dit.in_channels] if self.config.identity else None
             paint = self.paint_hint(features) if self.dit.paint else None
-        patches = patchify(control, self.dit.patch)
-        stream = partition.constrain(self.patch_embedding(patches), "tokens")
+        stream = partition.constrain(self.patch_embedding(patchify(control, self.dit.patch)), "tokens")
         hints = self._hints(stream, x, modulation, rotary, key_mask, text)
-        output = self.output_hint(patches) if self.config.output_hint else None
-        return Hints(blocks=hints, output=output, start=start, paint=paint)
+        return Hints(blocks=hints, start=start, paint=paint)
 
     def _hints(self, stream: jax.Array, x: jax.Array, *given: Any) -> jax.Array:
         """Control stream and backbone tokens `[F, n, dim]` -> `[B, F, n, dim]`."""

@@ -204,41 +204,6 @@ def encode(config: VAEConfig, params: Any, frames: chex.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def encode_still(config: VAEConfig, params: Any, frames: chex.Array) -> jax.Array:
-    """Pictures as tokens of video: each is coded as a clip in which nothing moves, after the clip's first frame.
-
-    A token of a video also tells how everything moved in its frames, so two views of the same surface are far apart
-    in it; and a causal VAE codes the first frame of a clip alone, in another language than all that follow. These
-    codes depend on the one picture only, which is what a spatial memory wants.
-
-    Args:
-      config, params: of the VAE.
-      frames: `[T, H, W, 3]` in [-1, 1], each by itself.
-
-    Returns:
-      `[T, h, w, C]` normalised.
-
-    Raises:
-      UserError: for an odd size.
-    """
-    return jax.lax.map(lambda clip: encode(config, params, clip)[1], held(config, frames))
-
-
-_STILL_LATENTS = 2  # of a still video, whose last picture is taken: with more, the shipped decoder drifts
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def decode_still(config: VAEConfig, params: Any, tokens: chex.Array) -> jax.Array:
-    """The pictures of tokens of `encode_still`: `[T, h, w, C]` to `[T, H, W, 3]`, each by itself."""
-    return jax.lax.map(lambda token: decode(config, params, jnp.stack([token] * _STILL_LATENTS))[-1], tokens)
-
-
-def held(config: VAEConfig, frames: chex.Array) -> jax.Array:
-    """Each picture as the shortest clip that has a latent after its first: `[T, H, W, 3]` to `[T, 1 + r, H, W, 3]`."""
-    return jnp.repeat(frames[:, None], 1 + config.stride_time, axis=1)
-
-
-@functools.partial(jax.jit, static_argnums=0)
 def encode_stream(config: VAEConfig, params: Any, frames: chex.Array, cache: Cache = None) -> tuple[jax.Array, Cache]:
     """Normalised latents of the next chunk of a stream, and the cache to carry.
 
@@ -266,33 +231,6 @@ def decode_stream(config: VAEConfig, params: Any, latents: chex.Array, cache: Ca
     """
     out, cache = _stream(config, params, denormalise(config, latents), cache, "decode")
     return jnp.clip(out, -1.0, 1.0), cache
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def sensitivity(config: VAEConfig, params: Any, latents: chex.Array, key: chex.PRNGKey) -> jax.Array:
-    """How much each latent channel shows: mean squared change of the decoded frames by white noise in it alone.
-
-    To first order, for noise of unit variance, so that `sum(sensitivity * error ** 2)` is the squared error that
-    independent errors of the latents make in the frames. Scaled to mean 1 over the channels.
-
-    Args:
-      config, params: of the VAE.
-      latents: `[t, h, w, C]` of a clip, normalised: where the decoder is looked at.
-      key: of the noise.
-
-    Returns:
-      float32 `[C]`.
-    """
-    channels = latents.shape[-1]
-
-    def of(channel: jax.Array) -> jax.Array:
-        noise = jax.random.normal(jax.random.fold_in(key, channel), latents.shape[:-1], latents.dtype)
-        tangent = noise[..., None] * jax.nn.one_hot(channel, channels, dtype=latents.dtype)
-        change = jax.jvp(functools.partial(decode, config, params), (latents,), (tangent,))[1]
-        return jnp.mean(jnp.square(change.astype(jnp.float32)))
-
-    found = jax.lax.map(of, jnp.arange(channels))
-    return found / found.mean()
 
 
 def normalise(config: VAEConfig, z: chex.Array) -> jax.Array:

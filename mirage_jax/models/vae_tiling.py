@@ -95,11 +95,6 @@ def encode(config: VAEConfig, params: Any, frames: chex.Array, *, tile: int, ove
     return tiles.run(whole, frames, None, stride, 1)[0]
 
 
-def encode_still(config: VAEConfig, params: Any, frames: chex.Array, *, tile: int) -> jax.Array:
-    """`vae.encode_still` in tiles."""
-    return jax.lax.map(lambda clip: encode(config, params, clip, tile=tile)[1], vae.held(config, frames))
-
-
 def starts(length: int, tile: int, overlap: int) -> list[int]:
     """First cells of the tiles along a side of `length` cells: evenly spread, the last one ends at the end.
 

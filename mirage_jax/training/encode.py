@@ -15,7 +15,6 @@ from mirage_jax.geometry import Camera
 from mirage_jax.memory import resample
 from mirage_jax.models.codec import Codec
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.world import recipe
 
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0]).astype(np.float32)
 
@@ -95,11 +94,7 @@ def _code(model, params, frames, depth, dynamic, intrinsics, cam2world):
         width=frames.shape[2],
     ).resized(height, width)
     latents, cells, moving = _on_device(coder, params["vae"], frames, depth[at], dynamic[at])
-    stills = {}
-    if recipe.of(model).token == "still":
-        pictures = frames[at].astype(np.float32) / 127.5 - 1.0
-        stills = {"stills": np.asarray(Codec(coder).encode_still(params["vae"], pictures), np.float16)}
-    return stills | {
+    return {
         "latents": np.asarray(latents, np.float16),
         "depth": np.asarray(cells, np.float16),
         "dynamic": np.asarray(moving, np.uint8),

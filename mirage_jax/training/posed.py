@@ -77,8 +77,6 @@ class PosedLatents:
       depth: `[t, h, w]` metres; inf = sky, 0 = unknown.
       dynamic: bool `[t, h, w]`.
       frame_cameras: `Camera[T]` of all frames of the video, `T = r (t - 1) + 1`.
-      stills: `[t, h, w, C]`, the frames that the latent frames end at as videos in which nothing moves
-        (`vae.encode_still`), for a model that remembers those (`Recipe.token`).
       pixels: for an RGB memory; None where the data set has none.
     """
 
@@ -86,7 +84,6 @@ class PosedLatents:
     depth: chex.Array
     dynamic: chex.Array
     frame_cameras: Camera
-    stills: chex.Array | None = None
     pixels: PosedPixels | None = None
 
     @property
@@ -133,7 +130,6 @@ def from_batch(batch: Any) -> PosedLatents:
         depth=batch["depth"].astype(jnp.float32),
         dynamic=batch["dynamic"].astype(bool),
         frame_cameras=Camera(intrinsics=batch["intrinsics"], cam2world=batch["cam2world"], height=height, width=width),
-        stills=batch["stills"].astype(jnp.float32) if "stills" in batch else None,
         pixels=_pixels_from_batch(batch) if "frames" in batch else None,
     )
 
@@ -195,7 +191,7 @@ def make_training_example(
         errors = _draw(keys[0], clip, start, augment)
         depth = jnp.where(errors.enters.any(), clip.depth * errors.factor, jnp.nan)
         things_key = jax.random.fold_in(keys[0], 1)
-        readout = things.added(things_key, model, clip, start, augment, readout, views, tokens(model, clip), depth)
+        readout = things.added(things_key, model, clip, start, augment, readout, views, clip.latents, depth)
 
     frames = jnp.arange(len(clip.latents))
     static = jnp.where(clip.dynamic, 0.0, clip.depth)
@@ -228,20 +224,12 @@ def make_training_example(
     )
 
 
-def tokens(model: ModelConfig, clip: PosedLatents) -> jax.Array:
-    """`[t, h, w, C]`, what a latent memory remembers, and heads see, of each frame (`Recipe.token`)."""
-    if recipe.of(model).token == "clip":
-        return clip.latents
-    assert clip.stills is not None
-    return clip.stills
-
-
 def remember(
     key: chex.PRNGKey, model: ModelConfig, clip: PosedLatents, last: chex.Array, augment: Augmentation
 ) -> PointMemory:
     """A memory of a random subset of the frames `0 .. last`, the last one always among them, with imitated errors."""
     errors = _draw(key, clip, last, augment)
-    features = tokens(model, clip) + errors.noise * jax.random.normal(errors.key, clip.latents.shape)
+    features = clip.latents + errors.noise * jax.random.normal(errors.key, clip.latents.shape)
     memory = latent.create(clip.depth.size, clip.latents.shape[-1])
     entering = _entering(clip.depth, clip.dynamic, errors, clip.cameras)
     return latent.write(memory, features, *entering)

@@ -34,7 +34,7 @@ def contact_sheet(
     columns: int = _COLUMNS,
     rows: int = _ROWS,
     cell_width: int = 160,
-    numbers: Sequence[int] | None = None,
+    numbers: Sequence[int | str] | None = None,
 ) -> None:
     """Writes a PNG of evenly spaced frames, the first and the last among them, with their numbers.
 
@@ -46,7 +46,7 @@ def contact_sheet(
       rows: most rows of a single video.
       cell_width: about how wide a frame is shown, in pixels: small frames are magnified
         by a whole number, large ones scaled down.
-      numbers: of the frames, where they are chosen from a longer video (as by `evenly`).
+      numbers: of the frames, or titles, where they are chosen from a longer video (as by `evenly`).
 
     Raises:
       UserError: if `path` cannot be written.

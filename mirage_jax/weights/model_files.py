@@ -2,14 +2,12 @@
 
 `save` writes all parts as one tree, `params/`; a converted part is a tree of its own, `params.NAME/`. `load` reads
 both, and of each tree only the parts that are asked for. The one file, NAME.safetensors, holds the same (see
-`single_file`). A model can come with a side branch and LoRA that read an RGB memory: a model folder `rgb/` inside it,
-with those parts only, or NAME.rgb.safetensors beside the file. Whatever is read is compared with its checksums.
+`single_file`). Whatever is read is compared with its checksums.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -31,7 +29,7 @@ from mirage_jax.models import parameters
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.weights import checksums, single_file
 
-DEFAULT = pathlib.Path(__file__).parent.parent / "assets" / "default"
+DEFAULT = pathlib.Path(__file__).parent.parent / "assets" / "default.safetensors"
 """The model that ships with the project."""
 
 _DATA_FILE_SIZE = 8 << 20  # bytes, about: a model that ships lies in a repository, where no file should be large
@@ -90,7 +88,6 @@ def load(
     parts: Sequence[str] | None = None,
     dtype: Any = None,
     shardings: Callable[[Any], Any] | None = None,
-    memory: str = "latent",
 ) -> tuple[ModelConfig, Any]:
     """Reads a model; without a path, the one that ships with the project.
 
@@ -106,7 +103,6 @@ def load(
       dtype: of the matrices; None is float32.
       shardings: from the tree of `jax.ShapeDtypeStruct`s of what is read to the tree of their shardings, so that each
         tensor goes from disk to where it belongs; None is the default device.
-      memory: what its side branch and LoRA are to read (see `side_folder`).
 
     Returns:
       The config, and the parameters by part.
@@ -115,7 +111,7 @@ def load(
       UserError: if the folder is missing, not a model, damaged, lacks a part, or does not fit its own config.
     """
     path = pathlib.Path(DEFAULT if path is None else path).absolute()
-    config, where = _where(path, parts, memory)
+    config, where = _where(path, parts)
     for folder in set(where.values()):
         if folder.is_dir():
             checksums.verify(folder)
@@ -130,10 +126,10 @@ def load(
     return config, params
 
 
-def shapes(path: str | pathlib.Path, parts: Sequence[str], dtype: Any = None, memory: str = "latent") -> dict[str, Any]:
+def shapes(path: str | pathlib.Path, parts: Sequence[str], dtype: Any = None) -> dict[str, Any]:
     """What `load` gives for the same arguments, as `jax.ShapeDtypeStruct`s; no weights are read."""
     path = pathlib.Path(path).absolute()
-    return _target(path, *_where(path, parts, memory), dtype)
+    return _target(path, *_where(path, parts), dtype)
 
 
 def on_host() -> contextlib.AbstractContextManager:
@@ -149,15 +145,6 @@ def digest(config: ModelConfig, params: Any) -> str:
         found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).view(np.uint8).data)
     return found.hexdigest()[:16]
-
-
-def side_folder(path: str | pathlib.Path, memory: str) -> pathlib.Path:
-    """The model that side branch and LoRA for a kind of memory come from: the one in `rgb/`, or the model itself."""
-    path = pathlib.Path(path)
-    if memory != "rgb":
-        return path
-    own = path.with_suffix(f".rgb{path.suffix}") if single_file.is_one(path) else path / "rgb"
-    return own if is_model(own) else path
 
 
 def is_model(path: str | pathlib.Path) -> bool:
@@ -186,26 +173,18 @@ def config_parts(config: ModelConfig) -> tuple[str, ...]:
     return tuple(part for part in ("heads", *_CONVERTERS) if getattr(config, part, None) is not None)
 
 
-def read_config(path: str | pathlib.Path, memory: str = "latent") -> ModelConfig:
-    """The config of a model folder, with the side branch for a kind of memory (see `side_folder`).
+def read_config(path: str | pathlib.Path) -> ModelConfig:
+    """The config of a model folder or file.
 
     Raises:
-      UserError: if there is none, or the side branch does not belong to the model.
+      UserError: if there is none.
     """
     path = pathlib.Path(path)
     if not is_model(path):
         raise UserError(f"{path}: not a model folder, expected model.json and params/ in it, or a .safetensors file")
     if single_file.is_one(path):
-        config = _config_of(single_file.read_config(path), path)
-    else:
-        config = _config_of((path / "model.json").read_bytes(), path / "model.json")
-    if (own := side_folder(path, memory)) == path:
-        return config
-    other = read_config(own)
-    same = dataclasses.replace(other, side=config.side, lora=config.lora, segment=config.segment)
-    if mismatch := model_config.first_mismatch(same, config):
-        raise UserError(f"{own}: not for the model in {path}: {mismatch}")
-    return other
+        return _config_of(single_file.read_config(path), path)
+    return _config_of((path / "model.json").read_bytes(), path / "model.json")
 
 
 def write_config(path: pathlib.Path, config: ModelConfig) -> None:
@@ -286,12 +265,10 @@ def _folders(path: pathlib.Path, config: ModelConfig) -> dict[str, pathlib.Path]
     return found
 
 
-def _where(path: pathlib.Path, parts: Sequence[str] | None, memory: str) -> tuple[ModelConfig, dict[str, pathlib.Path]]:
+def _where(path: pathlib.Path, parts: Sequence[str] | None) -> tuple[ModelConfig, dict[str, pathlib.Path]]:
     """The config, and the tree to read each part from."""
-    config = read_config(path, memory)
+    config = read_config(path)
     folders = _folders(path, config)
-    if (own := side_folder(path, memory)) != path:
-        folders = {part: at for part, at in folders.items() if part not in ("side", "lora")} | _folders(own, config)
     wanted = config_parts(config) if parts is None else tuple(parts)
     for part in wanted:
         _check_there(path, part, folders)

@@ -14,7 +14,7 @@ from mirage_jax.memory.points import Readout
 from mirage_jax.memory.things import entities
 from mirage_jax.memory.things.entities import Entities
 from mirage_jax.models.codec import Codec
-from mirage_jax.models.config import BETWEEN, ModelConfig, SegmentConfig
+from mirage_jax.models.config import ModelConfig, SegmentConfig
 
 AGE_UNIT = 8.0
 """Latent frames at which the age channel is one half: `age / (age + AGE_UNIT)`."""
@@ -32,22 +32,19 @@ def control_latents(parts: tuple[str, ...], readout: Readout, ones: chex.Array |
       ones: `[T, h, w, C]` of `ones_code`, where `parts` has 'ones'.
 
     Returns:
-      `[T, h, w, Cc]`; zero wherever nothing is visible, but for 'ones', which is everywhere, 'hole', which is 1 there,
-      and 'between', which is zero where nothing is visible at its frames, and for a readout without any. 'moving',
-      'age' and 'turned' are zero too where no things that move are remembered.
+      `[T, h, w, Cc]`; zero wherever nothing is visible, but for 'ones', which is everywhere, and 'hole', which is 1
+      there. 'moving', 'age' and 'turned' are zero too where no things that move are remembered.
     """
     visible = readout.visible[..., None].astype(jnp.float32)
     channels = {
         "readout": lambda: readout.features.astype(jnp.float32),
         "visible": lambda: visible,
         "depth": lambda: 1.0 / (1.0 + jnp.where(visible > 0, readout.depth[..., None], jnp.inf) / DEPTH_UNIT),
-        "offset": lambda: readout.offset,
         "moving": lambda: _or_zero(readout.moving, visible),
         "age": lambda: (age := _or_zero(readout.age, visible)) / (age + AGE_UNIT),
         "turned": lambda: _or_zero(readout.turned, visible),
-        "scale": lambda: jnp.log2(jnp.where(visible > 0, readout.scale[..., None], 1.0)),
     }
-    everywhere = {"ones": lambda: ones, "hole": lambda: 1.0 - visible, "between": lambda: _between(readout)}
+    everywhere = {"ones": lambda: ones, "hole": lambda: 1.0 - visible}
     return jnp.concatenate(
         [everywhere[part]() if part in everywhere else channels[part]() * visible for part in parts], axis=-1
     )
@@ -77,12 +74,7 @@ def views(model: ModelConfig, context: Camera, new: Camera) -> Views:
       context: `Camera[P + 1]` of preceding latent frames and overlap, on the latent grid.
       new: `Camera[F]` of the new video frames.
     """
-    return Views(
-        context=context,
-        frame_cameras=new,
-        stride=model.vae.stride_time,
-        between="between" in model.segment.control,
-    )
+    return Views(context=context, frame_cameras=new, stride=model.vae.stride_time)
 
 
 def with_things(
@@ -107,15 +99,6 @@ def with_preceding(readout: Readout, preceding: Readout) -> Readout:
     """A readout of `recall`, `[T + P, ..]`, that shows `preceding` `[P, ..]` at the preceding frames."""
     count = len(readout.visible) - len(preceding.visible)
     return jax.tree.map(lambda x, p: jnp.concatenate([x[:count], p]), readout, preceding)
-
-
-def _between(readout: Readout) -> jax.Array:
-    """`[T, h, w, BETWEEN (C + 1)]`: tokens, then where they are."""
-    frames, height, width, channels = readout.features.shape
-    if readout.between is None:
-        return jnp.zeros((frames, height, width, BETWEEN * (channels + 1)))
-    shown = [readout.between.features, readout.between.visible[..., None]]
-    return jnp.concatenate([jnp.moveaxis(x, 1, -2).reshape(frames, height, width, -1) for x in shown], axis=-1)
 
 
 def ones_code(model: ModelConfig, params: Any, tile: int | None = None) -> jax.Array:

@@ -19,10 +19,10 @@ class WorldConfig:
     """A model, how it is run, and the static sizes of its world.
 
     Attributes:
-      model: with all parts but, for a memory that conditions nothing, the side branch.
+      model: with all parts that it runs (`runs_side`).
       memory: 'latent' (the paper's), 'rgb' (coloured points, rendered and encoded for every segment), 'none' (the
-        backbone alone, which sees the overlap and the preceding frames and retrieves no references), or any other kind
-        that is registered (`memory.kinds`).
+        overlap and the preceding frames alone are seen, and no references retrieved), or any other kind that is
+        registered (`memory.kinds`).
       capacity: points the memory can hold.
       bank: latent frames kept to choose references from; the oldest are overwritten.
       recipe: how the method is run; None is what the model was trained for.
@@ -43,12 +43,12 @@ class WorldConfig:
     vae_dtype: str = "float32"
 
     def __post_init__(self):
-        kind = kinds.of(self.memory)
+        kinds.of(self.memory)
         if self.recipe is None:
             object.__setattr__(self, "recipe", recipes.of(self.model))
         if self.depth_source not in ("", *DEPTH_SOURCES):
             raise UserError(f"depth source must be one of {', '.join(DEPTH_SOURCES)}, found {self.depth_source!r}")
-        needed = ["dit"] + ["side"] * kind.CONDITIONS
+        needed = ["dit"] + ["side"] * self.runs_side
         needed += {"heads": ["heads"], "pixels": ["depth"], "given": []}[self.depth_from]
         if missing := [part for part in needed if getattr(self.model, part) is None]:
             raise UserError(f"model {self.model.name!r} has no {' and no '.join(missing)}: it cannot run a world yet")
@@ -77,6 +77,16 @@ class WorldConfig:
     def conditions(self) -> bool:
         """Whether the generator is shown what is remembered."""
         return kinds.of(self.memory).CONDITIONS
+
+    @property
+    def runs_side(self) -> bool:
+        """Whether the side branch is run, and the LoRA that goes with it.
+
+        Without a memory it is left out, and the backbone is as it was before it got one; but where both were trained
+        as one, from the readout on (`SideBranchConfig.identity`), the backbone alone was never trained: there the side
+        branch is run on an empty memory, as in those examples of training that had none.
+        """
+        return self.conditions or (self.model.side is not None and self.model.side.identity)
 
     @property
     def guided(self) -> bool:

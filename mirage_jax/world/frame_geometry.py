@@ -60,7 +60,7 @@ class KnownGeometry:
 def estimate_geometry(
     config: WorldConfig,
     params: Any,
-    tokens: chex.Array,
+    latents: chex.Array,
     cameras: Camera,
     frames: chex.Array,
     known: KnownGeometry | None = None,
@@ -71,7 +71,7 @@ def estimate_geometry(
 
     Args:
       config, params: of the world.
-      tokens: `[T, h, w, C]`, of `remembered_tokens`.
+      latents: `[T, h, w, C]` normalised.
       cameras: `Camera[T]` on the latent grid.
       frames: `[T, H, W, 3]` in [-1, 1], the pixel frames these cameras took.
       known: of these frames; None for what the depth source says. Where it does not say what stands still, the keep
@@ -79,7 +79,7 @@ def estimate_geometry(
     """
     model, still = config.model, True
     if model.heads is not None:
-        out = heads.predict(model.heads, params["heads"], tokens, geometry.rays(cameras))
+        out = heads.predict(model.heads, params["heads"], latents, geometry.rays(cameras))
         keep, sky = heads.decide(out, config.recipe.moving_threshold)
         if known is None and config.depth_from == "heads":
             return FrameGeometry(depth=out["depth"], keep=keep, sky=sky)
@@ -93,16 +93,3 @@ def estimate_geometry(
             still = ~resample.mask_to_grid(~known.keep, *config.grid, least=0.25)
     depth = resample.depth_to_grid(depth, *config.grid)
     return FrameGeometry(depth=depth, keep=still & jnp.isfinite(depth) & (depth > 0), sky=jnp.isinf(depth) & still)
-
-
-def remembered_tokens(config: WorldConfig, params: Any, latents: chex.Array, frames: chex.Array) -> jax.Array:
-    """The tokens `[T, h, w, C]` by which a latent memory remembers latent frames, and heads see them (`Recipe.token`).
-
-    Args:
-      config, params: of the world.
-      latents: `[T, h, w, C]` normalised.
-      frames: `[T, H, W, 3]` in [-1, 1], the pixel frames that they end at.
-    """
-    if config.recipe.token == "clip":
-        return latents
-    return config.codec.encode_still(params["vae"], frames)

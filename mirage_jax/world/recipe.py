@@ -18,8 +18,6 @@ from mirage_jax.memory.merge import RULES
 from mirage_jax.models.codec import OVERLAPS
 from mirage_jax.models.config import ModelConfig
 
-TOKENS = ("clip", "still")
-
 PRECEDING = ("as_made", "again")
 
 ALIGNMENTS = ("none", "scale", "surfaces")
@@ -44,10 +42,6 @@ class Recipe:
       step_cache: error up to which sampling steps take the generator's output of the step before (`step_cache`); 0
         runs it in every step, as in the paper.
       overlap: where a segment begins: at the latent that is carried, or the last frame encoded again (`codec.Codec`).
-      token: what a latent memory remembers of a latent frame, and the heads see. 'clip': its code in its clip, as in
-        the paper, where it also tells how everything moved across the view that it was seen from. 'still': the frame it
-        ends at, coded as a video in which nothing moves (`vae.encode_still`), which looks much the same from another
-        view.
       footprint: how many cells of a side a remembered point may cover when read; 1 is the paper's nearest cell.
       merge: what becomes of what a segment shows again of the memory, of `merge.RULES`: 'all' enters, as in the paper,
         or a place stays as it was 'first' seen, so that the memory grows with what was seen of the world, not with
@@ -70,7 +64,6 @@ class Recipe:
     guidance: float = 1.0
     step_cache: float = 0.0
     overlap: str = "carry"
-    token: str = "clip"
     footprint: int = 1
     merge: str = "all"
     preceding: str = "again"
@@ -83,7 +76,6 @@ class Recipe:
         for field, known in (
             ("grid", tuple(samplers.SCHEDULES)),
             ("overlap", OVERLAPS),
-            ("token", TOKENS),
             ("merge", tuple(RULES)),
             ("preceding", PRECEDING),
             ("alignment", ALIGNMENTS),
@@ -113,7 +105,7 @@ class Recipe:
 
     def held(self) -> dict[str, Any]:
         """The fields that say what the state of a world means: one that is saved goes on only with the same."""
-        return {name: getattr(self, name) for name in ("overlap", "token", "preceding", "entities")}
+        return {name: getattr(self, name) for name in ("overlap", "preceding", "entities")}
 
 
 PAPER = Recipe("paper", steps=40)
@@ -124,19 +116,16 @@ RELEASE = Recipe("release", overlap="reencode", preceding="as_made", alignment="
 
 DEFAULT = Recipe(
     "default",
-    steps=1,  # on validation clips better than 2 and 4, in PSNR and LPIPS
+    steps=1,
     grid="diffusers",
-    token="still",
     footprint=3,
     merge="first",
     alignment="surfaces",
+    entities=8,
 )
-"""That of the model that ships."""
+"""That of the model that ships, which also remembers what moves."""
 
-FRAME = Recipe("frame", steps=1, grid="diffusers", footprint=3, merge="first", alignment="surfaces", entities=8)
-"""For a model with one latent a frame, which remembers them as they are, and what moves."""
-
-RECIPES = {recipe.name: recipe for recipe in (PAPER, RELEASE, DEFAULT, FRAME)}
+RECIPES = {recipe.name: recipe for recipe in (PAPER, RELEASE, DEFAULT)}
 
 SAMPLINGS: dict[str, dict[str, Any]] = {
     "wan": {"grid": "wan", "steps": 50, "guidance": 5.0},

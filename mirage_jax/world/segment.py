@@ -19,7 +19,7 @@ from mirage_jax.models.generator import Generator
 from mirage_jax.models.nn import blocks, lora
 from mirage_jax.world import align, checks, conditioning, dynamic, reference
 from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.frame_geometry import KnownGeometry, estimate_geometry, remembered_tokens
+from mirage_jax.world.frame_geometry import KnownGeometry, estimate_geometry
 from mirage_jax.world.outputs import Diagnostics, SegmentOutput
 from mirage_jax.world.recall import add_things, choose_references, new_frames, read
 from mirage_jax.world.state import RolloutState, placed
@@ -87,12 +87,12 @@ def rollout(
 def prepare(config: WorldConfig, params: Any) -> Any:
     """Parameters with everything done that `segment` would otherwise do again every time; the result is the same.
 
-    LoRA is merged into the DiT (without memory, left out with the side branch), blocks are stacked for their scan, and
+    LoRA is merged into the DiT (or left out with the side branch), blocks are stacked for their scan, and
     the constant control channels are computed. Not differentiable in the LoRA's parts any more.
     """
     prepared = {name: value for name, value in params.items() if name not in ("dit", "side", "lora")}
     prepared["dit"] = blocks.stacked(_dit_weights(config, params))
-    if config.conditions:
+    if config.runs_side:
         prepared["side"] = blocks.stacked(params["side"])
         if "ones" in config.model.segment.control:
             prepared["ones"] = _ones(config, params)
@@ -131,14 +131,12 @@ def _segment(
     decoded, begin, decoder = config.codec.go_on(params["vae"], state.context[-1], latents, state.decoder)
 
     # Estimate geometry, and bring it to the scale of what the memory shows.
-    tokens = remembered_tokens(config, params, latents, decoded[last])
     known = None if known is None else known[last]
-    estimated = estimate_geometry(config, params, tokens, latent_cameras, decoded[last], known)
+    estimated = estimate_geometry(config, params, latents, latent_cameras, decoded[last], known)
     scene, alignment, trusted = align.to_memory(config, estimated, shown)
 
     # Write what is static and valid (paper eq. 4, 6, 8).
     observed = Observation(
-        tokens=tokens,
         latents=latents,
         frames=decoded[last],
         depth=scene.depth,
@@ -154,7 +152,7 @@ def _segment(
     scene = scene.replace(keep=scene.keep & ~moving)
     things = state.entities
     if things is not None:
-        cells = tokens, scene.depth, latent_cameras, scene.moving
+        cells = latents, scene.depth, latent_cameras, scene.moving
         things = entities.write(things, memory, *cells, jnp.broadcast_to(trusted, (layout.latents,)))
 
     past = layout.preceding + 1
@@ -216,12 +214,12 @@ def denoise(
     """
     model, layout = config.model, config.model.segment
     weights, control = {"dit": _dit_weights(config, params)}, None
-    if config.conditions:
+    if config.runs_side:
         weights["side"] = params["side"]
         ones = _ones(config, params) if "ones" in layout.control else None
         control = conditioning.control_latents(layout.control, readout, ones)
     reference_latents, reference_valid = references or (None, None)
-    generator = Generator(model.dit, model.side if config.conditions else None)
+    generator = Generator(model.dit, model.side if config.runs_side else None)
     known = jnp.concatenate([state.context[-1:], jnp.zeros((layout.latents, *state.context.shape[1:]))])
     clean = jnp.arange(1 + layout.latents) == 0
 
@@ -267,13 +265,13 @@ def write(
     Returns:
       The memory; bool `[n, h, w]`, what the dynamic filter left out; int32 `[]`, points it left of the memory before.
     """
-    kind, moving, gone = kinds.of(config.memory), jnp.zeros_like(observed.keep), None
+    moving, gone = jnp.zeros_like(observed.keep), None
     if config.filters_moving:
-        moving = observed.keep & dynamic.intruding(kind.shown(observed), observed.depth, shown)
+        moving = observed.keep & dynamic.intruding(observed.latents, observed.depth, shown)
         sound = jnp.where(trusted[:, None, None], observed.depth, 0.0)
         gone = dynamic.seen_through(memory, sound, observed.latent_cameras)
         observed = observed.replace(keep=observed.keep & ~moving)
-    cells = observed.tokens, observed.depth, observed.sky, observed.latent_cameras
+    cells = observed.latents, observed.depth, observed.sky, observed.latent_cameras
     memory, replaced, enters = merge.apply(config.recipe.merge, memory, *cells, shown, observed.keep | observed.sky)
     observed = observed.replace(keep=observed.keep & enters, sky=observed.sky & enters)
     if replaced is not None:
@@ -281,7 +279,7 @@ def write(
     if gone is not None:
         memory = points.retire(memory, gone)
     remaining = memory.size
-    return kind.remember(memory, observed), moving, remaining
+    return kinds.of(config.memory).remember(memory, observed), moving, remaining
 
 
 def _ones(config: WorldConfig, params: Any) -> jax.Array:
@@ -290,7 +288,7 @@ def _ones(config: WorldConfig, params: Any) -> jax.Array:
 
 
 def _dit_weights(config: WorldConfig, params: Any) -> Any:
-    """The DiT as it is run: without memory the backbone, else with the LoRA that goes with the side branch."""
-    if not config.conditions or "lora" not in params:
+    """The DiT as it is run: with the LoRA that goes with the side branch, if that is run."""
+    if not config.runs_side or "lora" not in params:
         return params["dit"]
     return lora.merge(params["dit"], params["lora"], config.model.lora.alpha)

@@ -22,12 +22,7 @@ from mirage_jax.models import partition
 from mirage_jax.models.vae import Cache
 from mirage_jax.world import align, conditioning, reference
 from mirage_jax.world.config import WorldConfig
-from mirage_jax.world.frame_geometry import (
-    FrameGeometry,
-    KnownGeometry,
-    estimate_geometry,
-    remembered_tokens,
-)
+from mirage_jax.world.frame_geometry import FrameGeometry, KnownGeometry, estimate_geometry
 
 FIRST_DEPTH = 5.0
 """Metres of the median depth of a first image that only a relative depth network has seen; the unit of its world."""
@@ -158,15 +153,13 @@ def _observe(config, params, frames, depth, cameras, key, dynamic) -> RolloutSta
     pixels, frame_cameras = pixels[::time], cameras[::time]
     latent_cameras = frame_cameras.resized(*config.grid)
     known = None if depth is None else KnownGeometry(depth, None if dynamic is None else ~dynamic)[::time]
-    tokens = remembered_tokens(config, params, latents, pixels)
-    scene = estimate_geometry(config, params, tokens, latent_cameras, pixels, known)
+    scene = estimate_geometry(config, params, latents, latent_cameras, pixels, known)
     if known is None and config.depth_from == "pixels" and not model.depth.metric:
         there = jnp.isfinite(scene.depth) & (scene.depth > 0)
         median = jnp.nanmedian(jnp.where(there, scene.depth, jnp.nan))
         scene = scene.replace(depth=scene.depth * jnp.where(there.any(), FIRST_DEPTH / median, 1.0))
 
     observed = Observation(
-        tokens=tokens,
         latents=latents,
         frames=pixels,
         depth=scene.depth,
@@ -230,7 +223,7 @@ def _moving_things(config: WorldConfig, memory: PointMemory, observed: Observati
     none = entities.create(
         config.recipe.entities, entity_cells(height, width), config.model.vae.latent_channels, config.token_dtype
     )
-    return entities.write(none, memory, observed.tokens, scene.depth, observed.latent_cameras, scene.moving)
+    return entities.write(none, memory, observed.latents, scene.depth, observed.latent_cameras, scene.moving)
 
 
 def _carries(config: WorldConfig) -> bool:

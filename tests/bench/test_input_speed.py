@@ -53,10 +53,10 @@ def measured(monkeypatch):
         def __init__(self, name, seconds):
             self.name, self.seconds = name, seconds
 
-    configs = {"default_memory": Config("generator", 0.5), "default_vae": Config("vae", 2.0)}
+    configs = {"default_generator": Config("generator", 0.5), "default_vae": Config("vae", 2.0)}
     monkeypatch.setattr(input_speed, "_prepared", prepared)
     record = input_speed.measure(configs.get, "clips", "latents")
-    assert configs["default_memory"].data == "latents" and configs["default_vae"].data == "clips"
+    assert configs["default_generator"].data == "latents" and configs["default_vae"].data == "clips"
     return record, stages
 
 

@@ -16,7 +16,7 @@ def test_all_grows_by_the_walk_and_first_does_not_and_both_show_every_view():
     tokens = jnp.tile(jax.random.normal(jax.random.key(0), (1, size, size, channels)), (frames, 1, 1, 1))
     shape = (frames, size, size)
     sample = PosedLatents(
-        latents=tokens, stills=tokens, depth=jnp.full(shape, 3.0), dynamic=jnp.zeros(shape, bool), frame_cameras=cameras
+        latents=tokens, depth=jnp.full(shape, 3.0), dynamic=jnp.zeros(shape, bool), frame_cameras=cameras
     )
     rows, points = [], {"all": frames * merging.WALKS, "first": 1}
     for rule, held in points.items():

@@ -7,12 +7,12 @@ import pytest
 
 from experiments.bench import rollout_speed
 from mirage_jax.errors import UserError
-from mirage_jax.models import config as model_config
+from tests.world import tiny_world
 
 
 @pytest.fixture(scope="module")
 def size():
-    base = model_config.default()
+    base = tiny_world.video()
     coder = dataclasses.replace(
         base.vae,
         latent_channels=5,

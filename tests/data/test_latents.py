@@ -123,11 +123,8 @@ def test_pixels_come_along_where_they_were_coded_and_only_where_they_are_asked_f
         "frames": rng.integers(0, 256, (3, 16, 16, 3), np.uint8),
         "pixel_depth": rng.uniform(1, 9, (3, 16, 16)).astype(np.float16),
         "pixel_dynamic": rng.integers(0, 2, (3, 16, 16), np.uint8),
-        "stills": rng.normal(size=(3, 2, 2, 4)).astype(np.float16),
     }
-    latents.write(
-        tmp_path, "train", (3, 2, 2, 4), (_sample(i) | further for i in range(2)), pixels=(16, 16), stills=True
-    )
+    latents.write(tmp_path, "train", (3, 2, 2, 4), (_sample(i) | further for i in range(2)), pixels=(16, 16))
     source = latents.load_source(tmp_path, "train")
     for name, value in further.items():
         np.testing.assert_array_equal(source[1][name], value)

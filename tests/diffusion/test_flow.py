@@ -70,12 +70,3 @@ def test_loss_is_the_mean_over_noisy_frames_only():
     assert not np.asarray(gradient[0]).any()
     np.testing.assert_allclose(flow.frame_weights(clean), [0, 0.5, 0.5])
     np.testing.assert_array_equal(flow.frame_weights(jnp.ones(2, bool)), [0, 0])
-
-
-def test_channel_weights_count_the_error_of_each_channel():
-    clean, weights = jnp.array([True, False, False]), jnp.array([4.0, 0.0, 0.0, 0.0])
-    output = latents(0)
-    value = flow.loss(output, latents(1), clean, weights)
-    np.testing.assert_allclose(value, np.mean(np.square(np.asarray(output - latents(1)))[1:, ..., 0]), rtol=1e-6)
-    gradient = np.asarray(jax.grad(flow.loss)(output, latents(1), clean, weights))
-    assert gradient[1:, ..., 0].all() and not gradient[..., 1:].any()

@@ -5,8 +5,6 @@ import sys
 import types
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from sphere import SIZE, turning
@@ -15,8 +13,6 @@ from mirage_jax import world
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation import ablations, methods
 from mirage_jax.evaluation.methods import Models
-from mirage_jax.models import vae
-from mirage_jax.models.side_branch import SideBranch
 from mirage_jax.world import recipe
 
 sys.path.append(str(Path(__file__).parents[1] / "world"))
@@ -76,65 +72,11 @@ def test_depth_is_written_as_the_variant_says(model, params, clip, memories):
     assert 0.02 < np.abs(np.log(_radii(noised) / 5.0)).mean() < 0.3
 
 
-def test_a_restarted_decoder_changes_frames_and_what_is_remembered_of_them_alone(model, params, clip):
-    cameras = methods.camera_of(clip)
-    config = world.WorldConfig(model=model, capacity=world.full_capacity(model, "latent", 2), bank=4)
-    path = cameras[1:]
-    blind = {**params["heads"]["out"], "kernel": np.zeros_like(params["heads"]["out"]["kernel"])}
-    params = {**params, "heads": {**params["heads"], "out": blind}}  # or other frames would have other depth
-    state = world.init(config, params, clip.frames[0], None, cameras[0], jax.random.key(0))
-    state, _ = world.segment(config, params, state, path)
-    carried, frames = world.segment(config, params, state, path)
-    anew, again = world.segment(config, params, ablations.restarted(model, params, state), path)
-    assert (anew.memory.features != carried.memory.features).any(), "stills of other frames"
-    same = [memory.replace(features=0) for memory in (anew.memory, carried.memory)]
-    jax.tree.map(np.testing.assert_array_equal, *same)
-    jax.tree.map(np.testing.assert_array_equal, anew.context, carried.context)
-    assert (frames.frames != again.frames).any()
-    alone = vae.decode(model.vae, params["vae"], jnp.concatenate([state.context[-1:], again.latents]))[1:]
-    np.testing.assert_allclose(methods.to_frames(alone).astype(int), np.asarray(again.frames).astype(int), atol=1)
-
-
-@pytest.fixture(scope="module")
-def side():
-    """A model whose side branch reads 2x2 cells at once, its random weights, its function of weights and control."""
-    model = tiny_world.model()
-    model = dataclasses.replace(model, dit=dataclasses.replace(model.dit, patch=(1, 2, 2)))
-    module = SideBranch(model.dit, model.side)
-    tokens, inner = jnp.zeros((2, 4, model.dit.dim)), jnp.zeros((2, 6, model.dit.dim))
-    others = (tokens, inner, (jnp.ones((8, 4)), jnp.zeros((8, 4))), None, None)
-    control = jnp.zeros((2, 4, 4, model.side.control_channels))
-    random = np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), control, *others)["params"]
-    weights = jax.tree.map(lambda x: 0.3 * random.normal(size=x.shape).astype(np.float32), shapes)
-    return model, weights, jax.jit(lambda weights, control: module.apply({"params": weights}, control, *others))
-
-
-@pytest.mark.parametrize("channel", ["offset", "scale", "between"])
-def test_a_silent_channel_is_a_channel_of_zeros(params, side, channel):
-    model, weights, apply = side
-    control = np.random.default_rng(1).normal(size=(2, 4, 4, model.side.control_channels)).astype(np.float32)
-    silent = control.copy()
-    parts = model.segment.control
-    sizes = model.segment.control_widths(model.vae.latent_channels)
-    first = sum(sizes[: parts.index(channel)])
-    silent[..., first : first + sizes[parts.index(channel)]] = 0
-    changed = TABLE[f"no_{channel}"].changed(model, {**params, "side": weights})
-    assert changed["dit"] is params["dit"]
-    expected, full = apply(weights, silent), apply(weights, control)
-    jax.tree.map(np.testing.assert_array_equal, apply(changed["side"], control), expected)
-    assert not np.allclose(full.output, expected.output)
-
-
-def test_configs_differ_in_what_is_named_only(model, params, clip):
+def test_configs_differ_in_what_is_named_only(model, clip):
     assert TABLE["nearest"].recipe == {"footprint": 1}
     assert TABLE["reencode"].recipe == {"overlap": "reencode"}
-    assert TABLE["clip_token"].recipe == {"token": "clip"}
-    silenced = {name for name in TABLE if TABLE[name].without}
-    assert silenced == {"no_offset", "no_scale", "no_between"}
-    for name in TABLE.keys() - silenced:
-        assert TABLE[name].changed(model, params) is params
-        assert len(TABLE[name].recipe) <= 1, "one field is changed"
+    assert TABLE["no_things"].recipe == {"entities": 0}
+    assert all(len(ablation.recipe) <= 1 for ablation in TABLE.values()), "one field is changed"
     for name in TABLE.keys() - {"true_depth", "noised_depth", "one_frame"}:
         assert TABLE[name].generated(model, clip, 1, 0) is None
     clip = dataclasses.replace(clip, depth=clip.depth * np.arange(1, 6, dtype=np.float32)[:, None, None])
@@ -172,13 +114,12 @@ def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(mod
         Models(model, params), clip, observed=1, methods=names, true_depth=False, seed=0
     )
     assert generate(model, "head_depth") == {}
-    layout = dataclasses.replace(model.segment, control=("readout", "visible"))
-    bare = dataclasses.replace(model, heads=None, segment=layout, recipe="release")
-    messages = {"no_offset": "control channel 'offset'", "no_keep": "no keep head", "restart": "overlap 'reencode'"}
-    for name, message in messages.items():
+    bare = dataclasses.replace(model, heads=None, recipe="release")
+    whole = dataclasses.replace(model, recipe="default")
+    for name, message in {"no_keep": "no keep head", "no_things": "no memory of things that move"}.items():
         with pytest.raises(UserError, match=message):
             generate(bare, name)
-        ablations.check(name, model)
+        ablations.check(name, whole)
 
 
 def test_all_methods_take_the_steps_that_the_model_under_test_takes(model, params, clip, monkeypatch):
@@ -200,7 +141,7 @@ def test_all_methods_take_the_steps_that_the_model_under_test_takes(model, param
     assert taken == [2, 2, 5, 5]
 
 
-@pytest.mark.parametrize("name", ["latent", "oracle", "restart"])
+@pytest.mark.parametrize("name", ["latent", "oracle"])
 def test_frames_that_are_no_video_stop_the_run(model, params, clip, monkeypatch, name):
     scale = world.Diagnostics(*[np.ones(1, np.float32)] * len(dataclasses.fields(world.Diagnostics)))
     values = {field.name: None for field in dataclasses.fields(world.SegmentOutput)}
@@ -210,7 +151,6 @@ def test_frames_that_are_no_video_stop_the_run(model, params, clip, monkeypatch,
     monkeypatch.setattr(methods.world, "segment", lambda config, params, state, cameras: (state, bad))
     monkeypatch.setattr(methods.world, "rollout", lambda *_, **__: (None, bad))
     monkeypatch.setattr(methods, "_true_memory", lambda *_: lambda state, _: state)
-    monkeypatch.setattr(methods.ablations, "restarted", lambda model, params, state: state)
     asked = {"observed": 1, "methods": (name,), "true_depth": False, "seed": 0}
     with pytest.raises(UserError, match=rf"method {name}: its latents hold NaN"):
         methods.generate(Models(model, params), clip, **asked)

@@ -9,13 +9,13 @@ from sphere import SIZE, turning
 
 from mirage_jax.evaluation import methods
 from mirage_jax.evaluation.protocols import memory_alone
-from mirage_jax.models import config as model_config
 from mirage_jax.models import vae
+from tests.world import tiny_world
 
 
 @pytest.fixture(scope="module")
 def model():
-    base = model_config.default()
+    base = tiny_world.video()
     coder = dataclasses.replace(base.vae, latent_channels=5, encoder_dim=4, decoder_dim=4, multipliers=(1, 2, 4))
     segment = dataclasses.replace(base.segment, latents=2)
     return dataclasses.replace(base, height=SIZE, width=SIZE, vae=coder, segment=segment)
@@ -68,6 +68,6 @@ def test_the_oracle_remembers_the_true_frames_before_a_segment_and_no_others(mod
     coded = methods.coded_truth(model, params, clip)
     memory = methods.memory_of(model, 5 * 16, coded, np.arange(5) < 3)
     assert int(memory.size) == 3 * 16
-    remembered = np.asarray(coded.stills[:3])
+    remembered = np.asarray(coded.latents[:3])
     np.testing.assert_array_equal(np.asarray(memory.features[:48]), remembered.reshape(48, -1))
     np.testing.assert_allclose(np.linalg.norm(np.asarray(memory.points[:48, :3]), axis=1), 5, rtol=0.05)

@@ -8,12 +8,12 @@ from sphere import SIZE, turning
 
 from mirage_jax.evaluation import metrics
 from mirage_jax.evaluation.protocols import returns
-from mirage_jax.models import config as model_config
+from tests.world import tiny_world
 
 
 @pytest.fixture(scope="module")
 def model():
-    return dataclasses.replace(model_config.default(), height=SIZE, width=SIZE)
+    return dataclasses.replace(tiny_world.video(), height=SIZE, width=SIZE)
 
 
 def test_what_was_out_of_sight_for_a_segment_counts_as_returned(model):

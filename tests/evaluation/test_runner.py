@@ -81,10 +81,10 @@ def test_a_folder_of_another_plan_is_refused(tmp_path):
 
 def test_frames_beyond_whole_segments_are_left_out():
     model = dataclasses.replace(model_config.default(), height=32, width=32)
-    clip = analytic.scene(0, frames=21, height=32, width=32)
-    assert len(runner.whole_segments(clip, model)) == 17
-    with pytest.raises(UserError, match="a segment of the model takes 17"):
-        runner.whole_segments(clip[:9], model)
+    clip = analytic.scene(0, frames=13, height=32, width=32)
+    assert len(runner.whole_segments(clip, model)) == 9
+    with pytest.raises(UserError, match="a segment of the model takes 9"):
+        runner.whole_segments(clip[:7], model)
     with pytest.raises(UserError, match="the model works at 128x128"):
         runner.whole_segments(clip, model_config.default())
 

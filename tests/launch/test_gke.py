@@ -26,7 +26,7 @@ VALUES = {
     "RUN": "side-branch",
     "IMAGE": "registry/mirage:1",
     "BUCKET": "bucket",
-    "CONFIG": "experiments/configs/default_memory.py",
+    "CONFIG": "experiments/configs/default_generator.py",
     "FLAGS": "--config.steps=20000",
 }
 TPU_VALUES = VALUES | {"TPU": "tpu-v5-lite-podslice", "TOPOLOGY": "4x4", "HOSTS": "4", "SLICES": "2"}

@@ -130,7 +130,7 @@ def project(view, position):
 
 
 def read(memory, view, max_footprint):
-    """`features, visible, depth, offset, scale, index` of one view."""
+    """`features, visible, depth, scale, index` of one view."""
     grid = (view.height, view.width)
     candidates = {}  # cell -> [(depth, how ill it fits, number)]
     facts = {}
@@ -142,7 +142,7 @@ def read(memory, view, max_footprint):
             continue
         extent = [point.cell_size * view.intrinsics[i, i] / depth for i in range(2)]
         level = F(np.inf) if direction else depth
-        facts[number] = (u, v, level, max(extent))
+        facts[number] = (level, max(extent))
         for down in range(-reach, reach + 1):
             for right in range(-reach, reach + 1):
                 row, column = int(np.floor(v)) + down, int(np.floor(u)) + right
@@ -156,7 +156,7 @@ def read(memory, view, max_footprint):
                     candidates.setdefault((row, column), []).append((level, misfit, number))
     features = np.zeros((*grid, memory.points[0].feature.size if memory.points else 1), F)
     visible, depth = np.zeros(grid, bool), np.zeros(grid, F)
-    offset, scale, index = np.zeros((*grid, 2), F), np.zeros(grid, F), np.full(grid, -1)
+    scale, index = np.zeros(grid, F), np.full(grid, -1)
     for cell, found in candidates.items():
         front = min(level for level, _, _ in found)
         if max_footprint == 1:
@@ -168,8 +168,7 @@ def read(memory, view, max_footprint):
                 if level <= front + F(SURFACE_TOLERANCE) * memory.points[n].cell_size
             ]
             number = -min(surface)[1]
-        u, v, level, wide = facts[number]
+        level, wide = facts[number]
         features[cell], visible[cell], depth[cell] = memory.points[number].feature, True, level
-        offset[cell] = u - F(cell[1] + 0.5), v - F(cell[0] + 0.5)
         scale[cell], index[cell] = wide, number
-    return features, visible, depth, offset, scale, index
+    return features, visible, depth, scale, index

@@ -30,5 +30,5 @@ def test_nothing_is_shown_in_the_shape_of_what_there_would_be():
     views = Views(context=several(3), frame_cameras=several(8), stride=4)
     readout = nothing.recall(memory, views, 3)
     expected = points.read(memory, several(1 + 2 + 2))
-    for name in ("features", "visible", "depth", "offset", "scale", "index"):
+    for name in ("features", "visible", "depth", "scale", "index"):
         np.testing.assert_array_equal(getattr(readout, name), getattr(expected, name), err_msg=name)

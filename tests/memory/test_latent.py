@@ -13,7 +13,7 @@ from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, points
 
 HEIGHT, WIDTH, CHANNELS, FRAMES = 5, 7, 3, 2
-FIELDS = ("features", "visible", "depth", "offset", "scale", "index")
+FIELDS = ("features", "visible", "depth", "scale", "index")
 
 write = jax.jit(latent.write)
 read = jax.jit(latent.read, static_argnames=("max_footprint",))
@@ -97,7 +97,7 @@ def test_created_memory_is_empty():
     readout = read(memory, still(2))
     assert not readout.visible.any()
     assert (readout.index == -1).all()
-    for name in ("features", "depth", "offset", "scale"):
+    for name in ("features", "depth", "scale"):
         assert (np.asarray(getattr(readout, name)) == 0).all(), name
 
 
@@ -121,7 +121,6 @@ def test_reading_the_written_view_gives_back_every_token(max_footprint):
         np.testing.assert_array_equal(np.isinf(readout.depth[0]), sky[t])
         solid = held & ~sky[t]
         np.testing.assert_allclose(np.asarray(readout.depth[0])[solid], depth[t][solid], rtol=2e-5)
-        np.testing.assert_allclose(readout.offset[0], 0, atol=1e-3)
         np.testing.assert_allclose(np.asarray(readout.scale[0])[held], 1, rtol=2e-5)
 
 

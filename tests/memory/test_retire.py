@@ -55,7 +55,7 @@ def test_what_is_left_reads_and_goes_on_as_in_the_twin(seed):
     assert int(left.overflow) == twin.overflow and int(left.size) == len(twin.points)
     found = latent.read(left, cameras[:1])
     expected = memory_twin.read(twin, view, 1)
-    for name, want in zip(("features", "visible", "depth", "offset", "scale", "index"), expected, strict=True):
+    for name, want in zip(("features", "visible", "depth", "scale", "index"), expected, strict=True):
         np.testing.assert_array_equal(np.asarray(getattr(found, name))[0], want, err_msg=name)
 
 

@@ -15,7 +15,7 @@ from mirage_jax.models.generator import Generator
 from mirage_jax.models.side_branch import Refine, SideBranchConfig, hinted_blocks, side_params_from_dit
 
 DIT = DiTConfig(dim=24, ffn_dim=32, heads=2, layers=1, in_channels=4, freq_dim=16)
-SIDE = SideBranchConfig(control_channels=5, output_hint=True, refine=8)
+SIDE = SideBranchConfig(control_channels=5, refine=8)
 SMALL = Generator(DIT, SIDE)
 DEEP = Generator(dataclasses.replace(DIT, layers=3), SIDE)
 TARGET, PRECEDING, REFERENCE, GRID = 3, 2, 2, (4, 6)
@@ -79,8 +79,7 @@ def test_side_branch_at_initialisation_changes_not_one_bit():
 def test_a_fresh_side_branch_learns():
     """At the start gradients reach every way out of the branch."""
     found = gradient({"dit": randomised(initial()["dit"]), "side": initial()["side"]}, segment())["side"]
-    for part in (found["blocks_0"]["hint"], found["output_hint"]):
-        assert jnp.abs(part["kernel"]).max() > 0
+    assert jnp.abs(found["blocks_0"]["hint"]["kernel"]).max() > 0
 
 
 def test_side_parameters_are_copies_of_every_second_block():
@@ -154,14 +153,6 @@ def test_paint_finishes_each_frame_with_its_own_noise_and_hint():
 def test_identity_needs_what_it_stands_on():
     with pytest.raises(UserError, match="identity needs refine"):
         dataclasses.replace(SIDE, refine=0, identity=True)
-
-
-def test_output_hint_passes_the_control_of_target_cells_through():
-    params = jax.tree.map(np.zeros_like, initial())
-    kernel = params["side"]["output_hint"]["kernel"]
-    for cell in range(4):
-        kernel[5 * cell : 5 * cell + 4, 4 * cell : 4 * cell + 4] = np.eye(4)
-    np.testing.assert_array_equal(apply(params, segment()), segment()["control"][:TARGET, ..., :4])
 
 
 @pytest.mark.parametrize("garbage", [100.0, np.nan, np.inf])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.configs import default_memory
+from experiments.configs import common
 from mirage_jax import weights
 from mirage_jax.data import latents
 from mirage_jax.training import perceptual
@@ -25,7 +25,6 @@ def sample(model, frames, seed=0, pixels=False):
     matrix = np.array([[4.0, 0, grid[2] / 2], [0, 4.0, grid[1] / 2], [0, 0, 1]], np.float32)
     cells = {
         "latents": rng.normal(size=(*grid, model.vae.latent_channels)).astype(np.float16),
-        "stills": rng.normal(size=(*grid, model.vae.latent_channels)).astype(np.float16),
         "depth": np.full(grid, 3.0, np.float16),
         "dynamic": np.zeros(grid, np.uint8),
         "intrinsics": np.tile(matrix, (count, 1, 1)),
@@ -47,7 +46,17 @@ def write(model, folder, *, split="train", frames=6, clips=4, pixels=False):
     """One split of a data set of such clips."""
     samples = [sample(model, frames, seed, pixels) for seed in range(clips)]
     size = (model.height, model.width) if pixels else None
-    latents.write(pathlib.Path(folder), split, samples[0]["latents"].shape, samples, stills=True, pixels=size)
+    latents.write(pathlib.Path(folder), split, samples[0]["latents"].shape, samples, pixels=size)
+
+
+def memory_stage():
+    """The config of a stage in which a frozen backbone gets a memory: side branch and LoRA, as for Wan."""
+    made = common.base("generator")
+    made.init_from, made.data = "runs/backbone/model", "data/latents"
+    made.trainable = ("side", "lora")
+    made.batch_size = 4
+    made.augmentation = common.augmentation()
+    return made
 
 
 def config(model, folder, *, frames=6, clips=4, pixels=False, **changes):
@@ -55,10 +64,10 @@ def config(model, folder, *, frames=6, clips=4, pixels=False, **changes):
     path = folder / "whole"
     weights.save(path, model, tiny_world.random_parameters(model))
     write(model, folder / "data", frames=frames, clips=clips, pixels=pixels)
-    made = default_memory.get_config()
+    made = memory_stage()
     made.init_from, made.data = str(path), str(folder / "data")
     made.model.update(json.loads(model.to_json()))
-    made.update({"channel_weights": "uniform"} | changes)
+    made.update(changes)
     return made, path
 
 

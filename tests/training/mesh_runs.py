@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "world"))
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent / name) for name in ("world", "training")]
 
 STEPS, CHANNELS, CLIPS, FRAMES, SIZE = 20, 4, 24, 6, 4
 
@@ -78,9 +78,9 @@ def prepare(folder):
 
 
 def config(folder, mesh, **changes):
-    from experiments.configs import default_memory
+    import coded_clips
 
-    config = default_memory.get_config()
+    config = coded_clips.memory_stage()
     config.update(dict(init_from=f"{folder}/model", data=f"{folder}/data", batch_size=8, learning_rate=3e-3))
     config.update(dict(steps=STEPS, warmup_steps=5, rate_factors=(), text_embeddings=f"{folder}/text.safetensors"))
     config.update(changes)

@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import numpy as np
 
-from mirage_jax.models import config as model_config
 from mirage_jax.models import vae
 from mirage_jax.training import encode
 from tests import analytic
+from tests.world import tiny_world
 
 
 def test_a_mirrored_clip_keeps_its_geometry():
@@ -29,7 +29,7 @@ def test_a_mirrored_clip_keeps_its_geometry():
 
 
 def test_coding_puts_cameras_and_depth_on_the_latent_grid():
-    base = model_config.default()
+    base = tiny_world.video()
     model = dataclasses.replace(
         base,
         height=32,
@@ -42,8 +42,6 @@ def test_coding_puts_cameras_and_depth_on_the_latent_grid():
     assert coded["latents"].shape == (2, 4, 4, 24)
     np.testing.assert_allclose(coded["intrinsics"][:, :2], clip.intrinsics[:, :2] / 8, rtol=1e-5)
     np.testing.assert_allclose(coded["cam2world"], clip.cam2world, atol=1e-6)
-    stills = vae.encode_still(model.vae, params["vae"], clip.frames[::4].astype(np.float32) / 127.5 - 1.0)
-    np.testing.assert_allclose(coded["stills"], stills, atol=2e-3)
     inner = clip.depth[4, 4:28:8, 4:28:8]
     near = np.abs(coded["depth"][1, :3, :3] / inner - 1) < 0.2
     assert near.mean() > 0.7

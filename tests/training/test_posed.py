@@ -41,7 +41,7 @@ START = 3
 
 @pytest.fixture(scope="module")
 def model():
-    base = model_config.default()
+    base = tiny_world.video()
     segment = dataclasses.replace(base.segment, latents=2)
     return dataclasses.replace(
         base,
@@ -67,7 +67,6 @@ def clip():
     matrix = np.array([[3.2, 0, 2], [0, 3.2, 2], [0, 0, 1]])
     return posed.PosedLatents(
         latents=jnp.asarray(rng.normal(size=(FRAMES, SIZE, SIZE, CHANNELS)), jnp.float32),
-        stills=jnp.asarray(rng.normal(size=(FRAMES, SIZE, SIZE, CHANNELS)), jnp.float32),
         depth=jnp.full((FRAMES, SIZE, SIZE), 4.0),
         dynamic=jnp.zeros((FRAMES, SIZE, SIZE), bool),
         frame_cameras=Camera(
@@ -106,16 +105,13 @@ def test_target_and_context_are_the_frames_of_the_clip(model, clip):
 def test_the_overlap_frame_reads_back_itself(model, clip):
     example = _example(model, clip)
     assert example.visible[0].all()
-    np.testing.assert_array_equal(example.readout[0], clip.stills[3])
+    np.testing.assert_array_equal(example.readout[0], clip.latents[3])
 
 
-@pytest.mark.parametrize(("recipe", "token"), [("default", "still"), ("paper", "clip")])
-def test_frames_are_remembered_as_the_model_wants_it(model, clip, recipe, token):
-    changed = dataclasses.replace(model, recipe=recipe)
-    remember = jax.jit(lambda clip: posed.remember(jax.random.key(0), changed, clip, jnp.asarray(1), CLEAN))
-    memory = remember(clip)
+def test_frames_are_remembered_by_their_latents(model, clip):
+    memory = jax.jit(lambda clip: posed.remember(jax.random.key(0), model, clip, jnp.asarray(1), CLEAN))(clip)
     held = memory.features[: 2 * SIZE**2].reshape(2, SIZE, SIZE, CHANNELS)
-    np.testing.assert_array_equal(held, (clip.stills if token == "still" else clip.latents)[:2])
+    np.testing.assert_array_equal(held, clip.latents[:2])
 
 
 def test_frames_that_are_still_to_come_are_never_seen(model, clip):
@@ -136,7 +132,7 @@ def test_sky_is_remembered_as_directions(model, clip):
     sky = dataclasses.replace(clip, depth=jnp.full_like(clip.depth, jnp.inf))
     example = _example(model, sky)
     assert example.visible[0].all()
-    np.testing.assert_array_equal(example.readout[0], clip.stills[3])
+    np.testing.assert_array_equal(example.readout[0], clip.latents[3])
 
 
 def test_reference_is_not_what_is_given_anyway(model, clip):
@@ -225,7 +221,7 @@ def test_an_rgb_example_reads_what_a_world_with_an_rgb_memory_reads(shown, plain
 
 
 def test_a_latent_example_shows_the_generator_what_a_world_with_a_latent_memory_shows(shown):
-    """The whole control: tokens, where they are read, scale, and what is between the latent frames."""
+    """The whole control: tokens, where they are read, and their depth."""
     model, params, clip, frames, depth = shown
     given, cameras = 4 * START + 1, clip.frame_cameras.resized(32, 32)
     config = world.WorldConfig(model=model, memory="latent", capacity=(START + 1) * 16, bank=4)
@@ -239,15 +235,10 @@ def test_a_latent_example_shows_the_generator_what_a_world_with_a_latent_memory_
     coded = dataclasses.replace(
         clip,
         latents=vae.encode(model.vae, params["vae"], pictures),
-        stills=vae.encode_still(model.vae, params["vae"], pictures[::4]),
         depth=resample.depth_to_grid(depth[::4], 4, 4),
     )
     example = _example(model, coded)
-    assert {"between", "scale"} < set(model.segment.control)
-    between = np.asarray(example.control[..., -3 * (CHANNELS + 1) :])
-    assert not between[0].any() and not between[1 + model.segment.latents :].any(), "of the new frames only"
-    for frame in range(3):
-        assert np.abs(between[1:3, ..., frame * CHANNELS : (frame + 1) * CHANNELS]).max() > 0.1
+    assert 0.2 < np.asarray(example.visible).mean() < 1.0
     np.testing.assert_allclose(control, example.control, atol=2e-3)
 
 
@@ -278,7 +269,7 @@ def things_shown(model, clip, augment):
     make = jax.jit(posed.make_training_example, static_argnums=(1, 4))
     control = ("readout", "visible", "moving", "age", "turned")
     segment = dataclasses.replace(model.segment, control=control)
-    changed = dataclasses.replace(model, recipe="frame", segment=segment)
+    changed = dataclasses.replace(model, recipe="default", segment=segment)
     return make(jax.random.key(0), changed, clip, START, augment)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.configs import frame_vae
+from experiments.configs import default_vae
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import vae
@@ -17,7 +17,7 @@ FRAMES = np.random.default_rng(0).integers(0, 255, (2, 1, 16, 16, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def config():
-    config = frame_vae.get_config()
+    config = default_vae.get_config()
     config.model.vae.encoder_dim = config.model.vae.decoder_dim = 4
     config.crop = 0
     config.chroma_weight = config.perceptual_weight = 0.0

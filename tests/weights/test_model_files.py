@@ -15,7 +15,6 @@ from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import parameters
-from mirage_jax.weights import checksums
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
 import tiny_world
@@ -23,7 +22,7 @@ import tiny_world
 
 @pytest.fixture(scope="module")
 def model():
-    base = model_config.default()
+    base = tiny_world.video()
     tiny = dataclasses.replace(base.vae, latent_channels=4, encoder_dim=4, decoder_dim=4, multipliers=(1, 2, 4))
     return dataclasses.replace(base, height=32, width=32, vae=tiny, dit=None, side=None, heads=None, lora=None)
 
@@ -113,30 +112,6 @@ def test_full_size_model_is_only_a_config():
     assert counts["dit"] == 4_999_787_712 and counts["vae"] == 704_688_668
 
 
-def test_a_side_branch_for_an_rgb_memory_lies_inside_the_model(tmp_path):
-    model = tiny_world.model()
-    params = tiny_world.random_parameters(model)
-    weights.save(tmp_path / "model", model, params)
-    path = tmp_path / "model"
-    assert weights.side_folder(path, "rgb") == path
-    other = {part: jax.tree.map(lambda x: x + 1, params[part]) for part in ("side", "lora")}
-    weights.save(path / "rgb", model, other)
-
-    parts = ["vae", "dit", "side", "lora"]
-    own = {part: params[part] for part in parts}
-    for memory in ("latent", "none"):
-        jax.tree.map(np.testing.assert_array_equal, weights.load(path, parts, memory=memory)[1], own)
-    jax.tree.map(np.testing.assert_array_equal, weights.load(path, parts, memory="rgb")[1], own | other)
-    assert set(weights.load(path, ["vae"], memory="rgb")[1]) == {"vae"}
-
-    weights.save(path / "rgb", model, {"side": other["side"]})
-    with pytest.raises(UserError, match="lora"):
-        weights.load(path, parts, memory="rgb")
-    weights.save(path / "rgb", dataclasses.replace(model, height=64), other)
-    with pytest.raises(UserError, match=r"rgb: not for the model in .*: height is 64, expected 32"):
-        weights.load(path, parts, memory="rgb")
-
-
 def test_weights_of_any_size_lie_in_files_that_a_repository_takes(model, tmp_path):
     rng = np.random.default_rng(0)
     params = {"vae": {f"layer{i}": rng.standard_normal((256, 1024), np.float32) for i in range(24)}}  # 24 MiB
@@ -172,23 +147,12 @@ def test_a_model_in_one_file(model, one_file, tmp_path):
         weights.load(tmp_path / "y.safetensors")
 
 
-def test_an_rgb_side_branch_lies_beside_the_file(tmp_path):
-    model = tiny_world.model()
-    params = tiny_world.random_parameters(model)
-    weights.save(tmp_path / "m.safetensors", model, params)
-    other = {part: jax.tree.map(lambda x: x + 1, params[part]) for part in ("side", "lora")}
-    weights.save(tmp_path / "m.rgb.safetensors", model, other)
-    parts = ["vae", "side", "lora"]
-    wanted = {part: params[part] for part in parts}
-    jax.tree.map(np.testing.assert_array_equal, weights.load(tmp_path / "m.safetensors", parts)[1], wanted)
-    found = weights.load(tmp_path / "m.safetensors", parts, memory="rgb")[1]
-    jax.tree.map(np.testing.assert_array_equal, found, wanted | other)
-
-
-def test_what_ships_has_checksums_and_fits_them():
-    for tree in (weights.DEFAULT / "params", weights.DEFAULT / "rgb" / "params"):
-        assert checksums.list_of(tree).is_file()
-        checksums.verify(tree)
+def test_what_ships_is_one_file_that_fits_its_digests():
+    assert weights.DEFAULT.is_file() and weights.DEFAULT.stat().st_size < 40 * 2**20
+    config, params = weights.load()
+    own = dataclasses.replace(config.vae, latent_mean=(), latent_std=())
+    assert dataclasses.replace(config, vae=own) == model_config.default()
+    assert set(params) == {"vae", "dit", "side", "heads"}
 
 
 def flipped(path, position, bit):

@@ -56,11 +56,11 @@ def saved(tmp_path):
 
 
 def test_a_world_goes_on_in_segments_of_another_length(tmp_path):
-    model = model_config.frame()
+    model = model_config.default()
     world_files.save(tmp_path / "a.world", Config(model.with_segments_of(16)), a_state(), "1234")
     read = world_files.read(tmp_path / "a.world")
     np.testing.assert_array_equal(read.restored(Config(model.with_segments_of(4)), a_state(), "1234").size, 3)
-    with pytest.raises(UserError, match=r"made by another model than 'frame': segment\.preceding is 1, expected 2"):
+    with pytest.raises(UserError, match=r"made by another model than 'default': segment\.preceding is 1, expected 2"):
         other = dataclasses.replace(model, segment=dataclasses.replace(model.segment, preceding=2))
         read.restored(Config(other), a_state(), "1234")
     with pytest.raises(UserError, match="makes segments of 4, 8, 16 latent frames, found 5"):
@@ -92,7 +92,7 @@ def test_it_belongs_to_a_recipe_by_which_it_means_the_same(saved):
     read = world_files.read(saved)
     sampled = dataclasses.replace(DEFAULT, name="sampled", steps=7, footprint=1)
     read.restored(dataclasses.replace(CONFIG, recipe=sampled), a_state(), "1234")
-    for name, value in {"token": "clip", "overlap": "reencode", "preceding": "as_made"}.items():
+    for name, value in {"overlap": "reencode", "preceding": "as_made"}.items():
         other = dataclasses.replace(DEFAULT, name="other", **{name: value})
         with pytest.raises(UserError, match=f"made by a recipe with {name} .*, recipe 'other' has '{value}'"):
             read.restored(dataclasses.replace(CONFIG, recipe=other), a_state(), "1234")

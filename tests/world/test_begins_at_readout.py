@@ -17,7 +17,7 @@ from mirage_jax.world import recipe
 
 def model():
     """32x32 pixels, 8x8 cells, segments of 2 or 4 frames, one latent a frame."""
-    base = model_config.frame()
+    base = model_config.default()
     segment = dataclasses.replace(base.segment, latents=4, lengths=(2, 4))
     return dataclasses.replace(
         base,
@@ -35,7 +35,7 @@ def model():
 def test_a_segment_of_an_untrained_generator_is_the_readout(length):
     chosen = model().with_segments_of(length)
     config = world.WorldConfig(
-        chosen, capacity=1024, bank=8, recipe=dataclasses.replace(recipe.FRAME, entities=0), depth_source="given"
+        chosen, capacity=1024, bank=8, recipe=dataclasses.replace(recipe.DEFAULT, entities=0), depth_source="given"
     )
     params = jax.jit(parameters.init, static_argnums=1)(jax.random.key(0), chosen)
     cameras = trajectory.parse("yaw 20", start=tiny_world.camera(), frames=1 + length)[1:]

@@ -1,15 +1,13 @@
 """Control channels, and the choice of references."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tiny_world
 
 from mirage_jax.geometry import Camera, concatenate
 from mirage_jax.memory import latent
 from mirage_jax.memory.points import Readout
-from mirage_jax.models.config import default
 from mirage_jax.world import reference
 from mirage_jax.world.conditioning import DEPTH_UNIT, control_latents, views, with_preceding
 
@@ -20,33 +18,20 @@ def _readout(depth, visible):
         features=jnp.arange(depth.size * 2, dtype=jnp.float32).reshape(*depth.shape, 2),
         visible=visible,
         depth=depth,
-        offset=jnp.full((*depth.shape, 2), 0.25),
         scale=jnp.where(visible, 4.0, 0.0),
     )
 
 
 def test_channels_are_stacked_in_order_and_zero_where_nothing_is_seen():
     readout = _readout([[[DEPTH_UNIT, jnp.inf, 0.0]]], [[[True, True, False]]])
-    control = control_latents(("readout", "visible", "depth", "offset", "scale"), readout)
-    expected = [[0, 1, 1, 0.5, 0.25, 0.25, 2], [2, 3, 1, 0.0, 0.25, 0.25, 2], [0] * 7]
+    control = control_latents(("readout", "visible", "depth", "age"), readout)
+    expected = [[0, 1, 1, 0.5, 0.0], [2, 3, 1, 0.0, 0.0], [0] * 5]
     np.testing.assert_allclose(control[0, 0], expected)
 
 
 def test_the_hole_mask_says_where_nothing_is_seen():
     readout = _readout([[[1.0, 2.0, 0.0]]], [[[True, True, False]]])
     np.testing.assert_array_equal(control_latents(("hole",), readout)[0, 0, :, 0], [0.0, 0.0, 1.0])
-
-
-def test_what_is_between_latent_frames_is_stacked_frame_by_frame_and_zero_where_it_was_not_looked():
-    readout = _readout([[[1.0]], [[2.0]]], [[[True]], [[True]]])
-    inside = Readout(
-        features=jnp.arange(12.0).reshape(2, 3, 1, 1, 2),
-        visible=jnp.asarray([True, False, True] * 2).reshape(2, 3, 1, 1),
-        depth=jnp.ones((2, 3, 1, 1)),
-    )
-    control = control_latents(("visible", "between"), readout.replace(between=inside))
-    np.testing.assert_array_equal(control[1, 0, 0], [1, 6, 7, 8, 9, 10, 11, 1, 0, 1])
-    np.testing.assert_array_equal(control_latents(("visible", "between"), readout)[0, 0, 0], [1] + [0] * 9)
 
 
 def _cameras(*yaws):
@@ -120,28 +105,18 @@ def test_ring_keeps_the_latest_and_empty_slots_are_never_chosen():
     assert jax.tree.leaves(fresh)[0].shape[0] == 3
 
 
-def test_a_memory_is_read_at_every_frame_of_the_new_ones():
-    """A camera that turns two degrees a frame before numbered cells: `between` is what it saw on the way."""
-    model = default()
-    model = dataclasses.replace(model, segment=dataclasses.replace(model.segment, latents=2, preceding=1))
+def test_a_memory_is_read_at_the_latent_frames():
+    """A camera that turns two degrees a frame before numbered cells, in a model of four frames a token."""
+    model = tiny_world.video()
     held = _cameras(*range(-60, 90, 2))
     memory = latent.create(len(held) * 64, 1)
     numbers = jnp.arange(len(held) * 64, dtype=jnp.float32).reshape(len(held), 8, 8, 1)
     memory = latent.write(memory, numbers, jnp.full((len(held), 8, 8), 5.0), held, jnp.ones((len(held), 8, 8), bool))
     new, preceding, overlap = _cameras(*range(2, 18, 2)), _cameras(-8), _cameras(0)
-    context = concatenate(preceding, overlap)
-    found = latent.recall(memory, views(model, context, new), 3)
-    every = latent.read(memory, new, max_footprint=3)
-    np.testing.assert_array_equal(found.features[1:3], every.features[jnp.array([3, 7])])
-    np.testing.assert_array_equal(found.between.features[1], every.features[:3])
-    np.testing.assert_array_equal(found.between.features[2], every.features[4:7])
-    assert not np.asarray(found.between.visible)[jnp.array([0, 3])].any()
-    ends = latent.read(memory, overlap, max_footprint=3)
-    np.testing.assert_array_equal(found.features[0], ends.features[0])
-    without = dataclasses.replace(model, segment=dataclasses.replace(model.segment, control=("readout", "visible")))
-    plain = latent.recall(memory, views(without, context, new), 3)
-    assert plain.between is None
-    np.testing.assert_array_equal(plain.features, found.features)
+    found = latent.recall(memory, views(model, concatenate(preceding, overlap), new), 3)
+    expected = latent.read(memory, concatenate(overlap, new[3::4], preceding), max_footprint=3)
+    np.testing.assert_array_equal(found.features, expected.features)
+    assert len(np.unique(found.features[:, 4, 4])) == 4
 
 
 def test_preceding_frames_can_show_something_else():

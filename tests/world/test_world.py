@@ -71,29 +71,16 @@ def test_memory_holds_every_kept_cell(start, rolled):
 
 
 def test_first_view_reads_back_its_own_tokens(params, start):
-    """As a video in which nothing moves; the generator goes on from its code alone."""
     coder, picture = tiny.config().model.vae, tiny.image()[None].astype(np.float32) / 127.5 - 1.0
     readout = latent.read(start.memory, start.context_cameras[-1:])
     assert readout.visible.all()
-    np.testing.assert_allclose(readout.features, vae.encode_still(coder, params["vae"], picture), atol=1e-5)
-    np.testing.assert_allclose(start.context[-1:], vae.encode(coder, params["vae"], picture), atol=1e-5)
-    assert np.abs(readout.features - start.context[-1:]).max() > 1e-2
-
-
-def test_new_frames_are_remembered_as_they_look_and_not_as_they_move(params, rolled):
-    config = tiny.config()
-    pictures = np.asarray(rolled[1].frames).reshape(-1, tiny.SIZE, tiny.SIZE, 3)[3::4].astype(np.float32) / 127.5 - 1.0
-    stills = vae.encode_still(config.model.vae, params["vae"], pictures)
-    held = rolled[0].memory.features[16 : 16 * 7].reshape(stills.shape)
-    np.testing.assert_allclose(held, stills, atol=2e-2)  # frames are rounded to 8 bits
-    assert np.abs(held - rolled[1].latents.reshape(stills.shape)).max() > 0.1
-
-
-def test_a_model_may_remember_the_first_view_as_its_clip_has_it(params):
-    config = tiny.config(token="clip")
-    start = world.init(config, params, tiny.image(), None, tiny.camera(), jax.random.key(1))
-    readout = latent.read(start.memory, start.context_cameras[-1:])
+    np.testing.assert_allclose(readout.features, vae.encode(coder, params["vae"], picture), atol=1e-5)
     np.testing.assert_array_equal(readout.features, start.context[-1:])
+
+
+def test_new_frames_are_remembered_by_the_latents_that_were_generated(rolled):
+    held = rolled[0].memory.features[16 : 16 * 7]
+    np.testing.assert_array_equal(held, rolled[1].latents.reshape(held.shape))
 
 
 def test_segments_join_without_a_seam(params, start, rolled):
@@ -135,6 +122,22 @@ def test_without_memory_nothing_is_stored_and_the_side_branch_is_not_used(params
     state, output = world.rollout(config, poisoned, state, tiny.path(PATH, 3))
     assert int(state.memory.size) == 0
     assert np.isfinite(output.latents).all()
+
+
+def test_without_memory_a_generator_that_begins_at_the_readout_is_shown_an_empty_one(params):
+    """As in the examples of its training that had none: its backbone alone was never trained."""
+    identity = dataclasses.replace(tiny.model(), side=dataclasses.replace(tiny.model().side, identity=True))
+    config = dataclasses.replace(tiny.config("none"), model=identity)
+    state = world.init(config, params, tiny.image(), None, tiny.camera(), jax.random.key(1))
+    after, output = world.segment(config, params, state, tiny.path(PATH, 3)[0])
+    assert int(after.memory.size) == 0 and not np.asarray(output.readout.visible).any()
+    with_latent = dataclasses.replace(config, memory="latent")
+    empty = world.init(with_latent, params, tiny.image(), jnp.zeros((32, 32)), tiny.camera(), jax.random.key(1))
+    assert int(empty.memory.size) == 0
+    _, expected = world.segment(with_latent, params, empty, tiny.path(PATH, 3)[0])
+    np.testing.assert_array_equal(output.latents, expected.latents)
+    with pytest.raises(UserError, match="has no side"):
+        dataclasses.replace(config, model=dataclasses.replace(identity, side=None), memory="latent")
 
 
 def test_rgb_memory_runs_at_pixel_resolution(params):

@@ -11,17 +11,46 @@ from mirage_jax import world
 from mirage_jax.geometry import Camera, trajectory
 from mirage_jax.models import config as model_config
 from mirage_jax.models import parameters as model_parameters
+from mirage_jax.models.dit import DiTConfig
 from mirage_jax.models.heads import LatentHeadsConfig
+from mirage_jax.models.side_branch import SideBranchConfig
+from mirage_jax.models.vae import VAEConfig
 
 SIZE, CHANNELS = 32, 5
 
-RECIPE = dataclasses.replace(world.DEFAULT, name="tiny", steps=2, merge="all")
+RECIPE = dataclasses.replace(world.DEFAULT, name="tiny", steps=2, merge="all", entities=0)
 """All of a segment is written: points can be counted."""
+
+
+def video():
+    """A model as Wan's, but small: tokens of four frames, and a memory that was added to a backbone."""
+    segment = model_config.SegmentConfig(latents=4, preceding=1, reference=1, control=("readout", "visible", "depth"))
+    return model_config.ModelConfig(
+        name="video",
+        height=128,
+        width=128,
+        fps=15,
+        vae=VAEConfig(
+            latent_channels=24,
+            encoder_dim=16,
+            decoder_dim=16,
+            multipliers=(1, 2, 8),
+            blocks=1,
+            time_downsample=(True, True),
+            time_kernels=(1, 1, 3),
+        ),
+        dit=DiTConfig(dim=256, ffn_dim=1024, heads=4, layers=6, in_channels=24, prediction="sample"),
+        side=SideBranchConfig(control_channels=segment.control_channels(24), refine=64),
+        heads=LatentHeadsConfig(in_channels=24, blocks=(1, 2, 2)),
+        lora=model_config.LoRAConfig(rank=32, alpha=32.0),
+        segment=segment,
+        recipe="paper",
+    )
 
 
 def model():
     """32x32 pixels, 4x4 latent cells, segments of 8 frames."""
-    base = model_config.default()
+    base = video()
     segment = dataclasses.replace(base.segment, latents=2)
     return dataclasses.replace(
         base,
@@ -42,14 +71,10 @@ def model():
 def quick():
     """8x8 cells, segments of 4 frames, one transformer block: quick to compile. Its VAE codes two frames at a time."""
     base = model()
-    control = tuple(part for part in base.segment.control if part != "between")
-    segment = dataclasses.replace(base.segment, control=control)
     return dataclasses.replace(
         base,
         vae=dataclasses.replace(base.vae, multipliers=(1, 1), time_downsample=(True,), time_kernels=(1, 3)),
         dit=dataclasses.replace(base.dit, layers=1),
-        side=dataclasses.replace(base.side, control_channels=segment.control_channels(CHANNELS)),
-        segment=segment,
     )
 
 

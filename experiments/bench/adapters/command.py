@@ -107,7 +107,7 @@ def run(benchmark: Benchmark) -> None:
     out = cli.prepare_output(_OUT.value)
     cli.keep_compiled_programs()
     folder = _CHECKPOINT.value or weights.DEFAULT
-    model, mesh = weights.read_config(folder, _MEMORY.value), loading.parse_mesh(_MESH.value)
+    model, mesh = weights.read_config(folder), loading.parse_mesh(_MESH.value)
     texts.check_flags(model, _PROMPTS.value, text_embeddings=_TEXT_EMBEDDINGS.value, tokenizer=_TOKENIZER.value)
     config = _world_config(model, max((sample.frames for sample in chosen if sample.fault is None), default=2))
     if config.depth_from == "given":

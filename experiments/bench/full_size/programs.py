@@ -42,7 +42,6 @@ from mirage_jax.training.measures import flops
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import generator
 from mirage_jax.world import device_memory
-from mirage_jax.world import recipe as recipes
 
 CLIP_LATENTS = 17
 """Latent frames of a clip in training: 65 frames, of which any but the last 8 latents may be in the memory."""
@@ -193,8 +192,6 @@ def clips(model: ModelConfig, batch: int, mesh: Mesh) -> dict[str, Shape]:
         "intrinsics": ((frames, 3, 3), jnp.float32),
         "cam2world": ((frames, 4, 4), jnp.float32),
     }
-    if recipes.of(model).token == "still":
-        shapes["stills"] = shapes["latents"]
     if model.dit.text_dim:
         shapes["text"] = ((model.dit.text_tokens, model.dit.text_dim), jnp.float32)
     split = partition.batch_sharding(mesh)

@@ -122,7 +122,7 @@ def walked(
 ) -> tuple[PointMemory, Readout]:
     """The memory after all walks by one rule, and what it shows at every latent frame."""
     still = ~sample.dynamic
-    clean, cameras, footprint = posed.tokens(model, sample), sample.cameras, recipes.of(model).footprint
+    clean, cameras, footprint = sample.latents, sample.cameras, recipes.of(model).footprint
     spread = jnp.std(clean)
 
     def step(memory: PointMemory, frame: Any) -> tuple[PointMemory, None]:
@@ -153,7 +153,7 @@ def walked(
 def _figures(
     model: Any, params: Any, sample: PosedLatents, frames: np.ndarray, memory: PointMemory, shown: Readout
 ) -> dict[str, float]:
-    pictures, truth = _decoded(model, params, shown.features), np.asarray(posed.tokens(model, sample))
+    pictures, truth = _decoded(model, params, shown.features), np.asarray(sample.latents)
     visible = np.asarray(shown.visible)
     error = ((np.asarray(shown.features, np.float32) - truth) ** 2).mean(-1)[visible]
     return {
@@ -168,6 +168,4 @@ def _figures(
 
 def _decoded(model: Any, params: Any, tokens: jax.Array) -> np.ndarray:
     """Pictures uint8 `[t, H, W, 3]` at the latent frames."""
-    if recipes.of(model).token == "still":
-        return methods.to_frames(vae.decode_still(model.vae, params["vae"], tokens))
     return methods.to_frames(vae.decode(model.vae, params["vae"], tokens)[:: model.vae.stride_time])

@@ -73,10 +73,9 @@ def measure(out: pathlib.Path, clips: str, checkpoint: str | None) -> dict[str, 
         if not (returns := list(_returns(model, clip))):
             return {"found": found}
         sample = posed.from_batch(encode.code(model, params, clip))
-        tokens = posed.tokens(model, sample)
-        moving = sample.dynamic if spec["masks"] == "true" else _by_heads(model, params, tokens, sample.cameras)
+        moving = sample.dynamic if spec["masks"] == "true" else _by_heads(model, params, sample.latents, sample.cameras)
         for method in METHODS:
-            values = [_judge(method, tokens, sample, moving, *one) for one in returns]
+            values = [_judge(method, sample.latents, sample, moving, *one) for one in returns]
             row = {"clip": clip.source, "motion": motion_class(clip.dynamic), "masks": spec["masks"], "method": method}
             found.append(row | {name: _mean([value[name] for value in values]) for name in FIGURES})
         return {"found": found}

@@ -19,7 +19,7 @@ from mirage_jax.training import encode, posed
 def score(model: ModelConfig, params: Any, clip: PosedClip) -> Scores:
     """`compare` for one clip, on tokens as the memory holds them."""
     sample = posed.from_batch(encode.code(model, params, clip))
-    out = heads.predict(model.heads, params["heads"], posed.tokens(model, sample), geometry.rays(sample.cameras))
+    out = heads.predict(model.heads, params["heads"], sample.latents, geometry.rays(sample.cameras))
     return compare(out, sample.depth, sample.dynamic)
 
 

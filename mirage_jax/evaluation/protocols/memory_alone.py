@@ -23,7 +23,6 @@ from mirage_jax.memory import latent, rgb
 from mirage_jax.memory.points import NEAR, PointMemory, Readout
 from mirage_jax.models import vae
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.training import posed
 from mirage_jax.training.posed import PosedLatents
 from mirage_jax.world import conditioning
 from mirage_jax.world import recipe as recipes
@@ -44,7 +43,7 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
     Returns:
       method (`latent`, `rgb`) -> `visible` (share of cells that show something), `avoidable_holes` (share of the cells
       whose surface was written that show nothing), `feature_error` (mean squared difference to the true latents at
-      visible cells, in units of the variance of the true latents; tokens of stills to those of the true frames),
+      visible cells, in units of the variance of the true latents),
       `decode_psnr` and `decode_lpips` of the decoded readout, `decode_psnr_visible` over the pixels of visible cells;
       and method -> the decoded frames `[T - 1, H, W, 3]`.
     """
@@ -71,7 +70,7 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
                 readouts.append(jax.tree.map(lambda x: x[1:], render(model, params, memory, views)))
         whole = jax.tree.map(lambda *x: jnp.concatenate(x), *readouts)
         features, visible = np.asarray(whole.features), np.asarray(whole.visible)
-        truth = np.asarray(posed.tokens(model, coded) if method == "latent" else coded.latents)[1:]
+        truth = np.asarray(coded.latents)[1:]
         shown[method] = methods.shown(model, params, whole, decoder)
         values[method] = _scored(shown[method], features, visible, known, clip, truth, spread, time)
     return values, shown

@@ -145,7 +145,6 @@ def read(
         features=over(tokens, static.features),
         visible=static.visible | front,
         depth=over(depth, static.depth),
-        offset=None if static.offset is None else jnp.where(front[..., None], 0.0, static.offset),
         scale=over(scale, static.scale),
         index=over(jnp.full(front.shape, -1), static.index),
         moving=front,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from mirage_jax.data import clip, joined, latents
+from mirage_jax.data import joined, latents
 from mirage_jax.data.text_embeddings import TextEmbeddings
-from mirage_jax.data.tolerance import Skipped, Tolerant
+from mirage_jax.data.tolerance import Skipped
 from mirage_jax.errors import UserError
 from mirage_jax.models import partition
 from mirage_jax.models.dit import DiTConfig
@@ -21,7 +19,6 @@ def batches(
     dit: DiTConfig | None = None,
     *,
     pixels: bool = False,
-    stills: bool = False,
     split: str,
 ) -> Any:
     """The batches of a split of `config.data` for this process.
@@ -32,12 +29,11 @@ def batches(
       stride_time: video frames a latent frame of the model, whose cameras all must be there.
       dit: where it reads text, the batches have that of `config.text_embeddings`.
       pixels: whether they have the frames, which an RGB memory is made of and the perceptual term compares with.
-      stills: whether they must have the frames as a memory of stills holds them.
       split: of which clips.
 
     Raises:
-      UserError: if a model with text has no such file, or it does not fit; if a data set has no pixels or no stills, is
-        of before version 2, or has clips of another size than the first.
+      UserError: if a model with text has no such file, or it does not fit; if a data set has no pixels, is of before
+        version 2, or has clips of another size than the first.
     """
     source = _source(config, split)
     firsts = [source[start] for start in source.starts]
@@ -47,11 +43,6 @@ def batches(
             raise UserError(f"{named} was coded without --pixels, which an RGB memory and the perceptual term need")
         if len(first["intrinsics"]) < stride_time * (len(first["latents"]) - 1) + 1:
             raise UserError(f"{named} was coded by an older version, without cameras of all frames; build it again")
-        if stills and "stills" not in first:
-            raise UserError(
-                f"{named} was coded for a model that remembers tokens of video, this one remembers stills; build it "
-                "again with --checkpoint of a model with token 'still'"
-            )
         if first["latents"].shape != firsts[0]["latents"].shape:
             raise UserError(
                 f"{named} has clips of {_size(first)}, other than the first folder's, which have {_size(firsts[0])}"
@@ -69,16 +60,6 @@ def batches(
         texts=_texts(config, dit),
         text_dropout=config.text_dropout,
     )
-
-
-def spread(config: Any, count: int) -> list[np.ndarray]:
-    """The latents `[t, h, w, C]`, float32, of so many clips of `config.data`, spread evenly over it.
-
-    Raises:
-      UserError: if there is no such data set, or it cannot be read.
-    """
-    source = Tolerant(_source(config, config.split))
-    return [source[index]["latents"].astype(np.float32) for index in clip.spread(len(source), count)]
 
 
 def _source(config: Any, split: str) -> joined.Joined:

@@ -4,8 +4,6 @@
 `("lora",)` are the paper's two stages, `("side", "lora")` trains both together. `config.fresh` names parts
 that are not taken over from `config.init_from`: a finished model can get another side branch. `config.memory` is what
 the side branch learns to read: `latent`, or `rgb` for the control that is trained on equal terms.
-`config.channel_weights` is what an error in each latent channel counts: all the same (`uniform`), or as much as the
-decoder shows of it (`decoder`, see `vae.sensitivity`; some channels show a hundred times less than others).
 `config.perceptual_weight` adds LPIPS of what the decoder makes of the guessed latents (`training/perceptual.py`): of
 `config.perceptual_frames` latent frames in a row, at the video frames that they end at, or of a part of them of
 `config.perceptual_crop` pixels a side; `config.adversarial_weight` adds what a discriminator makes of these frames
@@ -37,16 +35,13 @@ from mirage_jax.models.nn import blocks, lora
 from mirage_jax.training import adversarial, perceptual, posed
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import coded
-from mirage_jax.world import recipe
 from mirage_jax.world.conditioning import ones_code
 
 PARTS = ("dit", "side", "lora")
 MEMORIES = ("latent", "rgb")
-CHANNEL_WEIGHTS = ("uniform", "decoder")
 _JUDGE = "discriminator"
 _CUT = "cut"  # of a batch: `[B, n]` zeros, whose shape says how many latent frames a segment of its examples has
-_MADE = ("ones", "channel_weights", "lpips", _JUDGE)  # of the parts of the model, here, and no part of it
-_LOOKED_AT = 8  # clips, for `vae.sensitivity`
+_MADE = ("ones", "lpips", _JUDGE)  # of the parts of the model, here, and no part of it
 _LONGEST_PAST = 3  # latent frames, after which a decoder that began anywhere shows what it would have shown
 
 
@@ -59,10 +54,6 @@ def make(config: Any) -> Stage:
         raise UserError(f"--config.memory={config.memory}: expected one of {', '.join(MEMORIES)}")
     if not config.shift > 0:
         raise UserError(f"--config.shift={config.shift}: expected a positive number")
-    if config.channel_weights not in CHANNEL_WEIGHTS:
-        raise UserError(
-            f"--config.channel_weights={config.channel_weights}: expected one of {', '.join(CHANNEL_WEIGHTS)}"
-        )
     fresh = tuple(config.fresh)
     if set(fresh) - set(trainable):
         raise UserError(f"--config.fresh={fresh}: expected some of the parts that are trained: {', '.join(trainable)}")
@@ -91,11 +82,8 @@ def make(config: Any) -> Stage:
     if "dit" in frozen and model.lora is None:
         with weights.on_host():  # once: a step that did it would hold the backbone twice
             frozen["dit"] = blocks.stacked(frozen["dit"])
-    stills = config.memory == "latent" and recipe.of(model).token == "still"
     if with_memory and "ones" in model.segment.control:
         frozen["ones"] = jax.jit(ones_code, static_argnums=0)(model, params)
-    if config.channel_weights == "decoder":
-        frozen["channel_weights"] = _sensitivity(model, params["vae"], config)
     cuts = _cuts(config, model)
     terms = Terms(
         perceptual_weight=config.perceptual_weight,
@@ -140,7 +128,6 @@ def make(config: Any) -> Stage:
             model.vae.stride_time,
             model.dit,
             pixels=config.memory == "rgb" or terms.judged > 0,
-            stills=stills,
             split=split,
         )
         if len(cuts) == 1:
@@ -168,14 +155,6 @@ def make(config: Any) -> Stage:
 def _apart(frozen: Any) -> Any:
     """Frozen parts with the blocks of the backbone as files have them."""
     return frozen | {"dit": blocks.apart(frozen["dit"])} if "dit" in frozen else frozen
-
-
-def _sensitivity(model: ModelConfig, params: Any, config: Any) -> jax.Array:
-    """`vae.sensitivity` over starts of clips from all over the data set, the same in every process."""
-    clips = [clip[: 1 + model.segment.latents] for clip in coded.spread(config, _LOOKED_AT)]
-    keys = jax.random.split(jax.random.key(0), len(clips))
-    found = [vae.sensitivity(model.vae, params, clip, key) for clip, key in zip(clips, keys, strict=True)]
-    return jnp.mean(jnp.stack(found), axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,8 +342,8 @@ def _check_terms(config: Any, model: ModelConfig, terms: Terms) -> None:
         )
     if terms.adversarial_weight and not terms.judged:
         raise UserError("--config.adversarial_weight needs --config.perceptual_weight, whose decoded frames it judges")
-    if terms.own_output and (model.vae.stride_time > 1 or recipe.of(model).token == "still"):
-        raise UserError("--config.own_output is for models with one latent a frame, which remember them as they are")
+    if terms.own_output and model.vae.stride_time > 1:
+        raise UserError("--config.own_output is for models with one latent a frame")
 
 
 def _further(parts: Any, memory: str) -> dict[str, Any]:
@@ -387,7 +366,7 @@ def example_loss(
     noise = jax.random.normal(noise_key, example.target.shape)
     output, guess = _predict(model, parts, example, noise, sigma, with_memory, text)
     target = flow.training_target(example.target, noise, model.dit.prediction)
-    return flow.loss(output, target, _clean(example), parts.get("channel_weights")), guess
+    return flow.loss(output, target, _clean(example)), guess
 
 
 def one_step(

@@ -23,7 +23,6 @@ from mirage_jax.models.codec import Codec
 from mirage_jax.training import posed
 from mirage_jax.training.stage import Stage
 from mirage_jax.training.stages import coded
-from mirage_jax.world import recipe
 
 
 def make(config: Any) -> Stage:
@@ -38,7 +37,7 @@ def make(config: Any) -> Stage:
             index_key, level_key, noise_key = jax.random.split(key, 3)
             clip = posed.from_batch(sample)
             index = jax.random.choice(index_key, len(clip.latents), (config.frames_per_clip,), replace=False)
-            tokens, rays = posed.tokens(model, clip)[index], geometry.rays(clip.cameras[index])
+            tokens, rays = clip.latents[index], geometry.rays(clip.cameras[index])
             level = config.feature_noise * jax.random.uniform(level_key, (len(index), 1, 1, 1))
             noisy = tokens + level * jax.random.normal(noise_key, tokens.shape)
             out = heads.predict(model.heads, moving, noisy, rays)
@@ -51,12 +50,11 @@ def make(config: Any) -> Stage:
     @jax.jit
     def guess(moving, frozen, sample):
         clip = posed.from_batch(sample)
-        out = heads.predict(model.heads, moving, posed.tokens(model, clip), geometry.rays(clip.cameras))
+        out = heads.predict(model.heads, moving, clip.latents, geometry.rays(clip.cameras))
         return Codec(model.vae).decode(frozen["vae"], clip.latents)[:: model.vae.stride_time], clip, out
 
     def batches(split=config.split):
-        stills = recipe.of(model).token == "still"
-        return coded.batches(config, skipped, model.vae.stride_time, stills=stills, split=split)
+        return coded.batches(config, skipped, model.vae.stride_time, split=split)
 
     def preview(moving, frozen, batch):
         frames, clip, out = guess(moving, frozen, {name: value[0] for name, value in batch.items()})

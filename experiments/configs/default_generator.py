@@ -1,20 +1,14 @@
-"""The generator of one latent a frame, from its readout on: first against truth, then also against a discriminator."""
-
-import dataclasses
-
-import ml_collections
+"""The generator of the default model, from its readout on: against truth, then also against a discriminator."""
 
 from experiments.configs import common
-from mirage_jax.models import config as model_config
 
 
 def get_config(step: str = "first"):
-    """`frame_generator.py` trains from nothing, `frame_generator.py:second` goes on from there.
+    """Stage 3 of 3: `default_generator.py` trains from nothing, `default_generator.py:second` goes on from there.
 
     A step takes 2 to 3 seconds of a CPU core.
     """
     config = common.base("generator")
-    config.model = ml_collections.ConfigDict(dataclasses.asdict(model_config.frame()))
     config.data = "data/latents"
     config.trainable = ("dit", "side")
     config.batch_size = 2

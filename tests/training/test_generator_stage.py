@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from experiments.configs import frame_generator
+from experiments.configs import default_generator
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
@@ -27,7 +27,7 @@ FRAMES = 7
 
 def small():
     """64x64 pixels, 16x16 cells, segments of 2 or 4 frames."""
-    base = model_config.frame()
+    base = model_config.default()
     segment = dataclasses.replace(base.segment, latents=2, lengths=(2, 4))
     return dataclasses.replace(
         base,
@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def config(folder, monkeypatch):
     monkeypatch.setattr(perceptual, "distance", coded_clips.cheap_distance)
-    config = frame_generator.get_config()
+    config = default_generator.get_config()
     config.init_from, config.data = str(folder / "model"), str(folder / "data")
     config.model = ml_collections.ConfigDict(dataclasses.asdict(small()))
     config.cuts, config.perceptual_crop = ((2, 2), (4, 1)), 40
