@@ -94,9 +94,8 @@ EVIDENCE_METHODS ?= latent,rgb,none,readout,flat,oracle
 EVIDENCE_SPLITS ?= closed_loop,motion
 EVIDENCE_CLIPS ?= 64,32
 EVIDENCE_NOTES := \
-	--note 'latent and rgb have side branches and LoRA trained by one recipe on one frozen backbone: 4,600 steps of four examples, the same clips in the same order (docs/model_card.md).' \
-	--note 'none is that backbone alone, after its 2,000 steps: latent and rgb had 4,600 steps more, so their distance to none is not at equal training.' \
-	--note 'All methods share one decoder, which was trained with LPIPS as a term of its loss, as were latent and rgb in their last 2,600 steps, but not none (docs/model_card.md): LPIPS compares latent with rgb, but it is no independent judge of how good the pictures are.'
+	--note 'latent, rgb and none have one generator, trained with the latent memory: with rgb it reads the encoded pictures of coloured points, with none an empty memory. Generators trained for these are remade by experiments.recipes.default, and compared by EVIDENCE_FLAGS="--checkpoints=rgb=FILE --checkpoints=none=FILE".' \
+	--note 'All methods share one decoder, and LPIPS was a term of the losses of decoder and generator: it compares the methods, but is no independent judge of how good the pictures are.'
 EVIDENCE := $(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/evidence \
 	--methods $(EVIDENCE_METHODS) --seeds 3 $(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
 evidence: evaluation-set
@@ -104,7 +103,7 @@ evidence: evaluation-set
 	$(EVIDENCE) --split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --page docs/evidence/motion.md
 
 # docs/evidence/ablations.md: the latent memory with one thing changed (mirage_jax/evaluation/ablations.py lists what).
-ABLATIONS ?= nearest,clip_token,no_between,no_offset,no_scale,write_all,no_bend,no_keep,true_depth,head_depth,noised_depth,one_frame,reencode,restart
+ABLATIONS ?= nearest,write_all,no_bend,no_keep,no_things,true_depth,head_depth,noised_depth,one_frame,reencode
 ABLATION_CLIPS ?= 16
 ablations: evaluation-set
 	$(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/ablations --split closed_loop --clips $(ABLATION_CLIPS) \

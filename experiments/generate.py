@@ -58,7 +58,11 @@ _PATH_SCALE = flags.DEFINE_float(
     "default: 1.",
 )
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
-_FRAMES = flags.DEFINE_integer("frames", None, "Frames of the video, 4k + 1; default: those of a camera file, else 65.")
+_FRAMES = flags.DEFINE_integer(
+    "frames",
+    None,
+    "Frames of the video, 4k + 1 for a model of four frames a latent; default: those of a camera file, else 65.",
+)
 _SEGMENT = flags.DEFINE_integer(
     "segment", None, "Latent frames of a segment, one of the lengths that the model was trained for; default: its own."
 )
@@ -161,7 +165,8 @@ def main(_) -> None:
     mesh, loras = loading.parse_mesh(_MESH.value), lora_files.parse(_LORA.value, model)
     stride = model.vae.stride_time
     if _FRAMES.value is not None and (_FRAMES.value <= stride or (_FRAMES.value - 1) % stride):
-        raise UserError(f"--frames is {_FRAMES.value}, the model makes {stride}k + 1 frames ({stride + 1}, ...)")
+        wanted = f"{stride}k + 1 frames ({stride + 1}, ...)" if stride > 1 else "2 frames or more"
+        raise UserError(f"--frames is {_FRAMES.value}, the model makes {wanted}")
 
     own_lens = _FOV.value is None and _INTRINSICS.value is None
     source = inputs.read_trajectory(_TRAJECTORY.value, model.height, model.width, own_lens)

@@ -33,6 +33,7 @@ MODEL = dataclasses.replace(
     heads=None,
     depth=RELATIVE,
     lora=None,
+    recipe="default",
 )
 REFUSED = 2
 
