@@ -38,7 +38,8 @@ def made(tmp_path_factory):
     last = params["heads"]["out"]  # everything is kept, at one depth, whatever rounding does
     last["kernel"], last["bias"] = 0 * last["kernel"], np.array([0.0, 5.0, -5.0], np.float32)
     weights.save(path / "model", model, params)
-    common = [f"--image={path}/room.png", f"--checkpoint={path}/model", "--trajectory=yaw 10", f"--frames={FRAMES}"]
+    common = [f"--image={path}/room.png", f"--checkpoint={path}/model", "--trajectory=yaw 10", "--steps=1"]
+    common += [f"--frames={FRAMES}"]
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XLA_FLAGS", virtual_devices.flags(4))
         results = run(

@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 def arguments(folder, out, segments, *more):
     frames = 1 + segments * tiny_world.quick().segment_frames
     given = {"image": folder / "room.png", "checkpoint": folder / "model", "trajectory": WALK, "out": folder / out}
-    return [f"--{name}={value}" for name, value in (given | {"frames": frames}).items()] + list(more)
+    return [f"--{name}={value}" for name, value in (given | {"frames": frames, "steps": 1}).items()] + list(more)
 
 
 class Process:

@@ -144,6 +144,6 @@ def _ball():
 
 
 def test_what_is_written_is_as_the_models_recipe_says_unless_the_caller_does():
-    config = tiny.config()
+    config = dataclasses.replace(tiny.config(), model=dataclasses.replace(tiny.model(), recipe="default"))
     assert dataclasses.replace(config, recipe=None).recipe.merge == "first"
     assert dataclasses.replace(config, recipe=world.RELEASE).recipe.merge == "all"
