@@ -94,7 +94,7 @@ EVIDENCE_METHODS ?= latent,rgb,none,readout,flat,oracle
 EVIDENCE_SPLITS ?= closed_loop,motion
 EVIDENCE_CLIPS ?= 64,32
 EVIDENCE_NOTES := \
-	--note 'latent, rgb and none have one generator, trained with the latent memory: with rgb it reads the encoded pictures of coloured points, with none an empty memory. Generators trained for these are remade by experiments.recipes.default, and compared by EVIDENCE_FLAGS="--checkpoints=rgb=FILE --checkpoints=none=FILE".' \
+	--note 'latent, rgb and none have one generator, trained with the latent memory: with rgb it reads the encoded pictures of coloured points, with none an empty memory. Generators trained for these are remade by experiments.recipes.default, and compared by EVIDENCE_FLAGS=--checkpoints=rgb=FILE,none=FILE.' \
 	--note 'All methods share one decoder, and LPIPS was a term of the losses of decoder and generator: it compares the methods, but is no independent judge of how good the pictures are.'
 EVIDENCE := $(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/evidence \
 	--methods $(EVIDENCE_METHODS) --seeds 3 $(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)

@@ -191,7 +191,7 @@ def make_training_example(
         errors = _draw(keys[0], clip, start, augment)
         depth = jnp.where(errors.enters.any(), clip.depth * errors.factor, jnp.nan)
         things_key = jax.random.fold_in(keys[0], 1)
-        readout = things.added(things_key, model, clip, start, augment, readout, views, clip.latents, depth)
+        readout = things.added(things_key, model, clip, start, augment, readout, views, depth)
 
     frames = jnp.arange(len(clip.latents))
     static = jnp.where(clip.dynamic, 0.0, clip.depth)

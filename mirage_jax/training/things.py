@@ -28,7 +28,6 @@ def added(
     augment: Augmentation,
     readout: Readout,
     views: Views,
-    features: chex.Array,
     depth: chex.Array,
 ) -> Readout:
     """The readout `[T + P, h, w, ..]` with the things of the frames `0 .. start` where they should be by now.
@@ -39,7 +38,6 @@ def added(
       clip, start, augment: as in `posed.make_training_example`.
       readout: what the static memory shows.
       views: from where the segment looks.
-      features: `[t, h, w, C]`, what is remembered of the frames.
       depth: `[t, h, w]` with its errors; NaN for the frames of an empty memory.
     """
     method = recipe.of(model)
@@ -52,5 +50,5 @@ def added(
     # In a rollout its memory stops them at walls; here nothing does.
     walls = latent.create(1, channels)
     none = entities.create(method.entities, entity_cells(*clip.depth.shape[1:]), channels)
-    known = entities.write(none, walls, features, depth, clip.cameras, moving, frames <= start)
+    known = entities.write(none, walls, clip.latents, depth, clip.cameras, moving, frames <= start)
     return conditioning.with_things(model, method.footprint, readout, known, views, start)
