@@ -72,7 +72,7 @@ def main(_) -> None:
     viz.write_video(out / "video.mp4", videos["latent"], fps=model.fps)
     viz.contact_sheet(out / "contact_sheet.png", videos["latent"])
     viz.write_video(out / "comparison.mp4", viz.side_by_side(shown), fps=model.fps)
-    _comparison(out / "comparison.png", shown, cameras, cells)
+    _comparison(out / "comparison.png", shown, cameras)
     curves = {NAMES[name]: np.array(row["psnr_by_frame"]) for name, row in scores.items()}
     viz.plot_curves(out / "revisit.png", curves, ylabel="PSNR against the truth (dB)", title=clip.source)
     viz.plot_path(out / "path.png", cameras, title=clip.source)
@@ -89,14 +89,13 @@ def main(_) -> None:
     print(f"wrote {out}/comparison.mp4, {out}/report.md")
 
 
-def _comparison(path: pathlib.Path, videos: dict[str, np.ndarray], cameras: Camera, cells: np.ndarray) -> None:
+def _comparison(path: pathlib.Path, videos: dict[str, np.ndarray], cameras: Camera) -> None:
     """Frames of all videos under their number and what the camera does there: looks first, away, or is back."""
     ahead = np.asarray(cameras.cam2world)[:, :3, 2]
     turned = np.degrees(np.arccos(np.clip(ahead @ ahead[0], -1, 1)))
-    back = np.concatenate([[False], cells.mean((1, 2)) > 0.5])
-    away = np.where(back, "back", np.where(turned < FIRST_LOOK, "first look", "away"))
+    near = np.where(np.arange(len(turned)) < turned.argmax(), "first look", "back")
     numbers = viz.evenly(len(ahead), 8)
-    titles = [f"{number}: {away[number]}" for number in numbers]
+    titles = [f"{number}: {near[number] if turned[number] < FIRST_LOOK else 'away'}" for number in numbers]
     viz.contact_sheet(path, {name: video[numbers] for name, video in videos.items()}, numbers=titles)
 
 
