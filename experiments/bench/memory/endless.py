@@ -23,7 +23,7 @@ from mirage_jax.evaluation.methods import camera_of
 from mirage_jax.world import sound
 
 OPTIONS = ("out", "segments", "checkpoint")
-CAPACITY = 1 << 10
+CAPACITY = 1 << 12
 """Points, fewer than the path writes."""
 
 _PARTS = 10  # of the run, that are compared
