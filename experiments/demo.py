@@ -31,6 +31,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.", lower_boun
 FIRST_LOOK = 35.0
 """Degrees up to which a camera that turns away still shows most of what it saw first."""
 
+BACK = 0.25
+"""Share of a frame that was out of sight for a segment, from which on it counts as one that comes back."""
+
 NAMES = {"truth": "ground truth", "latent": "latent memory", "rgb": "RGB memory", "none": "no memory"}
 
 
@@ -43,6 +46,8 @@ def main(_) -> None:
     parts = [part for part in weights.parts_of(folder) if part != "text"]
     model, params = weights.load(folder, parts)
     params = jax.device_put(params, jax.devices()[0])
+    # The longest segments: what comes back then was out of sight for long.
+    model = model.with_segments_of(max(model.segment.latents, *model.segment.lengths))
     clip = clips.load(clips.DEMO)
     cameras = camera_of(clip)
     frames = len(clip) - 1
@@ -67,7 +72,7 @@ def main(_) -> None:
     before = time.time()
     made = {name: video[1:] for name, video in videos.items() if name != "truth"}
     cells, new = (of(clip, model, since=1) for of in (returns.returned, returns.first_seen))
-    scores = returns.score(clip, made, cells, new)
+    scores = returns.score(clip, made, cells, new, least=BACK)
     shown = {NAMES[name]: video for name, video in videos.items()}
     viz.write_video(out / "video.mp4", videos["latent"], fps=model.fps)
     viz.contact_sheet(out / "contact_sheet.png", videos["latent"])
@@ -117,15 +122,15 @@ def _page(source: str, scores: dict, seconds: dict[str, float], held: int) -> st
             "![frames](comparison.png)",
             "",
             "- **First look**: the given frame, and what the camera sees as it begins to turn.",
-            "- **Away**: places that the given frame does not show. Nobody can know them: every row makes up its own.",
+            "- **Away**: places that the given frame does not show. Nobody can know them: every row makes up something.",
             "- **Back**: the first place again. A model that remembers shows the same wall; one that does not makes up "
             "another. The monster walked on while nobody looked: the latent memory holds what moves apart from what "
             "stands, and shows it where it should be by then.",
             "",
             "The rows below the truth have the same generator, which was trained with the latent memory. With the "
             "RGB memory it reads pictures of coloured points, encoded again, in place of the latents; without memory "
-            "it reads an empty one. `_revisit` is over the frames that show mostly what was out of sight for a "
-            "segment.",
+            "it reads an empty one. `_revisit` is over the frames that show again, in a quarter or more, what was out "
+            "of sight for a segment.",
             "",
             *rows,
             "",
