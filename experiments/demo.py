@@ -122,7 +122,7 @@ def _page(source: str, scores: dict, seconds: dict[str, float], held: int) -> st
             "![frames](comparison.png)",
             "",
             "- **First look**: the given frame, and what the camera sees as it begins to turn.",
-            "- **Away**: places that the given frame does not show. Nobody can know them: every row makes up something.",
+            "- **Away**: places that the given frame does not show. Nobody can know them; every row makes them up.",
             "- **Back**: the first place again. A model that remembers shows the same wall; one that does not makes up "
             "another. The monster walked on while nobody looked: the latent memory holds what moves apart from what "
             "stands, and shows it where it should be by then.",
