@@ -17,7 +17,7 @@ from mirage_jax.models import config as model_config
 from mirage_jax.models import parameters, vae
 from mirage_jax.training import posed
 from mirage_jax.training.stages import generator
-from mirage_jax.world import conditioning
+from mirage_jax.world import conditioning, recipe
 from mirage_jax.world.recall import read
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
@@ -43,17 +43,20 @@ START = 3
 def model():
     base = tiny_world.video()
     segment = dataclasses.replace(base.segment, latents=2)
-    return dataclasses.replace(
-        base,
-        height=32,
-        width=32,
-        vae=dataclasses.replace(base.vae, latent_channels=CHANNELS),
-        dit=dataclasses.replace(base.dit, dim=16, ffn_dim=16, heads=2, layers=2, in_channels=CHANNELS),
-        side=dataclasses.replace(base.side, control_channels=segment.control_channels(CHANNELS)),
-        heads=None,
-        lora=model_config.LoRAConfig(rank=2, alpha=2.0),
-        segment=segment,
-    )
+    with pytest.MonkeyPatch.context() as known:
+        known.setitem(recipe.RECIPES, "tiny", tiny_world.RECIPE)
+        yield dataclasses.replace(
+            base,
+            height=32,
+            width=32,
+            vae=dataclasses.replace(base.vae, latent_channels=CHANNELS),
+            dit=dataclasses.replace(base.dit, dim=16, ffn_dim=16, heads=2, layers=2, in_channels=CHANNELS),
+            side=dataclasses.replace(base.side, control_channels=segment.control_channels(CHANNELS)),
+            heads=None,
+            lora=model_config.LoRAConfig(rank=2, alpha=2.0),
+            segment=segment,
+            recipe="tiny",
+        )
 
 
 @pytest.fixture(scope="module")
