@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.configs import default_generator, default_heads, default_vae, wan22_lora, wan22_side
+from experiments.configs import default_heads, default_vae, wan22_lora, wan22_side
 from mirage_jax import weights
 from mirage_jax.data import latents
 from mirage_jax.errors import UserError
@@ -105,10 +105,9 @@ def test_a_vae_of_other_sizes_is_refused(model, folder):
 
 
 def test_frozen_matrices_may_be_bfloat16_while_what_trains_is_float32(folder, model):
-    config = default_generator.get_config()
+    config = coded_clips.memory_stage()
     config.init_from, config.trainable, config.frozen_dtype = str(folder), ("dit",), "bfloat16"
     config.model.dit.update(dim=8, ffn_dim=8, heads=2, layers=1, in_channels=4)
-    config.cuts, config.perceptual_weight = (), 0.0
     stage = stages.make(config)
     assert stage.frozen["vae"]["encoder"]["conv_in"]["kernel"].dtype == jnp.bfloat16
     assert stage.frozen["vae"]["encoder"]["conv_in"]["bias"].dtype == jnp.float32
