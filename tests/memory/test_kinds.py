@@ -12,7 +12,7 @@ from mirage_jax.memory.kinds import Kind, Views
 
 def test_every_kind_that_is_known_has_every_verb():
     verbs = [name for name in vars(Kind) if not name.startswith("_")]
-    assert {"create", "remember", "recall", "frame_points", "shown"} <= set(verbs)
+    assert {"create", "remember", "recall", "frame_points"} <= set(verbs)
     for name in kinds.names():
         assert all(callable(getattr(kinds.of(name), verb)) for verb in verbs), name
         assert isinstance(kinds.of(name).CONDITIONS, bool)
