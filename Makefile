@@ -103,7 +103,7 @@ evidence: evaluation-set
 	$(EVIDENCE) --split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --page docs/evidence/motion.md
 
 # docs/evidence/ablations.md: the latent memory with one thing changed (mirage_jax/evaluation/ablations.py lists what).
-ABLATIONS ?= nearest,write_all,no_bend,no_keep,no_things,true_depth,head_depth,noised_depth,one_frame,reencode
+ABLATIONS ?= nearest,write_all,write_newest,write_mean,no_bend,no_keep,no_things,no_references,paper,true_depth,head_depth,noised_depth,one_frame,reencode
 ABLATION_CLIPS ?= 16
 ablations: evaluation-set
 	$(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/ablations --split closed_loop --clips $(ABLATION_CLIPS) \

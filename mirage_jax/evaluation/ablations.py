@@ -37,6 +37,7 @@ class Ablation:
     Attributes:
       about: one sentence for the report.
       recipe: changes of the model's recipe.
+      references: whether the generator is shown earlier frames that see the same.
       depth: that the observed frames are given; None: as `latent`.
       always: whether they are given it also where `latent` is given none.
       later: whether generated frames are written with it too, and not with what the model guesses.
@@ -47,6 +48,7 @@ class Ablation:
 
     about: str
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    references: bool = True
     depth: Depth | None = None
     always: bool = False
     later: bool = False
@@ -56,6 +58,12 @@ class Ablation:
     def applies(self, true_depth: bool) -> bool:
         """Whether it differs from `latent` where the observed frames come with their true depth, or without."""
         return self.given is None or self.given == true_depth
+
+    def changed(self, model: ModelConfig) -> ModelConfig:
+        """The model as this variant runs it."""
+        if self.references:
+            return model
+        return dataclasses.replace(model, segment=dataclasses.replace(model.segment, reference=0))
 
     def observed(
         self, clip: PosedClip, count: int, true_depth: bool, seed: int
@@ -87,6 +95,8 @@ def check(name: str, model: ModelConfig) -> None:
         lacks = "no keep head, which this variant switches off"
     elif "entities" in ablation.recipe and not recipes.of(model).entities:
         lacks = "no memory of things that move, which this variant switches off"
+    elif not ablation.references and not model.segment.reference:
+        lacks = "no reference frames, which this variant leaves out"
     elif ablation.depth is _guessed and model.heads is None and model.depth is None:
         lacks = "no part that guesses depth"
     if lacks:
@@ -129,6 +139,12 @@ TABLE: dict[str, Ablation] = {
         recipe={"merge": "all"},
         given=False,
     ),
+    "write_newest": Ablation(
+        "What is seen again takes the place of what was remembered of it.", recipe={"merge": "newest"}, given=False
+    ),
+    "write_mean": Ablation(
+        "What is seen again and what was remembered of it become their mean.", recipe={"merge": "average"}, given=False
+    ),
     "no_bend": Ablation(
         "Guessed depth is brought to the memory's by one factor a segment, and does not follow its "
         "surfaces over a picture (`align.follow_surfaces`).",
@@ -158,6 +174,11 @@ TABLE: dict[str, Ablation] = {
     "reencode": Ablation(
         "A segment starts at the code of the last frame, encoded again, and is decoded as a clip of its own.",
         recipe={"overlap": "reencode"},
+    ),
+    "no_references": Ablation("The generator is shown no earlier frames beside the memory.", references=False),
+    "paper": Ablation(
+        "The paper's way: nearest cell, all is written, depth as it is guessed, what moves is forgotten.",
+        recipe={"footprint": 1, "merge": "all", "alignment": "none", "entities": 0},
     ),
     "no_things": Ablation("Things that move are forgotten, as in the paper.", recipe={"entities": 0}),
 }

@@ -123,7 +123,7 @@ def _generated(run: _Run, methods: tuple[str, ...]) -> dict[str, np.ndarray]:
     clip, observed, name = run.clip, run.observed, methods[0]
     ablations.check(name, run.model)
     ablation = ablations.TABLE.get(name, ablations.NOTHING)
-    model, params = run.model, run.params
+    model, params = ablation.changed(run.model), run.params
     memory = name if name in kinds.names() else "none" if name == "context" else "latent"
     cameras, count = camera_of(clip), model.segment_frames
     segments = (len(clip) - observed) // count

@@ -76,7 +76,11 @@ def test_configs_differ_in_what_is_named_only(model, clip):
     assert TABLE["nearest"].recipe == {"footprint": 1}
     assert TABLE["reencode"].recipe == {"overlap": "reencode"}
     assert TABLE["no_things"].recipe == {"entities": 0}
-    assert all(len(ablation.recipe) <= 1 for ablation in TABLE.values()), "one field is changed"
+    assert all(len(TABLE[name].recipe) <= 1 for name in TABLE.keys() - {"paper"}), "one field is changed"
+    paper = {name: getattr(recipe.PAPER, name) for name in TABLE["paper"].recipe}
+    assert TABLE["paper"].recipe == paper
+    assert [name for name in TABLE if TABLE[name].changed(model) != model] == ["no_references"]
+    assert TABLE["no_references"].changed(model).segment.reference == 0
     for name in TABLE.keys() - {"true_depth", "noised_depth", "one_frame"}:
         assert TABLE[name].generated(model, clip, 1, 0) is None
     clip = dataclasses.replace(clip, depth=clip.depth * np.arange(1, 6, dtype=np.float32)[:, None, None])
@@ -108,7 +112,13 @@ def test_noise_is_seeded_and_of_its_size(clip):
 
 
 def test_variants_that_change_nothing_are_left_out_and_impossible_ones_named(model, params, clip):
-    assert [name for name in TABLE if not TABLE[name].applies(True)] == ["write_all", "no_bend", "true_depth"]
+    assert [name for name in TABLE if not TABLE[name].applies(True)] == [
+        "write_all",
+        "write_newest",
+        "write_mean",
+        "no_bend",
+        "true_depth",
+    ]
     assert {name for name in TABLE if not TABLE[name].applies(False)} == {"head_depth"}
     generate = lambda model, *names: methods.generate(  # noqa: E731
         Models(model, params), clip, observed=1, methods=names, true_depth=False, seed=0
