@@ -28,6 +28,7 @@ SUITES = {
     "end_to_end": "experiments.bench.end_to_end_speed",
     "full_size": "experiments.bench.full_size.segment",
     "input": "experiments.bench.input_speed",
+    "photographs": "experiments.bench.photographs",
     "rollout": "experiments.bench.rollout_speed",
     "step_cache": "experiments.bench.step_cache",
     "train_scale": "experiments.bench.full_size.train_scale",
@@ -52,7 +53,7 @@ _CLIPS = flags.DEFINE_string(
     "For suite input: the data set of clips (data/doom); for merge and moving: the held-out set (data/evaluation).",
 )
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "For suites endless, merge and moving: the model; default: the one that ships."
+    "checkpoint", None, "For suites endless, merge, moving and photographs: the model; default: the one that ships."
 )
 _SEGMENTS = flags.DEFINE_integer("segments", 2000, "For suite endless: how many to walk.", lower_bound=2)
 _LATENTS = flags.DEFINE_string("latents", "data/latents", "For suite input: the data set of coded clips.")
