@@ -27,6 +27,7 @@ def base(stage: str) -> ml_collections.ConfigDict:
     config.perceptual_frames = 2  # that it judges at a time, drawn anew: its network costs as much as the VAE
     config.perceptual_crop = 0  # pixels of a side of the part of them that the generator's stage decodes; 0 for all
     config.adversarial_weight = 0.0  # of a discriminator of what is decoded, in the losses of decoder and generator
+    config.unseen_weight = 1.0  # of the error of latents where the memory shows nothing
     config.own_output = 0.0  # share of the steps in which the generator remembers a segment of its own
     config.cuts = ()  # pairs (latent frames of a segment, examples of that length from a clip), one drawn for a step
     config.text_embeddings = ""  # of all captions and the empty prompt (experiments.encode_text), for a model with text

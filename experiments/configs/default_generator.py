@@ -29,16 +29,17 @@ def get_config(step: str = "first"):
     config.preview_every = 100
     if step == "first":
         config.init_from = "runs/heads/model"
-        config.steps = 2000
+        config.steps = 1200
         config.warmup_steps = 50
         return config
     config.init_from = "runs/generator/model"
-    config.adversarial_weight = 0.05
+    config.adversarial_weight = 0.1
+    config.unseen_weight = 0.2
     config.own_output = 0.3
     config.b1 = 0.5
     config.rate_factors = (("^discriminator", 2.0),)
     config.learning_rate = 2e-4
-    config.steps = 2000
-    config.warmup_steps = 100
+    config.steps = 1100
+    config.warmup_steps = 50
     config.seed = 1
     return config

@@ -66,17 +66,19 @@ def frame_weights(clean: chex.Array) -> jax.Array:
     return noisy / jnp.maximum(noisy.sum(), 1.0)
 
 
-def loss(output: chex.Array, target: chex.Array, clean: chex.Array) -> jax.Array:
+def loss(output: chex.Array, target: chex.Array, clean: chex.Array, weights: chex.Array | None = None) -> jax.Array:
     """Mean squared error over the noisy frames, float32 `[]`.
 
     Args:
       output, target: `[T, h, w, C]`.
       clean: bool `[T]`; what these frames hold, NaN included, changes neither loss nor gradient.
+      weights: `[T, h, w]`, what an error in each cell counts; 1 where None.
     """
     chex.assert_equal_shape([output, target])
     error = jnp.subtract(output, target).astype(jnp.float32)
     error = jnp.where(_over_cells(clean, error), 0.0, error)
-    return jnp.sum(frame_weights(clean) * jnp.mean(error * error, axis=(1, 2, 3)))
+    square = error * error if weights is None else error * error * weights[..., None]
+    return jnp.sum(frame_weights(clean) * jnp.mean(square, axis=(1, 2, 3)))
 
 
 def _over_cells(values: chex.Array, latents: chex.Array) -> jax.Array:

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-_WIDTHS = (32, 64, 128)
+_WIDTHS = (32, 64, 128, 128)
 _GROUPS = 8
 _SIDE = 2 ** len(_WIDTHS)  # pixels of a patch
 
 
 class PatchDiscriminator(nn.Module):
-    """Pictures `[T, H, W, c]` in [-1, 1] to one score for each patch, `[T, H/8, W/8]`: high where it looks true."""
+    """Pictures `[T, H, W, c]` in [-1, 1] to one score for each patch, `[T, H/16, W/16]`: high where it looks true."""
 
     @nn.compact
     def __call__(self, frames: chex.Array) -> jax.Array:

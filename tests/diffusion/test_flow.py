@@ -69,4 +69,6 @@ def test_loss_is_the_mean_over_noisy_frames_only():
     assert np.isfinite(gradient).all()
     assert not np.asarray(gradient[0]).any()
     np.testing.assert_allclose(flow.frame_weights(clean), [0, 0.5, 0.5])
+    weights = jnp.zeros(output.shape[:3]).at[1:].set(0.2)
+    np.testing.assert_allclose(flow.loss(output, latents(1), clean, weights), 0.2 * expected, rtol=1e-6)
     np.testing.assert_array_equal(flow.frame_weights(jnp.ones(2, bool)), [0, 0])

@@ -112,6 +112,37 @@ def test_a_discriminator_is_trained_beside_the_generator_and_left_behind(config)
     assert set(params) == {"vae", "dit", "side"} and model.segment.lengths == (2, 4)
 
 
+def test_to_the_discriminator_true_is_what_the_decoder_makes_of_true_latents(config, monkeypatch):
+    """Else it would tell guess from truth by the decoder, at which the generator can do nothing."""
+    config.adversarial_weight = 0.5
+    stage = stages.make(config)
+    clip = posed.from_batch({name: value[0] for name, value in first_batch(stage, 2).items()})
+    judged = []
+    monkeypatch.setattr(generator.adversarial, "losses", lambda _, shown, true: judged.append((shown, true)) or {})
+    terms = generator.Terms(0.4, 1, 40, 0.5)
+    parts = {**stage.frozen, "discriminator": None}
+    guess = clip.latents[2:5]
+    generator._seen_errors(small(), parts, jax.random.key(0), guess, clip, jnp.asarray(2), terms)
+    np.testing.assert_array_equal(*judged[0])
+    generator._seen_errors(small(), parts, jax.random.key(0), guess + 1, clip, jnp.asarray(2), terms)
+    np.testing.assert_array_equal(judged[1][1], judged[0][1])
+    assert not np.array_equal(*judged[1])
+
+
+def test_of_what_the_memory_does_not_show_an_error_counts_less(config):
+    stage, model = stages.make(config), small()
+    clip = posed.from_batch({name: value[0] for name, value in first_batch(stage, 2).items()})
+    parts = {**stage.frozen, **stage.init(jax.random.key(0), stage.frozen, stage.start)}
+    example = posed.make_training_example(jax.random.key(1), model, clip, jnp.asarray(3), posed.Augmentation())
+
+    def error(visible, weight):
+        of = example.replace(visible=jnp.full_like(example.visible, visible))
+        return generator.example_loss(model, parts, of, jax.random.key(2), True, unseen_weight=weight)[0]
+
+    np.testing.assert_allclose(error(False, 0.2), 0.2 * error(False, 1.0), rtol=1e-5)
+    np.testing.assert_array_equal(error(True, 0.2), error(True, 1.0))
+
+
 def test_what_a_model_remembers_of_itself_is_what_it_makes(config):
     model, stage = small(), stages.make(config)
     augment = posed.Augmentation()
@@ -148,6 +179,7 @@ def test_what_a_model_remembers_of_itself_is_what_it_makes(config):
         ({"perceptual_crop": 42}, "perceptual_crop=42: expected a multiple of 4 up to 64"),
         ({"perceptual_crop": 20}, "perceptual_crop=20: the perceptual term needs pictures of at least 38 pixels"),
         ({"own_output": 1.5}, "own_output=1.5: expected 0 or more, and 0 to 1"),
+        ({"unseen_weight": -0.5}, "unseen_weight=-0.5: expected 0 to 1"),
         ({"adversarial_weight": 1.0, "perceptual_weight": 0.0}, "adversarial_weight needs --config.perceptual_weight"),
     ],
 )

@@ -9,8 +9,9 @@ the side branch learns to read: `latent`, or `rgb` for the control that is train
 `config.perceptual_crop` pixels a side; `config.adversarial_weight` adds what a discriminator makes of these frames
 together (`training/adversarial.py`). Both need data with pixels. `config.cuts` are pairs (latent frames of a segment,
 examples of that length from each clip), of which every batch has drawn one. In a share `config.own_output` of the steps
-the latest frames of what is remembered are the model's own. A model with text takes it from the batch
-(`text [B, text_tokens, text_dim]`, the empty prompt where the pipeline dropped it).
+the latest frames of what is remembered are the model's own. The error of a cell of which the memory shows nothing
+counts `config.unseen_weight`. A model with text takes it from the batch (`text [B, text_tokens, text_dim]`, the empty
+prompt where the pipeline dropped it).
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ def make(config: Any) -> Stage:
         crop=config.perceptual_crop,
         adversarial_weight=config.adversarial_weight,
         own_output=config.own_output,
+        unseen_weight=config.unseen_weight,
     )
     _check_terms(config, model, terms)
     if terms.judged:
@@ -167,6 +169,8 @@ class Terms:
       crop: pixels of a side of the part that is decoded; 0 for all.
       adversarial_weight: of what the discriminator says of them, 0 for none.
       own_output: share of the steps in which the model remembers a segment of its own.
+      unseen_weight: of the error of latents where the memory shows nothing: what nobody can know should look right,
+        and a squared error asks for the mean of all that it could be.
     """
 
     perceptual_weight: float = 0.0
@@ -174,6 +178,7 @@ class Terms:
     crop: int = 0
     adversarial_weight: float = 0.0
     own_output: float = 0.0
+    unseen_weight: float = 1.0
 
 
 def batch_loss(
@@ -212,7 +217,7 @@ def batch_loss(
                 known = jax.lax.cond(own, make, lambda: clip)
             example = posed.make_training_example(example_key, cut, known, start, augment, **_further(parts, memory))
             example = example.replace(target=posed.target(cut, clip, start))
-            error, guess = example_loss(cut, parts, example, noise_key, with_memory, text, shift)
+            error, guess = example_loss(cut, parts, example, noise_key, with_memory, text, shift, terms.unseen_weight)
             found = {"error": error, "visible": example.visible[1:].mean()}
             if terms.judged:
                 found |= _seen_errors(cut, parts, jax.random.fold_in(key, 1), guess, clip, start, terms)
@@ -243,7 +248,9 @@ def _seen_errors(
 ) -> dict[str, jax.Array]:
     """LPIPS, and losses of the discriminator, of the video frames at which some of the guessed latent frames end.
 
-    They are decoded after true latents, as the decoder's past: as the start of a clip their colours would be off.
+    They are decoded after true latents, as the decoder's past: as the start of a clip their colours would be off. To
+    the discriminator, true is what the decoder makes of true latents: pictures it would tell apart by the decoder, at
+    which the generator can do nothing.
 
     Args:
       model, parts: of the stage.
@@ -281,7 +288,9 @@ def _seen_errors(
     found = {"lpips": perceptual.distance(part_key, parts["lpips"], shown, truth, count)}
     if terms.adversarial_weight:
         together = lambda frames: jnp.concatenate(list(frames), axis=-1)[None]  # noqa: E731
-        found |= adversarial.losses(parts[_JUDGE], together(shown), together(truth))
+        true = part(jax.lax.dynamic_slice_in_dim(clip.latents, start + first, count), 1)
+        coded = vae.decode_stream(model.vae, parts["vae"], true, cache)[0][time - 1 :: time]
+        found |= adversarial.losses(parts[_JUDGE], together(shown), jax.lax.stop_gradient(together(coded)))
     return found
 
 
@@ -340,6 +349,8 @@ def _check_terms(config: Any, model: ModelConfig, terms: Terms) -> None:
             f"--config.adversarial_weight={terms.adversarial_weight}, --config.own_output={terms.own_output}: expected "
             "0 or more, and 0 to 1"
         )
+    if not 0 <= terms.unseen_weight <= 1:
+        raise UserError(f"--config.unseen_weight={terms.unseen_weight}: expected 0 to 1")
     if terms.adversarial_weight and not terms.judged:
         raise UserError("--config.adversarial_weight needs --config.perceptual_weight, whose decoded frames it judges")
     if terms.own_output and model.vae.stride_time > 1:
@@ -359,6 +370,7 @@ def example_loss(
     with_memory: bool,
     text: jax.Array | None = None,
     shift: float = flow.SHIFT,
+    unseen_weight: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
     """Loss of one example at a random noise level, and the clean target as guessed from there (`one_step`)."""
     sigma_key, noise_key = jax.random.split(key)
@@ -366,7 +378,8 @@ def example_loss(
     noise = jax.random.normal(noise_key, example.target.shape)
     output, guess = _predict(model, parts, example, noise, sigma, with_memory, text)
     target = flow.training_target(example.target, noise, model.dit.prediction)
-    return flow.loss(output, target, _clean(example)), guess
+    weights = jnp.where(example.visible, 1.0, unseen_weight)
+    return flow.loss(output, target, _clean(example), weights), guess
 
 
 def one_step(
