@@ -43,5 +43,5 @@ def test_from_scenes_to_latents(tmp_path):
 
     assert coded.code == 0, coded.err
     (sample,) = latents.load_source(tmp_path / "latents", "train")
-    assert sample["latents"].shape[0] == 3 and np.isfinite(sample["latents"]).all()
+    assert sample["latents"].shape[0] == 9 and np.isfinite(sample["latents"]).all()
     assert not sample["depth"].any() and sample["source"].decode() == "posed/good/frame000000"

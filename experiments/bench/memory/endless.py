@@ -1,8 +1,9 @@
-"""Benchmark suite `endless`: whether a world stays as large and as fast as it was, over thousands of segments.
+"""Benchmark suite `endless`: whether a world stays as large, as fast and as it looked, over thousands of segments.
 
 The model that ships walks the path of the clip that ships there and back, over and over, in one process and one
 capacity, each segment written in place. The capacity is less than the path needs: the memory fills, and points go from
-then on. Of every segment: seconds, points held, points that had to go, and memory of the process.
+then on. Of every segment: seconds, points held, points that had to go, memory of the process, and beside the true
+frames of the same views: brightness (0 to 255), contrast (standard deviation) and sharpness (`metrics.sharpness`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tqdm
 from experiments.bench import records, timing
 from mirage_jax import viz, weights, world
 from mirage_jax.data import clip as clips
+from mirage_jax.evaluation import metrics
 from mirage_jax.evaluation.methods import camera_of
 from mirage_jax.world import sound
 
@@ -31,7 +33,7 @@ _PAGE = resource.getpagesize()
 
 
 def measure(out: pathlib.Path, segments: int, checkpoint: str | None) -> dict[str, Any]:
-    """Walks, and draws `endless.png`; the record that `markdown` prints."""
+    """Walks, and draws `endless.png` and `endless_pictures.png`; the record that `markdown` prints."""
     parts = [part for part in weights.parts_of(checkpoint or weights.DEFAULT) if part != "text"]
     model, params = weights.load(checkpoint, parts)
     clip = clips.load(clips.DEMO)
@@ -48,9 +50,12 @@ def measure(out: pathlib.Path, segments: int, checkpoint: str | None) -> dict[st
         output = jax.block_until_ready(output)
         seconds = time.perf_counter() - begun
         sound.check_output(jax.device_get(output), f"segment {index + 1}")
+        shown, truth = np.asarray(output.frames), clip.frames[at]
+        contrast = float(shown.std() / truth.std())
+        looks = [float(shown.mean() - truth.mean()), contrast, metrics.sharpness(shown, truth)]
         held = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * _PAGE
         memory = state.memory
-        rows.append([seconds, held / 2**20, int(memory.size), int(memory.overflow)])
+        rows.append([seconds, held / 2**20, int(memory.size), int(memory.overflow), *looks])
     values = np.array(rows)
     viz.plot_curves(
         out / "endless.png",
@@ -63,6 +68,17 @@ def measure(out: pathlib.Path, segments: int, checkpoint: str | None) -> dict[st
         xlabel="segment",
         title=f"{model.name}, {segments} segments in one process",
     )
+    viz.plot_curves(
+        out / "endless_pictures.png",
+        {
+            "brightness above the truth, of 255": values[:, 4] / 255,
+            "contrast, share of the truth's": values[:, 5],
+            "sharpness, share of the truth's": values[:, 6],
+        },
+        ylabel="share",
+        xlabel="segment",
+        title=f"{model.name}, how {segments} segments look",
+    )
     return {"model": model.name, "capacity": CAPACITY, "device": timing.device(), "rows": rows}
 
 
@@ -73,6 +89,9 @@ def markdown(record: dict[str, Any]) -> str:
     for part in np.array_split(np.arange(1, len(values)), min(_PARTS, len(values) - 1)):
         of = values[part]
         name = f"{part[0] + 1} to {part[-1] + 1}"
-        table.append((name, f"{np.median(of[:, 0]):.2f}", f"{np.median(of[:, 1]):.0f}", int(of[-1, 2]), int(of[-1, 3])))
-    lines = records.table(("segments", "seconds each", "process, MiB", "points", "gone"), table)
+        looks = (f"{of[:, 4].mean():+.1f}", f"{of[:, 5].mean():.2f}", f"{of[:, 6].mean():.2f}")
+        sizes = f"{np.median(of[:, 0]):.2f}", f"{np.median(of[:, 1]):.0f}", int(of[-1, 2]), int(of[-1, 3])
+        table.append((name, *sizes, *looks))
+    header = ("segments", "seconds each", "process, MiB", "points", "gone", "brightness", "contrast", "sharpness")
+    lines = records.table(header, table)
     return "\n".join([f"Model {record['model']}, capacity {record['capacity']:,}; {record['device']}.", "", *lines, ""])
