@@ -101,7 +101,7 @@ EVIDENCE_CLIPS ?= 64,32
 EVIDENCE_NOTES := \
 	--note 'latent, rgb and none have one generator, trained with the latent memory: with rgb it reads the encoded pictures of coloured points, with none an empty memory. Generators trained for these are remade by experiments.recipes.default, and compared by EVIDENCE_FLAGS=--checkpoints=rgb=FILE,none=FILE.' \
 	--note 'All methods share one decoder, and LPIPS was a term of the losses of decoder and generator: it compares the methods, but is no independent judge of how good the pictures are.'
-EVIDENCE := $(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/evidence \
+EVIDENCE := $(VENV)/bin/python -m experiments.evaluate --protocol all --segment 16 --data data/evaluation --out out/evidence \
 	--methods $(EVIDENCE_METHODS) --seeds 3 $(EVIDENCE_NOTES) $(EVIDENCE_FLAGS)
 evidence: evaluation-set
 	$(EVIDENCE) --split closed_loop --page docs/evidence/loops.md
@@ -111,7 +111,7 @@ evidence: evaluation-set
 ABLATIONS ?= nearest,write_all,write_newest,write_mean,no_bend,no_keep,no_things,no_references,paper,true_depth,head_depth,noised_depth,one_frame,reencode
 ABLATION_CLIPS ?= 16
 ablations: evaluation-set
-	$(VENV)/bin/python -m experiments.evaluate --protocol all --data data/evaluation --out out/ablations --split closed_loop --clips $(ABLATION_CLIPS) \
+	$(VENV)/bin/python -m experiments.evaluate --protocol all --segment 16 --data data/evaluation --out out/ablations --split closed_loop --clips $(ABLATION_CLIPS) \
 		--methods latent,$(ABLATIONS) --seeds 1 --page docs/evidence/ablations.md --nopage_failures \
 		--note 'One network for all rows: what a row changes, it was not trained with.' $(EVIDENCE_FLAGS)
 

@@ -162,7 +162,8 @@ class ModelEngines:
         self._capacity, self._recipe, self._kind = capacity, recipe, kind
         self._engines: dict[Any, ModelEngine] = {}
         self._params: dict[str, Any] = {}
-        model = weights.read_config(self._folder)
+        model = weights.read_config(self._folder).at_any_length()  # the shortest segments: keys are answered soonest
+        self._model = model
         own = loading.recipe(model, recipe, 0)
         text = bool(model.dit is not None and model.dit.text_dim)
         self.facts = Facts(
@@ -184,7 +185,7 @@ class ModelEngines:
         memory = settings.memory or "latent"
         if memory not in self.facts.memories:
             raise UserError(f"memory must be one of {', '.join(self.facts.memories)}, found {io.shown(repr(memory))}")
-        model = weights.read_config(self._folder)
+        model = self._model
         room = max(self._capacity, 4 * world.config.frame_points(model, memory))
         if settings.recipe:
             recipe = recipes.from_values(json.loads(settings.recipe), "the session")
@@ -195,7 +196,7 @@ class ModelEngines:
     def _engine(self, memory: str, recipe: world.Recipe, capacity: int, bank: int) -> ModelEngine:
         name = memory, recipe, capacity, bank
         if name not in self._engines:
-            model = weights.read_config(self._folder)
+            model = self._model
             config = world.WorldConfig(model=model, memory=memory, capacity=capacity, bank=bank, recipe=recipe)
             if config.depth_from == "given":
                 raise UserError(
@@ -213,7 +214,7 @@ class ModelEngines:
         saved = world_files.read(path)
         if saved.memory not in self.facts.memories:
             raise UserError(f"{path}: its memory is {io.shown(saved.memory)}, this model runs no such memory")
-        model = weights.read_config(self._folder)
+        model = self._model
         recipe = loading.recipe(model, self._recipe, 0, saved)
         small = self._engine(saved.memory, recipe, saved.capacity, saved.bank)
         state = saved.restored(small.config, small.like, small._digest)

@@ -37,7 +37,7 @@ def results(folder):
     """Every call, all from one process, by name."""
     clips, short = ([f"--data={folder}/{name}", "--split=validation"] for name in ("doom", "short"))
     videos = [*short, f"--videos={folder}/videos", f"--out={folder}/scores"]
-    chosen = ["--protocol=returns", "--methods=latent,readout,flat", "--steps=1"]
+    chosen = ["--protocol=returns", "--methods=latent,readout,flat", "--steps=1", "--segment=16"]
     calls = {
         "wrong": [*clips, "--protocol=returns", "--methods=latent,cubist", f"--out={folder}/a"],
         "unknown": ["--data=nowhere", "--protocol=vae", f"--out={folder}/b"],

@@ -114,6 +114,6 @@ def test_more_blocks_change_nothing_until_they_are_trained():
 def test_default_size():
     config = default().heads
     shapes = jax.eval_shape(
-        LatentHeads(config).init, jax.random.key(0), jnp.zeros((16, 16, 24)), jnp.zeros((16, 16, 3))
+        LatentHeads(config).init, jax.random.key(0), jnp.zeros((32, 32, config.in_channels)), jnp.zeros((32, 32, 3))
     )
     assert 0.5e6 < sum(leaf.size for leaf in jax.tree.leaves(shapes)) < 2e6
