@@ -130,10 +130,11 @@ def apply(
     if decided.replaces is not None:
         slot = jnp.where(decided.replaces & among, readout.index, memory.capacity)
         gone = jnp.zeros(memory.capacity, bool).at[slot].set(True, mode="drop")
-        enters |= readout.visible & gone[jnp.maximum(readout.index, 0)]  # what goes may cover other cells as well
     if decided.replaces_all is not None:
         shown = jnp.where(decided.replaces_all & among, jnp.where(sky, jnp.inf, depth), 0.0)
         gone = met(memory, shown, cameras)[1]
+    if gone is not None:  # what goes may cover other cells as well
+        enters |= readout.visible & gone[jnp.maximum(readout.index, 0)]
     if decided.blends is not None:
         slot = jnp.where(decided.blends & among, readout.index, memory.capacity)
         count = jnp.ones(memory.capacity).at[slot].add(1.0, mode="drop")

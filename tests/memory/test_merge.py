@@ -112,6 +112,7 @@ def test_cells_that_may_not_enter_take_no_ones_place_and_blend_with_none(rule, d
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
 @example(seed=1130)
+@example(seed=191)
 def test_whatever_is_seen_nothing_is_lost_but_what_is_replaced_and_nothing_is_nan(rule, seed):
     """Random walls, skies and holes: what no frame meets stays to the bit, and every cell that may enter is shown."""
     rng = np.random.default_rng(seed)
