@@ -13,7 +13,7 @@ from mirage_jax.models import vae
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "world"))
 import tiny_world
 
-CHANNELS = 24
+CHANNELS = 12
 
 
 def make(folder):
