@@ -98,10 +98,7 @@ def _side(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
         # Only the first block has a join; it serves all, to give each of them the control stream.
         join = params["blocks_0"].get("join", join)
         params["blocks_0"]["join"] = join
-        hints = apply({"params": params}, *arguments)
-        yield name, hints.blocks[0]
-        if hints.output is not None:
-            yield f"{name} output", hints.output
+        yield name, apply({"params": params}, *arguments).blocks[0]
 
 
 def _lora(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
