@@ -239,7 +239,7 @@ def test_data_of_several_folders_is_one(coded, tmp_path):
 def test_a_better_decoder_leaves_every_other_part_as_it_was(model, folder):
     config = _config(default_vae, model, folder)
     config.trains = "decoder"
-    config.crop = 0
+    config.crop, config.perceptual_weight = 0, 0.0
     stage = stages.make(config)
     start = jax.jit(stage.init)(jax.random.key(0), stage.frozen, stage.start)
     assert set(start) == {"decoder"} and set(stage.frozen) == {"encoder"}
@@ -271,6 +271,7 @@ def test_the_perceptual_term_judges_some_frames_of_what_is_decoded(model, folder
     monkeypatch.setattr(perceptual, "distance", coded_clips.cheap_distance)
     config = _config(default_vae, model, folder)
     config.trains, config.crop, config.frames, config.perceptual_frames = "decoder", 0, 5, 3
+    config.perceptual_weight = 0.0
     plain = stages.make(config)
     config.perceptual_weight = 0.25
     stage = stages.make(config)
