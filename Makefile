@@ -30,7 +30,7 @@ HARDWARE := tests/weights/test_placement.py \
 	tests/models/test_codec.py tests/models/test_vae_tiling.py \
 	tests/cli/test_sampling.py \
 	tests/cli/test_capacity.py tests/cli/test_resume.py \
-	tests/cli/test_room.py tests/bench/test_full_size.py
+	tests/cli/test_device_room.py tests/bench/test_full_size.py
 .PHONY: setup demo explore test test-hardware parity evaluation evaluation-set evidence ablations clean test-conversion test-faults test-fuzz \
 	test-scale test-slurm
 .DELETE_ON_ERROR:

@@ -27,7 +27,7 @@ def found(tmp_path_factory):
     model = tiny_world.quick()
     weights.save(folder / "model", model, tiny_world.parameters(model))
     done = subprocess.run(
-        [sys.executable, str(HERE / "room.py"), str(folder)],
+        [sys.executable, str(HERE / "device_room.py"), str(folder)],
         cwd=HERE.parent.parent,
         env=os.environ | {"PYTHONPATH": str(HERE.parent.parent), "XLA_FLAGS": virtual_devices.flags(4)},
         capture_output=True,

@@ -1,6 +1,6 @@
-"""What `test_room` checks, with `generate` on devices that say how much memory they have: prints a JSON object.
+"""What `test_device_room` checks, with `generate` on devices that say how much memory they have: prints a JSON object.
 
-python tests/cli/room.py FOLDER, whose `model` and `room.png` it runs on one device and on a mesh of four.
+python tests/cli/device_room.py FOLDER, whose `model` and `room.png` it runs on one device and on a mesh of four.
 """
 
 import importlib
