@@ -32,6 +32,7 @@ from mirage_jax.weights import checksums, single_file
 DEFAULT = pathlib.Path(__file__).parent.parent / "assets" / "default.safetensors"
 """The model that ships with the project."""
 
+_DATA_FILE_SIZE = 8 << 20  # bytes, about: a model folder may lie in a repository, where no file should be large
 _DIGEST = "digest"  # of all other fields of model.json
 _MATRICES = ("kernel", "A", "B", "token_embedding")
 _CONVERTERS = {
@@ -68,7 +69,9 @@ def save(path: str | pathlib.Path, config: ModelConfig, params: Any, dtype: Any 
         params = jax.device_get(params)
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-        checkpointer.save(temporary / "params", ocp.args.PyTreeSave(params))
+        checkpointer.save(
+            temporary / "params", ocp.args.PyTreeSave(params, ocdbt_target_data_file_size=_DATA_FILE_SIZE)
+        )
     (temporary / "params" / "commit_success.txt").unlink(missing_ok=True)  # it names this machine's path
     checksums.write(temporary / "params")
     write_config(temporary, config)
