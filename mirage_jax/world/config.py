@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from mirage_jax.errors import UserError
 from mirage_jax.memory import kinds
@@ -118,6 +119,15 @@ class WorldConfig:
         """Whether things that move are remembered: by a memory that conditions the generator, if the recipe says so."""
         assert self.recipe is not None
         return self.conditions and self.recipe.entities > 0
+
+    @property
+    def frames_at_once(self) -> int:
+        """Latent frames that enter the memory at once: of a model with segments of several lengths, what divides all.
+
+        A place that a frame shows is then known to the next ones, however long the segment is.
+        """
+        layout = self.model.segment
+        return math.gcd(layout.latents, *layout.lengths)
 
     @property
     def token_dtype(self) -> str:

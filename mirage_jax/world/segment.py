@@ -11,17 +11,17 @@ import jax.numpy as jnp
 
 from mirage_jax.diffusion import flow, guidance, samplers
 from mirage_jax.geometry import Camera
-from mirage_jax.memory import kinds, merge, points
 from mirage_jax.memory.kinds import Observation
-from mirage_jax.memory.points import PointMemory, Readout
+from mirage_jax.memory.points import Readout
 from mirage_jax.memory.things import entities
 from mirage_jax.models.generator import Generator
 from mirage_jax.models.nn import blocks, lora
-from mirage_jax.world import align, checks, conditioning, dynamic, reference
+from mirage_jax.world import checks, conditioning, reference
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.frame_geometry import KnownGeometry, estimate_geometry
 from mirage_jax.world.outputs import Diagnostics, SegmentOutput
 from mirage_jax.world.recall import add_things, choose_references, new_frames, read
+from mirage_jax.world.remember import remember
 from mirage_jax.world.state import RolloutState, placed
 
 
@@ -130,30 +130,24 @@ def _segment(
     # Decode.
     decoded, begin, decoder = config.codec.go_on(params["vae"], state.context[-1], latents, state.decoder)
 
-    # Estimate geometry, and bring it to the scale of what the memory shows.
+    # Estimate geometry; align it to the memory, and write what is static and valid (paper eq. 4, 6, 8).
     known = None if known is None else known[last]
     estimated = estimate_geometry(config, params, latents, latent_cameras, decoded[last], known)
-    scene, alignment, trusted = align.to_memory(config, estimated, shown)
-
-    # Write what is static and valid (paper eq. 4, 6, 8).
     observed = Observation(
         latents=latents,
         frames=decoded[last],
-        depth=scene.depth,
-        keep=scene.keep,
-        sky=scene.sky,
+        depth=estimated.depth,
+        keep=estimated.keep,
+        sky=estimated.sky,
         latent_cameras=latent_cameras,
         frame_cameras=frame_cameras,
     )
-    before = state.memory
-    if readout.index is not None:
-        before = points.mark_seen(before, readout.index[: 1 + layout.latents])
-    memory, moving, remaining = write(config, before, observed, trusted, shown)
-    scene = scene.replace(keep=scene.keep & ~moving)
+    memory, left = remember(config, params, state.memory, observed, cameras, readout)
+    scene = left.scene
     things = state.entities
     if things is not None:
         cells = latents, scene.depth, latent_cameras, scene.moving
-        things = entities.write(things, memory, *cells, jnp.broadcast_to(trusted, (layout.latents,)))
+        things = entities.write(things, memory, *cells, left.trusted)
 
     past = layout.preceding + 1
     recent = lambda before, new: jax.tree.map(lambda x, y: jnp.concatenate([x, y])[-past:], before, new)  # noqa: E731
@@ -171,16 +165,16 @@ def _segment(
     )
     diagnostics = Diagnostics(
         visible=shown.visible.mean((1, 2)),
-        points=memory.size - remaining + memory.overflow - before.overflow,
+        points=left.written,
         overflow=memory.overflow,
-        depth_scale=alignment.scale.mean(),
-        depth_shift=alignment.shift.mean(),
-        depth_residual=alignment.residual.max(),
-        compared=alignment.compared.sum(),
-        refused=1.0 - trusted.mean(),
+        depth_scale=left.alignment.scale.mean(),
+        depth_shift=left.alignment.shift.mean(),
+        depth_residual=left.alignment.residual.max(),
+        compared=left.alignment.compared.sum(),
+        refused=1.0 - left.trusted.mean(),
         kept=scene.keep.mean(),
-        moving=moving.mean(),
-        retired=before.size - remaining,
+        moving=left.moving.mean(),
+        retired=left.retired,
         references=jnp.zeros((), jnp.int32) if references is None else references[1].sum(dtype=jnp.int32),
         passes=passes,
         **entities.summary(things),
@@ -248,38 +242,6 @@ def denoise(
         return latents[1:], jnp.int32(config.recipe.steps)
     latents, passes = samplers.unipc(predict, noise, schedule, known=known, clean=clean, reuse=config.recipe.step_cache)
     return latents[1:], passes
-
-
-def write(
-    config: WorldConfig, memory: PointMemory, observed: Observation, trusted: jax.Array, shown: Readout
-) -> tuple[PointMemory, jax.Array, jax.Array]:
-    """Adds what is static and valid to the memory.
-
-    Args:
-      config: of the world.
-      memory: before the segment.
-      observed: the new latent frames, in the memory's scale.
-      trusted: bool `[n]`, of `align.to_memory`.
-      shown: what the memory showed there.
-
-    Returns:
-      The memory; bool `[n, h, w]`, what the dynamic filter left out; int32 `[]`, points it left of the memory before.
-    """
-    moving, gone = jnp.zeros_like(observed.keep), None
-    if config.filters_moving:
-        moving = observed.keep & dynamic.intruding(observed.latents, observed.depth, shown)
-        sound = jnp.where(trusted[:, None, None], observed.depth, 0.0)
-        gone = dynamic.seen_through(memory, sound, observed.latent_cameras)
-        observed = observed.replace(keep=observed.keep & ~moving)
-    cells = observed.latents, observed.depth, observed.sky, observed.latent_cameras
-    memory, replaced, enters = merge.apply(config.recipe.merge, memory, *cells, shown, observed.keep | observed.sky)
-    observed = observed.replace(keep=observed.keep & enters, sky=observed.sky & enters)
-    if replaced is not None:
-        gone = replaced if gone is None else gone | replaced
-    if gone is not None:
-        memory = points.retire(memory, gone)
-    remaining = memory.size
-    return kinds.of(config.memory).remember(memory, observed), moving, remaining
 
 
 def _ones(config: WorldConfig, params: Any) -> jax.Array:

@@ -36,6 +36,7 @@ connection.on('welcome', (facts) => {
 connection.on('timeline', (message) => {
   if (message.shown >= 0) {
     view.clear();
+    delete document.body.dataset.moment; // what is on the screen is of no moment until its pictures come
     arriving.clear();
     unseen.clear();
     chart.things = view.things = [];
