@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench.adapters import sample as base
+from experiments.posed_video import photos
 from mirage_jax import io
-from mirage_jax.data import photos
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import crop, pose_files
 from mirage_jax.geometry.pose_files import checks

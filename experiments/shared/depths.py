@@ -6,9 +6,9 @@ import pathlib
 
 import numpy as np
 
+from experiments.posed_video import scene_depth
 from experiments.shared import inputs
 from mirage_jax import io, world
-from mirage_jax.data import scene_depth
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import centre_cropped, pose_files
 from mirage_jax.models.config import ModelConfig

@@ -1,4 +1,4 @@
-"""Several posed pictures that a world starts from: any scene that `data.scenes` opens, fitted to the model."""
+"""Several posed pictures that a world starts from: any scene that `posed_video.scenes` opens, fitted to the model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+from experiments.posed_video import scenes
 from mirage_jax import io, world
-from mirage_jax.data import scenes
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, crop
 

@@ -17,10 +17,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from experiments.posed_video import photos, scenes
 from experiments.shared import depths, inputs
 from mirage_jax import viz, weights
 from mirage_jax.data import clip as clips
-from mirage_jax.data import photos, scenes
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, pose_files, trajectory
 from mirage_jax.models import config as model_config

@@ -4,9 +4,9 @@ import numpy as np
 import plyfile
 import pytest
 
+from experiments.posed_video import scenes
 from experiments.shared import exports as walks
 from mirage_jax import viz
-from mirage_jax.data import scenes
 from mirage_jax.geometry import Camera, pose_files
 from mirage_jax.viz import exports
 from tests import analytic

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from experiments.posed_video import pictures
 from mirage_jax import io
-from mirage_jax.data import pictures
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
 from mirage_jax.geometry.pose_files import DepthMaps

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mirage_jax.data import photos
+from experiments.posed_video import photos
 from mirage_jax.errors import UserError
 
 RAMP = np.linspace(0, 1, 24 * 32).reshape(24, 32)

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from experiments.posed_video import pictures, scene_depth
+from experiments.posed_video.pictures import Pictures
+from experiments.posed_video.scene_depth import Depth
 from mirage_jax import io
-from mirage_jax.data import pictures, scene_depth
-from mirage_jax.data.pictures import Pictures
-from mirage_jax.data.scene_depth import Depth
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, pose_files
 from mirage_jax.geometry.pose_files import PoseFile, colmap, realestate

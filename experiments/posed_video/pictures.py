@@ -12,7 +12,7 @@ import av.error
 import numpy as np
 import PIL.Image
 
-from mirage_jax.data import photos
+from experiments.posed_video import photos
 from mirage_jax.errors import UserError
 from mirage_jax.io import natural
 from mirage_jax.viz import video

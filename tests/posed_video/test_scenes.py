@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "geometry"))
 import pose_samples
 
-from mirage_jax.data import pictures, scene_depth, scenes
+from experiments.posed_video import pictures, scene_depth, scenes
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
 from mirage_jax.viz import video
