@@ -14,11 +14,12 @@ import math
 
 from absl import flags
 
+from experiments.conversion import convert, export
 from experiments.shared import cli
 from mirage_jax.errors import UserError
 from mirage_jax.models import depth_anything
 from mirage_jax.models.config import PRESETS
-from mirage_jax.weights import convert, export, model_files
+from mirage_jax.weights import model_files
 from mirage_jax.weights.formats import FORMATS
 
 _SOURCE = flags.DEFINE_string(

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments.shared import cli, gather
+from experiments.conversion import convert, gather
+from experiments.shared import cli
 from mirage_jax import weights
 from mirage_jax.models import depth_anything
 from mirage_jax.models.config import PRESETS
-from mirage_jax.weights import convert
 
 _OUT = flags.DEFINE_string("out", None, "Model folder to make, or to add parts to.", required=True)
 _MODEL = flags.DEFINE_enum("model", None, tuple(PRESETS), "Family; default: of --out, or wan22_ti2v_5b.")

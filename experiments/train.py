@@ -3,7 +3,7 @@
 Any field can be set on the command line: `--config.steps=200 --config.model.dit.dim=512`. A run that
 was stopped goes on from its last checkpoint when the same command is given again; SIGTERM, SIGUSR1 and Ctrl-C save
 first and end it with exit code 75. Several processes, on one machine or many, run the same command: `launch/` starts
-them, and `mirage_jax/training/processes.py` says how they find each other.
+them, and `experiments/shared/processes.py` says how they find each other.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.shared import cli
+from experiments.shared import cli, processes
 from mirage_jax.errors import Stopped
-from mirage_jax.training import loop, processes, stages
+from mirage_jax.training import loop, stages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Python file with get_config(), the run in numbers.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, previews, the trained model.")

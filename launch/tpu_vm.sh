@@ -14,7 +14,7 @@
 # After a preemption, create the TPU again, then `setup` and `start` with the same arguments. Where a worker's image has
 # neither Python 3.11 nor 3.12 (Ubuntu 22.04 has 3.10), setup fetches one with uv.
 #
-# JAX asks the TPU itself who is who: MIRAGE_PROCESSES=tpu says so (mirage_jax/training/processes.py).
+# JAX asks the TPU itself who is who: MIRAGE_PROCESSES=tpu says so (experiments/shared/processes.py).
 set -euo pipefail
 
 usage() {

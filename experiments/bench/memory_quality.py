@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from experiments.bench import records, room
-from mirage_jax.evaluation.statistics import bootstrap_mean
+from experiments.evaluation.statistics import bootstrap_mean
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, splat
 from mirage_jax.memory.points import NEAR, PointMemory

@@ -9,8 +9,8 @@ from typing import Any
 
 import tqdm
 
+from experiments.evaluation.statistics import Interval
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation.statistics import Interval
 from mirage_jax.io import write_json
 
 

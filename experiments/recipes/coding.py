@@ -9,10 +9,9 @@ from collections.abc import Iterator
 
 import tqdm
 
+from experiments.worlds import coded
 from mirage_jax import data, weights
-from mirage_jax.data import latents
 from mirage_jax.errors import UserError
-from mirage_jax.training import encode
 
 
 def code(
@@ -33,7 +32,7 @@ def code(
       clips: data set of posed clips.
       out: folder of the coded data set.
       split: of both.
-      mirrored, pixels: as in `encode.coded_clips`.
+      mirrored, pixels: as in `coded.coded_clips`.
       count: shards of the whole.
       only: number of the one that is coded; None is all.
 
@@ -43,7 +42,7 @@ def code(
     if count < 1 or (only is not None and not 0 <= only < count):
         raise UserError(f"--shards {count}, --shard {only}: expected at least one shard, numbered from 0 to shards - 1")
     wanted = range(count) if only is None else (only,)
-    left = [i for i in wanted if not latents.shard_folder(out, split, i, count).exists()]
+    left = [i for i in wanted if not coded.shard_folder(out, split, i, count).exists()]
     for shard in sorted(set(wanted) - set(left)):
         print(f"shard {shard} of {count} is there already")
     if not left:
@@ -53,9 +52,9 @@ def code(
     if len(source) < count:
         raise UserError(f"--shards {count}: {clips} has only {len(source)} clips in split {split!r}")
     for shard in left:
-        samples = encode.coded_clips(model, params, source, mirrored=mirrored, pixels=pixels, shard=shard, shards=count)
+        samples = coded.coded_clips(model, params, source, mirrored=mirrored, pixels=pixels, shard=shard, shards=count)
         first = next(samples)
         total = len(range(shard, len(source), count)) * (2 if mirrored else 1)
         shown = tqdm.tqdm(itertools.chain([first], samples), f"shard {shard}", total=total, unit="clip", mininterval=5)
         size = first["frames"].shape[1:3] if pixels else None
-        yield latents.write(out, split, first["latents"].shape, shown, shard, count, size)
+        yield coded.write(out, split, first["latents"].shape, shown, shard, count, size)

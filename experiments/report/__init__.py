@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.evaluation import summary as tables
+from experiments.evaluation.summary import Summary
 from experiments.report import films, page, plots
 from mirage_jax import io
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import summary as tables
-from mirage_jax.evaluation.summary import Summary
 
 _DATA = {
     name: tomllib.loads(Path(__file__).with_name(f"{name}.toml").read_text("utf-8"))

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.evaluation import runner
+from experiments.evaluation import summary as tables
+from experiments.evaluation.summary import Summary
 from experiments.report.page import Shown
 from mirage_jax import viz
-from mirage_jax.evaluation import runner
-from mirage_jax.evaluation import summary as tables
-from mirage_jax.evaluation.summary import Summary
 
 _SHOWN = 5  # side-by-side videos
 _WRONG = {

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jinja2
 import PIL.Image
 
-from mirage_jax.evaluation import summary
+from experiments.evaluation import summary
 
 _JPEG_QUALITY = 85
 

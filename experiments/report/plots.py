@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from experiments.evaluation.summary import Summary
 from experiments.report.page import Shown
 from mirage_jax import io
-from mirage_jax.evaluation.summary import Summary
 
 COLOURS = {
     **{"latent": "tab:blue", "rgb": "tab:orange", "none": "tab:red", "readout": "tab:cyan", "flat": "0.6"},

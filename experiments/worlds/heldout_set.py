@@ -22,12 +22,11 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from experiments.worlds import batch, fingerprint
+from experiments.worlds import batch, builder, fingerprint
 from experiments.worlds.doom import jobs as doom
 from experiments.worlds.doom import splits
 from experiments.worlds.miniworld import jobs as rooms
 from mirage_jax import data, io
-from mirage_jax.data import builder
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.worlds import batch, verify
 from experiments.worlds.batch import Rendered, World
-from mirage_jax.data.builder import write_part
+from experiments.worlds.builder import write_part
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
 

@@ -21,9 +21,8 @@ import PIL.ImageOps
 
 from experiments.posed_video import scenes
 from experiments.posed_video.scenes import PosedVideo, Scene
-from experiments.worlds import verify
+from experiments.worlds import builder, verify
 from mirage_jax import io
-from mirage_jax.data import builder
 from mirage_jax.data.clip import PosedClip, check, load, save
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, crop

@@ -13,8 +13,7 @@ import functools
 import os
 import pathlib
 import re
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex
 
 import grain
@@ -22,87 +21,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mirage_jax.data import pipeline, tolerance
-from mirage_jax.data.builder import Records
 from mirage_jax.data.joined import Joined
 from mirage_jax.data.text_embeddings import TextEmbeddings
 from mirage_jax.errors import UserError
 
 CELLS = ("latents", "depth", "dynamic", "intrinsics", "cam2world", "text")
 """What a sample has on the latent grid."""
+NAME = "latents"
+"""Of the TFDS data sets."""
+
 _TEXTS = ("source", "caption", tolerance.SKIPPED)
-
-
-class Latents(Records):
-    """Whatever coded clips it is given, as one split."""
-
-    VERSION = tfds.core.Version("2.0.0")
-    name = "latents"
-
-
-def _features(shape: tuple[int, int, int, int], pixels: tuple[int, int] | None) -> tfds.features.FeaturesDict:
-    cells = {"latents": (shape, np.float16), "depth": (shape[:3], np.float16), "dynamic": (shape[:3], np.uint8)}
-    if pixels:
-        size = (shape[0], *pixels)
-        cells |= {"frames": ((*size, 3), np.uint8), "pixel_depth": (size, np.float16)}
-        cells |= {"pixel_dynamic": (size, np.uint8)}
-    return tfds.features.FeaturesDict(
-        {name: tfds.features.Tensor(shape=size, dtype=dtype, encoding="zlib") for name, (size, dtype) in cells.items()}
-        | {
-            "intrinsics": tfds.features.Tensor(shape=(None, 3, 3), dtype=np.float32),
-            "cam2world": tfds.features.Tensor(shape=(None, 4, 4), dtype=np.float32),
-            "caption": tfds.features.Text(),
-            "source": tfds.features.Text(),
-        }
-    )
-
-
-def shard_folder(out: str | os.PathLike[str], split: str, shard: int, shards: int) -> pathlib.Path:
-    """Where a shard of a split lies."""
-    return pathlib.Path(out) / split / f"part-{shard:04d}-of-{shards:04d}"
-
-
-def write(
-    out: str | os.PathLike[str],
-    split: str,
-    shape: tuple[int, int, int, int],
-    samples: Iterable[Mapping[str, Any]],
-    shard: int = 0,
-    shards: int = 1,
-    pixels: tuple[int, int] | None = None,
-) -> pathlib.Path:
-    """Writes one shard of a split; it appears under its name only when it is whole.
-
-    Args:
-      out: folder of the data set.
-      split: name of the split.
-      shape: `(t, h, w, C)` of the latents.
-      samples: dicts with `latents`, `depth`, `dynamic`, `intrinsics`, `cam2world`, `caption`, `source`,
-        and with `pixels` those named at the top.
-      shard, shards: which one this is, out of how many.
-      pixels: `(H, W)` of the clips, for a data set with pixels.
-
-    Raises:
-      UserError: if the shard exists, or the split is there with another number of shards.
-    """
-    folder = shard_folder(out, split, shard, shards)
-    if folder.exists():
-        raise UserError(f"{folder} exists already; remove it or give another --out")
-    others = sorted(x for x in folder.parent.glob("part-*-of-*") if not x.name.endswith(f"-of-{shards:04d}"))
-    if others:
-        raise UserError(f"{others[0]} belongs to another number of shards than {shards}; remove it or give that number")
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        Latents(
-            data_dir=str(unfinished),
-            split=split,
-            features=_features(shape, pixels),
-            examples=((f"{index:07d}", sample) for index, sample in enumerate(samples)),
-            description="Video clips coded by a VAE, with geometry on the latent grid.",
-        ).download_and_prepare()
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
 
 
 class Source:
@@ -134,7 +62,7 @@ def load_source(path: str | os.PathLike[str], split: str) -> Source:
     """
     root = pathlib.Path(path) / split
     # A split of one shard has no part folder in data sets of version 1.0.0.
-    found = sorted(root.glob(f"part-*-of-*/{Latents.name}/*")) or sorted(root.glob(f"{Latents.name}/1.0.0"))
+    found = sorted(root.glob(f"part-*-of-*/{NAME}/*")) or sorted(root.glob(f"{NAME}/1.0.0"))
     if not found:
         raise UserError(f"{path}: no coded split {split!r} there (looked in {root})")
     parts = [re.fullmatch(r"part-(\d+)-of-(\d+)", folder.parent.parent.name) for folder in found]

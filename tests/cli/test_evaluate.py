@@ -6,9 +6,9 @@ import json
 import pytest
 from commands import run
 
+from experiments.evaluation import runner
 from mirage_jax import viz
 from mirage_jax.data import load_source
-from mirage_jax.evaluation import runner
 
 
 @pytest.fixture(scope="module")

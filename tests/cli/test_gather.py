@@ -12,12 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.shared import gather
+from experiments.conversion import forward, gather, sizes
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import depth_anything
-from mirage_jax.weights import formats, forward, sizes, sources
+from mirage_jax.weights import formats, sources
 from tests.cli.hub_server import serving
 from tests.weights.public_files import in_eight_bits, write_gguf, write_safetensors
 from tests.weights.tiny_wan import tensors_of, tiny_wan

@@ -6,10 +6,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments.shared import posed_images
+from experiments.shared import exports, posed_images
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, centre_cropped
-from mirage_jax.viz import exports
 from tests import analytic
 
 SIZE = 32

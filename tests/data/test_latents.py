@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from experiments.worlds import coded
 from mirage_jax.data import latents, text_embeddings
 from mirage_jax.errors import UserError
 
@@ -25,7 +26,7 @@ def _sample(seed):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("coded")
-    latents.write(path, "train", (3, 2, 2, 4), (_sample(i) for i in range(5)))
+    coded.write(path, "train", (3, 2, 2, 4), (_sample(i) for i in range(5)))
     return path
 
 
@@ -46,14 +47,14 @@ def _ordered(source, **options):
 
 def test_shards_are_read_together_and_none_may_be_missing(tmp_path):
     for shard in (1, 0, 2):
-        latents.write(tmp_path, "train", (3, 2, 2, 4), (_sample(i) for i in range(shard, 5, 3)), shard, 3)
+        coded.write(tmp_path, "train", (3, 2, 2, 4), (_sample(i) for i in range(shard, 5, 3)), shard, 3)
         if shard == 1:
             with pytest.raises(UserError, match="2 of 3 shards are missing, the first is 0"):
                 latents.load_source(tmp_path, "train")
     source = latents.load_source(tmp_path, "train")
     assert {source[i]["source"].decode() for i in range(5)} == {f"clip {i}" for i in range(5)}
     with pytest.raises(UserError, match="belongs to another number of shards than 2"):
-        latents.write(tmp_path, "train", (3, 2, 2, 4), iter([]), 0, 2)
+        coded.write(tmp_path, "train", (3, 2, 2, 4), iter([]), 0, 2)
 
 
 def test_split_of_the_first_version_is_read(folder, tmp_path):
@@ -112,7 +113,7 @@ def test_bad_requests_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match="no coded split 'test'"):
         latents.load_source(folder, "test")
     with pytest.raises(UserError, match="exists already"):
-        latents.write(folder, "train", (3, 2, 2, 4), iter([]))
+        coded.write(folder, "train", (3, 2, 2, 4), iter([]))
     with pytest.raises(UserError, match="5 coded clips are too few for a batch of 6"):
         latents.clips(latents.load_source(folder, "train"), batch_size=6, seed=0)
 
@@ -124,7 +125,7 @@ def test_pixels_come_along_where_they_were_coded_and_only_where_they_are_asked_f
         "pixel_depth": rng.uniform(1, 9, (3, 16, 16)).astype(np.float16),
         "pixel_dynamic": rng.integers(0, 2, (3, 16, 16), np.uint8),
     }
-    latents.write(tmp_path, "train", (3, 2, 2, 4), (_sample(i) | further for i in range(2)), pixels=(16, 16))
+    coded.write(tmp_path, "train", (3, 2, 2, 4), (_sample(i) | further for i in range(2)), pixels=(16, 16))
     source = latents.load_source(tmp_path, "train")
     for name, value in further.items():
         np.testing.assert_array_equal(source[1][name], value)

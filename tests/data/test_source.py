@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.worlds import builder
 from mirage_jax import data
-from mirage_jax.data import builder
 from mirage_jax.errors import UserError
 from tests import analytic
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mirage_jax.evaluation import summary
+from experiments.evaluation import summary
 from mirage_jax.evaluation.protocols import heads
 
 _DEPTH = np.array([[[np.inf, 0.0], [4.0, 4.0]], [[4.0, 4.0], [4.0, 4.0]]], np.float32)  # sky, unknown, walls

@@ -8,8 +8,9 @@ import tarfile
 import numpy as np
 import pytest
 
+from experiments.evaluation import judge
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import judge, metrics
+from mirage_jax.evaluation import metrics
 from mirage_jax.models import lpips
 
 

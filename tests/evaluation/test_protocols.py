@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mirage_jax.evaluation import metrics, summary
+from experiments.evaluation import summary
+from mirage_jax.evaluation import metrics
 from mirage_jax.evaluation.protocols import scores, video
 from tests import analytic
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mirage_jax.evaluation import metrics, summary
+from experiments.evaluation import summary
+from mirage_jax.evaluation import metrics
 from mirage_jax.evaluation.protocols import revisit
 
 

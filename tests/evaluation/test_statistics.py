@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mirage_jax.evaluation.statistics import bootstrap_mean, bootstrap_median, ratio_of_means
+from experiments.evaluation.statistics import bootstrap_mean, bootstrap_median, ratio_of_means
 
 
 def test_width_is_that_of_the_normal_theory():

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from kubeflow_trainer_api import models
 
-from mirage_jax.training import processes
+from experiments.shared import processes
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "launch/gke"

@@ -11,8 +11,8 @@ import jax
 import pytest
 from jax._src import clusters
 
+from experiments.shared import processes
 from mirage_jax.errors import UserError
-from mirage_jax.training import processes
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 

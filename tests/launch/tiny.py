@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 
+from experiments.worlds import coded
 from mirage_jax import weights
-from mirage_jax.data import latents
 from mirage_jax.models import config as model_config
 from mirage_jax.models import vae
 
@@ -31,7 +31,7 @@ def make(folder):
             "source": f"clip {i}",
         }
 
-    latents.write(folder / "data", "train", (5, 4, 4, CHANNELS), (sample(i) for i in range(8)))
+    coded.write(folder / "data", "train", (5, 4, 4, CHANNELS), (sample(i) for i in range(8)))
     coder = vae.VAEConfig(
         latent_channels=CHANNELS,
         encoder_dim=4,

@@ -4,8 +4,8 @@ import numpy as np
 import pycolmap
 import pytest
 
+from experiments.shared import exports
 from mirage_jax.geometry import Camera
-from mirage_jax.viz import exports
 from tests import analytic
 
 

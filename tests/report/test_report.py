@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from experiments import report
+from experiments.evaluation import statistics
+from experiments.evaluation import summary as tables
 from mirage_jax import viz
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import statistics
-from mirage_jax.evaluation import summary as tables
 
 CLIPS, SEEDS = 12, 3
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.configs import common
+from experiments.worlds import coded
 from mirage_jax import weights
-from mirage_jax.data import latents
 from mirage_jax.training import perceptual
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "world"))
@@ -46,7 +46,7 @@ def write(model, folder, *, split="train", frames=6, clips=4, pixels=False):
     """One split of a data set of such clips."""
     samples = [sample(model, frames, seed, pixels) for seed in range(clips)]
     size = (model.height, model.width) if pixels else None
-    latents.write(pathlib.Path(folder), split, samples[0]["latents"].shape, samples, pixels=size)
+    coded.write(pathlib.Path(folder), split, samples[0]["latents"].shape, samples, pixels=size)
 
 
 def memory_stage():

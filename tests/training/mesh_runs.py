@@ -24,8 +24,9 @@ def prepare(folder):
     """Random coded clips in `folder/data`, and in `folder/model` a Wan in miniature: text, side branch, LoRA."""
     import tiny_world
 
+    from experiments.worlds import coded
     from mirage_jax import weights
-    from mirage_jax.data import latents, text_embeddings
+    from mirage_jax.data import text_embeddings
     from mirage_jax.models import config as model_config
     from mirage_jax.models import vae
     from mirage_jax.models.dit import DiTConfig
@@ -47,7 +48,7 @@ def prepare(folder):
             "source": f"clip {i}",
         }
 
-    latents.write(folder / "data", "train", (FRAMES, SIZE, 2 * SIZE, CHANNELS), (sample(i) for i in range(CLIPS)))
+    coded.write(folder / "data", "train", (FRAMES, SIZE, 2 * SIZE, CHANNELS), (sample(i) for i in range(CLIPS)))
     captions = [f"caption {i}" for i in range(3)]
     text_embeddings.save(folder / "text.safetensors", "none", ["", *captions], rng.normal(size=(4, 4, 8)))
     segment = model_config.SegmentConfig(latents=2, preceding=1, reference=1)

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from experiments.worlds import coded
 from mirage_jax.models import vae
 from mirage_jax.training import encode
 from tests import analytic
@@ -14,7 +15,7 @@ from tests.world import tiny_world
 def test_a_mirrored_clip_keeps_its_geometry():
     """A mirrored world seen by mirrored cameras: depth lifts to the mirrored points."""
     clip = analytic.scene(0, 5, 32, 32, sky=False)
-    flipped = encode.mirror(clip)
+    flipped = coded.mirror(clip)
     rotation = flipped.cam2world[:, :3, :3]
     np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=1e-5)
 
@@ -38,10 +39,10 @@ def test_coding_puts_cameras_and_depth_on_the_latent_grid():
     )
     params = {"vae": vae.init(model.vae, jax.random.key(0))}
     clip = analytic.scene(0, 5, 32, 32, sky=False)
-    coded = encode.code(model, params, clip)
-    assert coded["latents"].shape == (2, 4, 4, 24)
-    np.testing.assert_allclose(coded["intrinsics"][:, :2], clip.intrinsics[:, :2] / 8, rtol=1e-5)
-    np.testing.assert_allclose(coded["cam2world"], clip.cam2world, atol=1e-6)
+    sample = encode.code(model, params, clip)
+    assert sample["latents"].shape == (2, 4, 4, 24)
+    np.testing.assert_allclose(sample["intrinsics"][:, :2], clip.intrinsics[:, :2] / 8, rtol=1e-5)
+    np.testing.assert_allclose(sample["cam2world"], clip.cam2world, atol=1e-6)
     inner = clip.depth[4, 4:28:8, 4:28:8]
-    near = np.abs(coded["depth"][1, :3, :3] / inner - 1) < 0.2
+    near = np.abs(sample["depth"][1, :3, :3] / inner - 1) < 0.2
     assert near.mean() > 0.7

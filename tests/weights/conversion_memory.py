@@ -10,8 +10,8 @@ import sys
 
 import ml_dtypes
 
+from experiments.conversion import convert
 from mirage_jax.models import config
-from mirage_jax.weights import convert
 from tests.weights.full_size_conversion import write_checkpoint
 from tests.weights.tiny_wan import tiny_wan
 

@@ -14,10 +14,11 @@ import pytest
 import safetensors.numpy
 from flax import traverse_util
 
+from experiments.conversion import convert, export
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
-from mirage_jax.weights import convert, export, formats, model_files
+from mirage_jax.weights import formats, model_files
 from tests.weights.tiny_wan import tensors_of, tiny_wan
 
 MODEL = tiny_wan()

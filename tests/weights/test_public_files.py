@@ -7,10 +7,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from experiments.conversion import convert
 from mirage_jax.errors import UserError
 from mirage_jax.models.config import LoRAConfig
 from mirage_jax.models.nn import lora as low_rank
-from mirage_jax.weights import convert, formats, model_files, sources
+from mirage_jax.weights import formats, model_files, sources
 from mirage_jax.weights.formats import FORMATS
 from mirage_jax.weights.layouts import lora_layouts
 from tests.weights.public_files import in_eight_bits, write_gguf, write_safetensors

@@ -8,11 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.worlds import batch, heldout_set
+from experiments.worlds import batch, builder, heldout_set
 from experiments.worlds.doom import splits
 from experiments.worlds.miniworld import jobs as rooms
 from mirage_jax import data
-from mirage_jax.data import builder
 from mirage_jax.errors import UserError
 
 PLANS = {

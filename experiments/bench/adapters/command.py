@@ -21,10 +21,10 @@ from absl import flags
 
 from experiments.bench.adapters import text as texts
 from experiments.bench.adapters.sample import NOT_MADE, UNFINISHED, Sample, Views
+from experiments.evaluation import runner
 from experiments.shared import cli, inputs, loading
 from mirage_jax import data, weights, world
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import runner
 from mirage_jax.memory import kinds
 from mirage_jax.models import codec
 from mirage_jax.models.config import ModelConfig

@@ -26,9 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import records
+from experiments.evaluation.statistics import bootstrap_mean
 from mirage_jax import data, weights
 from mirage_jax.evaluation import methods, metrics
-from mirage_jax.evaluation.statistics import bootstrap_mean
 from mirage_jax.memory import latent, merge, points
 from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models import vae

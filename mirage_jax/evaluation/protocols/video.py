@@ -91,7 +91,7 @@ def revisit_memory(frames: np.ndarray, cam2world: np.ndarray, *, seed: int = 0) 
     Returns:
       For each metric the means `_revisit`, `_baseline`, `_short` over pairs, the memory gain `_gain` and the dynamic
       range `_range`; None if the path revisits nothing or has nothing to compare with. The normalised score NMR is a
-      ratio of means over videos, which `report.summary` takes.
+      ratio of means over videos, which is taken over the clips of a run.
     """
     try:
         pairs = revisit.select_pairs(cam2world, seed=seed)

@@ -10,14 +10,15 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.shared import hub, loading
+from experiments.conversion import convert, hub, sizes
+from experiments.shared import loading
 from mirage_jax import io, weights
 from mirage_jax.data.text import FILES as TOKENIZERS
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import depth_anything
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.weights import convert, formats, model_files, sizes, sources
+from mirage_jax.weights import formats, model_files, sources
 from mirage_jax.weights.sources import Source
 
 _INDEX = ".safetensors.index.json"

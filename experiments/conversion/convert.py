@@ -21,12 +21,13 @@ import tqdm
 from flax import traverse_util
 from orbax.checkpoint.experimental import v1 as ocp
 
+from experiments.conversion import forward
 from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import depth_anything
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.weights import checksums, formats, forward, model_files
+from mirage_jax.weights import checksums, formats, model_files
 from mirage_jax.weights.formats import FORMATS, Match
 from mirage_jax.weights.layouts import lora_layouts
 from mirage_jax.weights.sources import Source, not_finite

@@ -5,10 +5,9 @@ import plyfile
 import pytest
 
 from experiments.posed_video import scenes
-from experiments.shared import exports as walks
+from experiments.shared import exports
 from mirage_jax import viz
 from mirage_jax.geometry import Camera, pose_files
-from mirage_jax.viz import exports
 from tests import analytic
 
 HEIGHT, WIDTH = 48, 64
@@ -20,7 +19,7 @@ def walk():
     rng = np.random.default_rng(0)
     lenses = clip.intrinsics.copy()
     lenses[3:, :2, :2] *= 1.25  # a zoom: two lenses
-    return walks.Walk(
+    return exports.Walk(
         frames=clip.frames,
         cameras=Camera(lenses, clip.cam2world, HEIGHT, WIDTH),
         points=rng.normal(size=(50, 3)).astype(np.float32),
@@ -32,7 +31,7 @@ def walk():
 @pytest.fixture(scope="module")
 def folder(walk, tmp_path_factory):
     path = tmp_path_factory.mktemp("exports")
-    for _, write in walks.WRITERS.values():
+    for _, write in exports.WRITERS.values():
         write(walk, path)
     return path
 
@@ -86,8 +85,8 @@ def test_the_video_has_every_frame(folder, walk):
 
 
 def test_of_a_long_walk_some_pictures_are_taken(walk, tmp_path, monkeypatch):
-    monkeypatch.setattr(walks, "MOST_PICTURES", 3)
-    walks.WRITERS["colmap"][1](walk, tmp_path)
+    monkeypatch.setattr(exports, "MOST_PICTURES", 3)
+    exports.WRITERS["colmap"][1](walk, tmp_path)
     assert len(list((tmp_path / "colmap" / "images").iterdir())) == 3
     assert len(pose_files.load_path(tmp_path / "colmap", HEIGHT, WIDTH).cam2world) == 3
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mirage_jax.evaluation import statistics
+from experiments.evaluation import statistics
 
 PAIRED_AGAINST = "latent"
 
