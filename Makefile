@@ -107,7 +107,7 @@ evidence: evaluation-set
 	$(EVIDENCE) --split closed_loop --page docs/evidence/loops.md
 	$(EVIDENCE) --split $(EVIDENCE_SPLITS) --clips $(EVIDENCE_CLIPS) --page docs/evidence/motion.md
 
-# docs/evidence/ablations.md: the latent memory with one thing changed (mirage_jax/evaluation/ablations.py lists what).
+# docs/evidence/ablations.md: the latent memory with one thing changed (experiments/evaluation/ablations.py lists what).
 ABLATIONS ?= nearest,write_all,write_newest,write_mean,no_bend,no_keep,no_things,no_references,paper,true_depth,head_depth,noised_depth,one_frame,reencode
 ABLATION_CLIPS ?= 16
 ablations: evaluation-set

@@ -18,8 +18,8 @@ from absl import flags
 from experiments.shared import cli, outputs
 from mirage_jax import io, viz, weights, world
 from mirage_jax.data import clip as clips
-from mirage_jax.evaluation.methods import camera_of
 from mirage_jax.evaluation.protocols import returns
+from mirage_jax.evaluation.truth import camera_of
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent
 from mirage_jax.world import sound

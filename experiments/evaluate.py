@@ -36,12 +36,11 @@ from absl import flags
 
 from experiments import report
 from experiments.bench import readout_cost
-from experiments.evaluation import judge, runner
+from experiments.evaluation import ablations, judge, runner
+from experiments.evaluation.methods import METHODS, MORE_METHODS, Models
 from experiments.shared import cli, other_videos
 from mirage_jax import io, viz, weights, world
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import ablations
-from mirage_jax.evaluation.methods import METHODS, MORE_METHODS, Models
 from mirage_jax.models.config import ModelConfig
 
 _DATA = flags.DEFINE_string("data", "data/doom", "Data set of posed clips (see build_dataset).")

@@ -30,7 +30,8 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments.shared import cli, depths, inputs, likeness, loading, outputs, posed_images, prompts
+from experiments.posed_video import depths, posed_images
+from experiments.shared import cli, inputs, likeness, loading, outputs, prompts
 from experiments.shared.recording import Recording
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError

@@ -13,7 +13,7 @@ import numpy as np
 from experiments.bench import timing
 from mirage_jax import world
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.evaluation import methods
+from mirage_jax.evaluation import truth
 from mirage_jax.evaluation.protocols import memory_alone
 from mirage_jax.memory import latent
 from mirage_jax.models.config import ModelConfig
@@ -34,8 +34,8 @@ def measure(model: ModelConfig, params: Any, clip: PosedClip, repeats: int = REP
       segment of `seconds_per_frame` (median), `low`, `high` (10th and 90th percentile), `points`, `bytes`.
     """
     layout = model.segment
-    coded = methods.coded_truth(model, params, clip)
-    cameras, frames = methods.camera_of(clip), model.segment_frames
+    coded = truth.coded_truth(model, params, clip)
+    cameras, frames = truth.camera_of(clip), model.segment_frames
     count = (len(coded.latents) - 1) // layout.latents
     capacity = world.full_capacity(model, "latent", count)
     rows: dict[str, list[dict[str, Any]]] = {"latent": [], "rgb": []}
@@ -44,7 +44,7 @@ def measure(model: ModelConfig, params: Any, clip: PosedClip, repeats: int = REP
         among = np.arange(len(coded.latents)) < begin
         overlap = segment * frames
         held = {
-            "latent": methods.memory_of(model, capacity, coded, among),
+            "latent": truth.memory_of(model, capacity, coded, among),
             "rgb": memory_alone.coloured(model, clip, cameras, begin),
         }
         reads = {

@@ -18,7 +18,7 @@ import numpy as np
 
 from mirage_jax import weights, world
 from mirage_jax.data import clip as clips
-from mirage_jax.evaluation.methods import camera_of
+from mirage_jax.evaluation.truth import camera_of
 from mirage_jax.geometry import Camera
 from mirage_jax.world.recall import choose_references, new_frames, read
 from mirage_jax.world.segment import denoise

@@ -12,8 +12,8 @@ from typing import Any
 
 from experiments.conversion import convert, hub, sizes
 from experiments.shared import loading
+from experiments.shared.tokens import FILES as TOKENIZERS
 from mirage_jax import io, weights
-from mirage_jax.data.text import FILES as TOKENIZERS
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import depth_anything

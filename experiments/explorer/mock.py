@@ -16,8 +16,7 @@ import safetensors.numpy
 
 from experiments.explorer.engine import AHEAD, Begun, Facts, Seen, Settings, Thing
 from experiments.explorer.protocol import NEW, REMEMBERED, THING
-from experiments.posed_video import photos
-from experiments.shared import posed_images
+from experiments.posed_video import photos, posed_images
 from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, crop

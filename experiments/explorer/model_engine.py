@@ -15,7 +15,8 @@ import numpy as np
 
 from experiments.explorer.engine import AHEAD, Begun, Facts, Seen, Settings, Thing
 from experiments.explorer.protocol import NEW, REMEMBERED, THING
-from experiments.shared import inputs, likeness, loading, posed_images, prompts, world_pictures
+from experiments.posed_video import posed_images
+from experiments.shared import inputs, likeness, loading, prompts, world_pictures
 from mirage_jax import io, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, crop

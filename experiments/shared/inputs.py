@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.posed_video import photos
-from experiments.shared import posed_images
+from experiments.posed_video import photos, posed_images
 from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, crop, pose_files, trajectory, trajectory_text

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from experiments.shared import tokens as text
 from mirage_jax import weights
-from mirage_jax.data import text, text_embeddings
+from mirage_jax.data import text_embeddings
 from mirage_jax.errors import UserError
 from mirage_jax.models import umt5
 from mirage_jax.models.config import ModelConfig

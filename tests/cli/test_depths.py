@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from commands import run
 
-from experiments.shared import depths
+from experiments.posed_video import depths
 from mirage_jax import weights
 from mirage_jax.errors import UserError
 from mirage_jax.models import depth_anything

@@ -6,7 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments.shared import exports, posed_images
+from experiments.posed_video import posed_images
+from experiments.shared import exports
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, centre_cropped
 from tests import analytic

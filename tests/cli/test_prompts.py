@@ -12,8 +12,9 @@ import tokenizers
 from commands import run
 
 from experiments.shared import prompts
+from experiments.shared import tokens as text
 from mirage_jax import weights
-from mirage_jax.data import text, text_embeddings
+from mirage_jax.data import text_embeddings
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 from mirage_jax.models import umt5

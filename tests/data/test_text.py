@@ -8,7 +8,7 @@ import pytest
 import sentencepiece
 import tokenizers
 
-from mirage_jax.data import text
+from experiments.shared import tokens as text
 from mirage_jax.errors import UserError
 
 WORDS = "a the camera moves slowly through an old stone hall with light and water".split()

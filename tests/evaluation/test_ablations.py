@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sphere import SIZE, turning
 
+from experiments.evaluation import ablations, methods
+from experiments.evaluation.methods import Models
 from mirage_jax import world
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import ablations, methods
-from mirage_jax.evaluation.methods import Models
 from mirage_jax.world import recipe
 
 sys.path.append(str(Path(__file__).parents[1] / "world"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sphere import SIZE, turning
 
-from mirage_jax.evaluation import methods
+from mirage_jax.evaluation import truth
 from mirage_jax.evaluation.protocols import memory_alone
 from mirage_jax.models import vae
 from tests.world import tiny_world
@@ -65,8 +65,8 @@ def test_moving_things_are_neither_written_nor_asked_for(model, params):
 
 def test_the_oracle_remembers_the_true_frames_before_a_segment_and_no_others(model, params):
     clip = turning(np.linspace(0, 60, 17))
-    coded = methods.coded_truth(model, params, clip)
-    memory = methods.memory_of(model, 5 * 16, coded, np.arange(5) < 3)
+    coded = truth.coded_truth(model, params, clip)
+    memory = truth.memory_of(model, 5 * 16, coded, np.arange(5) < 3)
     assert int(memory.size) == 3 * 16
     remembered = np.asarray(coded.latents[:3])
     np.testing.assert_array_equal(np.asarray(memory.features[:48]), remembered.reshape(48, -1))

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.evaluation.methods import camera_of
 from mirage_jax.evaluation.protocols import objects
+from mirage_jax.evaluation.truth import camera_of
 from mirage_jax.geometry import Camera
 from tests import analytic
 

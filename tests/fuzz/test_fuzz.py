@@ -17,8 +17,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments.posed_video import photos, scenes
-from experiments.shared import depths, inputs
+from experiments.posed_video import depths, photos, scenes
+from experiments.shared import inputs
 from mirage_jax import viz, weights
 from mirage_jax.data import clip as clips
 from mirage_jax.errors import UserError

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import report
 
-from mirage_jax.data import text
+from experiments.shared import tokens as text
 from mirage_jax.diffusion import flow, samplers
 from mirage_jax.models import depth_anything, side_branch, umt5, vae
 from mirage_jax.models.nn import attention, layers, rope, vae_layers

@@ -17,7 +17,7 @@ from diffusers.pipelines.wan import pipeline_wan
 from public_names import params_to_public
 from record import record, relative_error
 
-from mirage_jax.data import text
+from experiments.shared import tokens as text
 from mirage_jax.models import umt5
 from mirage_jax.weights import layout
 from mirage_jax.weights.layouts import umt5_layouts

@@ -11,11 +11,10 @@ import sys
 import jax
 import numpy as np
 
-from experiments.shared import loading
+from experiments.shared import loading, ones
 from mirage_jax import weights, world
 from mirage_jax.models import config as model_config
 from mirage_jax.models import vae
-from mirage_jax.weights import ones
 from mirage_jax.world import conditioning
 from tests.weights.tiny_wan import tiny_wan
 

@@ -21,7 +21,7 @@ from experiments.bench import records, timing
 from mirage_jax import viz, weights, world
 from mirage_jax.data import clip as clips
 from mirage_jax.evaluation import metrics
-from mirage_jax.evaluation.methods import camera_of
+from mirage_jax.evaluation.truth import camera_of
 from mirage_jax.world import sound
 
 OPTIONS = ("out", "segments", "checkpoint")

@@ -28,7 +28,7 @@ import numpy as np
 from experiments.bench import records
 from experiments.evaluation.statistics import bootstrap_mean
 from mirage_jax import data, weights
-from mirage_jax.evaluation import methods, metrics
+from mirage_jax.evaluation import metrics, truth
 from mirage_jax.memory import latent, merge, points
 from mirage_jax.memory.points import PointMemory, Readout
 from mirage_jax.models import vae
@@ -168,4 +168,4 @@ def _figures(
 
 def _decoded(model: Any, params: Any, tokens: jax.Array) -> np.ndarray:
     """Pictures uint8 `[t, H, W, 3]` at the latent frames."""
-    return methods.to_frames(vae.decode(model.vae, params["vae"], tokens)[:: model.vae.stride_time])
+    return truth.to_frames(vae.decode(model.vae, params["vae"], tokens)[:: model.vae.stride_time])

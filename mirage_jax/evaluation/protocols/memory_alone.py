@@ -16,7 +16,8 @@ import numpy as np
 
 from mirage_jax import geometry, world
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.evaluation import methods, metrics
+from mirage_jax.evaluation import metrics
+from mirage_jax.evaluation import truth as of_clip
 from mirage_jax.evaluation.protocols.scores import Scores
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, rgb
@@ -48,8 +49,8 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
       and method -> the decoded frames `[T - 1, H, W, 3]`.
     """
     layout, time = model.segment, model.vae.stride_time
-    coded = methods.coded_truth(model, params, clip)
-    cameras = methods.camera_of(clip)
+    coded = of_clip.coded_truth(model, params, clip)
+    cameras = of_clip.camera_of(clip)
     spread = float(np.var(np.asarray(coded.latents)[1:]))
     decoder = vae.decode_stream(model.vae, params["vae"], coded.latents[:1])[1]
     values: dict[str, Scores] = {}
@@ -61,7 +62,7 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
             if method == "latent":
                 among = np.arange(len(coded.latents)) < begin
                 capacity = world.full_capacity(model, "latent", (len(coded.latents) - 1) // layout.latents)
-                memory = methods.memory_of(model, capacity, coded, among)
+                memory = of_clip.memory_of(model, capacity, coded, among)
                 readouts.append(read_latent(model, memory, coded.frame_cameras, (begin - 1) * time))
             else:
                 overlap = (begin - 1) * time
@@ -71,7 +72,7 @@ def score(model: ModelConfig, params: Any, clip: PosedClip) -> tuple[dict[str, S
         whole = jax.tree.map(lambda *x: jnp.concatenate(x), *readouts)
         features, visible = np.asarray(whole.features), np.asarray(whole.visible)
         truth = np.asarray(coded.latents)[1:]
-        shown[method] = methods.shown(model, params, whole, decoder)
+        shown[method] = of_clip.shown(model, params, whole, decoder)
         values[method] = _scored(shown[method], features, visible, known, clip, truth, spread, time)
     return values, shown
 
@@ -96,7 +97,7 @@ def _scored(frames, features, visible, known, clip, truth, spread, time) -> Scor
 def _surfaces_seen(clip: PosedClip, coded: PosedLatents, time: int, latents: int) -> np.ndarray:
     """bool `[t - 1, h, w]`: the static surface of a cell is in a latent frame before its segment, by true depth."""
     at = slice(None, None, time)
-    cameras, depth = methods.camera_of(clip)[at], jnp.asarray(clip.depth[at])
+    cameras, depth = of_clip.camera_of(clip)[at], jnp.asarray(clip.depth[at])
     moving = jnp.asarray(clip.dynamic[at])
     rows = []
     for begin in range(1, len(coded.latents), latents):

@@ -12,7 +12,7 @@ import numpy as np
 
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.evaluation import metrics
-from mirage_jax.evaluation.methods import camera_of
+from mirage_jax.evaluation.truth import camera_of
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, resample
 from mirage_jax.models.config import ModelConfig

@@ -11,10 +11,10 @@ import numpy as np
 
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.evaluation import metrics
-from mirage_jax.evaluation.methods import camera_of
 from mirage_jax.evaluation.protocols import camera_control as cameras_recovered
 from mirage_jax.evaluation.protocols import objects, revisit
 from mirage_jax.evaluation.protocols.scores import Scores, flat
+from mirage_jax.evaluation.truth import camera_of
 from mirage_jax.geometry import Camera
 
 METRICS = {"psnr": (metrics.psnr, True), "ssim": (metrics.ssim, True), "lpips": (metrics.lpips, False)}
