@@ -18,7 +18,7 @@ from absl import flags
 from experiments.shared import cli, outputs
 from mirage_jax import io, viz, weights, world
 from mirage_jax.data import clip as clips
-from mirage_jax.evaluation.protocols import returns
+from mirage_jax.evaluation import returns
 from mirage_jax.evaluation.truth import camera_of
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent

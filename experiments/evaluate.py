@@ -13,7 +13,7 @@ Protocols:
   rollout  from the first frame alone, everything generated, depth and masks guessed.
 
 `returns` and `rollout` score clips in which the camera comes back: half a frame or more that was given, and out of
-sight for a segment (`mirage_jax.evaluation.protocols.returns`). Videos of other systems (`DIR/ID.mp4` or
+sight for a segment (`mirage_jax.evaluation.returns`). Videos of other systems (`DIR/ID.mp4` or
 `DIR/SYSTEM/ID.mp4`, ID as in cases.json of --export_cases) are scored by the protocols that need frames and cameras
 only.
 

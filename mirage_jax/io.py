@@ -136,8 +136,7 @@ def read_lines(path: Path) -> list[str]:
 def parse_json(text: str, source: str) -> Any:
     """What a JSON text says; whole numbers of very many digits become floats.
 
-    Raises:
-      UserError: naming `source`, if it is not valid JSON.
+    Raises `UserError` naming `source`, if it is not valid JSON.
     """
     if not text.strip():
         raise UserError(f"{source}: is empty, expected JSON")

@@ -18,12 +18,12 @@ import skimage
 import tqdm
 
 from experiments.bench import records, timing
+from experiments.evaluation import video
 from experiments.evaluation.methods import Models, generate
 from experiments.evaluation.statistics import bootstrap_mean
 from experiments.shared import inputs
 from mirage_jax import weights
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.evaluation.protocols import video
 from mirage_jax.geometry import trajectory
 
 OPTIONS = ("out", "checkpoint")

@@ -13,8 +13,7 @@ import numpy as np
 from experiments.bench import timing
 from mirage_jax import world
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.evaluation import truth
-from mirage_jax.evaluation.protocols import memory_alone
+from mirage_jax.evaluation import memory_alone, truth
 from mirage_jax.memory import latent
 from mirage_jax.models.config import ModelConfig
 

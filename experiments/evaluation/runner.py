@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.evaluation import video
 from experiments.evaluation.methods import Models, generate, recoded
 from mirage_jax import data, io, viz
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation import metrics
-from mirage_jax.evaluation.protocols import heads, memory_alone, returns, video
-from mirage_jax.evaluation.protocols.scores import Scores, flat
+from mirage_jax.evaluation import heads, memory_alone, metrics, returns
+from mirage_jax.evaluation.scores import Scores, flat
 from mirage_jax.models.config import ModelConfig
 
 Judge = Mapping[str, Any] | None

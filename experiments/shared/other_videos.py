@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from experiments.evaluation import runner
+from experiments.evaluation import runner, video
 from mirage_jax import io, viz
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation.protocols import video
 from mirage_jax.evaluation.truth import camera_of
 from mirage_jax.geometry import pose_files
 

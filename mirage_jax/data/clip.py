@@ -65,8 +65,7 @@ class PosedClip:
 def check(clip: PosedClip) -> None:
     """Checks shapes, types and that the poses are rigid.
 
-    Raises:
-      ValueError: naming the first array that is not as `PosedClip` says.
+    Raises `ValueError` naming the first array that is not as `PosedClip` says.
     """
     if clip.frames.ndim != 4 or clip.frames.shape[-1] != 3:
         raise ValueError(f"frames have shape {clip.frames.shape}, expected [T, H, W, 3]")
@@ -135,11 +134,7 @@ def save(path: str | os.PathLike[str], clip: PosedClip) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> PosedClip:
-    """Reads a clip from one `.npz` file.
-
-    Raises:
-      UserError: if the file is missing or is not such a clip.
-    """
+    """Reads a clip from one `.npz` file. Raises `UserError` if the file is missing or is not such a clip."""
     if not pathlib.Path(path).is_file():
         raise UserError(f"no clip file {path}")
     try:

@@ -26,11 +26,7 @@ class Joined:
         return self._length
 
     def locate(self, index: SupportsIndex) -> tuple[int, int]:
-        """Which source a sample is in, and its index there.
-
-        Raises:
-          IndexError: if there are not so many.
-        """
+        """Which source a sample is in, and its index there. Raises `IndexError` if there are not so many."""
         index = index.__index__()
         if not 0 <= index < self._length:
             raise IndexError(f"sample {index} of {self._length}")
@@ -48,8 +44,7 @@ class Joined:
 def folders(text: str, flag: str) -> list[str]:
     """The folders that a flag names, divided by commas; one that is named twice counts twice.
 
-    Raises:
-      UserError: if there are none, or a name is empty.
+    Raises `UserError` if there are none, or a name is empty.
     """
     found = [name.strip() for name in text.split(",")]
     if not all(found):

@@ -57,8 +57,7 @@ class Source:
 def load_source(path: str | os.PathLike[str], split: str) -> Source:
     """A random-access source of the samples of a split.
 
-    Raises:
-      UserError: if there is no such split at `path`, a shard is missing, or one cannot be opened.
+    Raises `UserError` if there is no such split at `path`, a shard is missing, or one cannot be opened.
     """
     root = pathlib.Path(path) / split
     # A split of one shard has no part folder in data sets of version 1.0.0.

@@ -142,8 +142,7 @@ class _Parts(grain.MapDataset):
     def __init__(self, parent: grain.MapDataset, batch_size: int, parts: Sequence[int], count: int):
         """Args: the whole data set, elements of a batch, which of its parts, out of how many.
 
-        Raises:
-          UserError: if the batch does not divide into the parts, or there is no such part.
+        Raises `UserError` if the batch does not divide into the parts, or there is no such part.
         """
         super().__init__(parent)
         if not parts or min(parts) < 0 or max(parts) >= count or batch_size % count:

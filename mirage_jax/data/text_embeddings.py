@@ -47,11 +47,7 @@ class TextEmbeddings:
     """
 
     def __init__(self, path: str | pathlib.Path):
-        """Opens a file.
-
-        Raises:
-          UserError: if it is missing, damaged or not such a file.
-        """
+        """Opens a file. Raises `UserError` if it is missing, damaged or not such a file."""
         self.path = pathlib.Path(path)
         if not self.path.is_file():
             raise UserError(f"text embeddings: no file {path}")
@@ -80,32 +76,20 @@ class TextEmbeddings:
         return len(self.prompts)
 
     def require(self, tokens: int, dim: int) -> None:
-        """Checks the shape of one embedding.
-
-        Raises:
-          UserError: if it is not `[tokens, dim]`.
-        """
+        """Checks the shape of one embedding. Raises `UserError` if it is not `[tokens, dim]`."""
         if (self.tokens, self.dim) != (tokens, dim):
             found = f"{self.tokens} tokens of {self.dim} numbers, from {self._model!r}"
             raise UserError(f"{self.path}: {found}; the model takes {tokens} of {dim}")
 
     def row(self, index: int) -> np.ndarray:
-        """float32 `[tokens, dim]` of the prompt at a place.
-
-        Raises:
-          UserError: if it holds NaN or infinity.
-        """
+        """float32 `[tokens, dim]` of the prompt at a place. Raises `UserError` if it holds NaN or infinity."""
         value = np.asarray(self._rows[index : index + 1], np.float32)[0]
         if not np.isfinite(value).all():
             raise UserError(f"{self.path}: the embedding of {self.prompts[index][:60]!r} holds NaN or infinity")
         return np.pad(value, ((0, self.tokens - len(value)), (0, 0)))
 
     def __getitem__(self, prompt: str) -> np.ndarray:
-        """float32 `[tokens, dim]` of a prompt.
-
-        Raises:
-          UserError: if the file does not hold it.
-        """
+        """float32 `[tokens, dim]` of a prompt. Raises `UserError` if the file does not hold it."""
         if prompt not in self._index:
             raise UserError(f"{self.path}: holds no embedding of the prompt {prompt[:80]!r}")
         return self.row(self._index[prompt])

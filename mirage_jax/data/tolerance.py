@@ -59,8 +59,7 @@ class Skipped:
     def take_out(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch without its field `SKIPPED`, which is counted.
 
-        Raises:
-          UserError: if the limit is passed; the first few samples are named.
+        Raises `UserError` if the limit is passed; the first few samples are named.
         """
         batch = dict(batch)
         for names in np.unique(np.asarray(batch.pop(SKIPPED))):

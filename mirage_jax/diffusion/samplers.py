@@ -43,10 +43,8 @@ class Schedule:
 def wan_schedule(steps: int, shift: float = flow.SHIFT) -> Schedule:
     """The grid of Wan's own code, on which its weights and the released side branches run.
 
-    `linspace(0.999, 0, n + 1)[:-1]`, shifted, then 0; timesteps `trunc(1000 sigma)`.
-
-    Raises:
-      ValueError: if `steps` is less than 1.
+    `linspace(0.999, 0, n + 1)[:-1]`, shifted, then 0; timesteps `trunc(1000 sigma)`. Raises `ValueError` if `steps` is
+    less than 1.
     """
     return _schedule(np.linspace(1.0 - 1.0 / flow.TIMESTEPS, 0.0, _counted(steps) + 1)[:-1], shift)
 
@@ -54,10 +52,8 @@ def wan_schedule(steps: int, shift: float = flow.SHIFT) -> Schedule:
 def diffusers_schedule(steps: int, shift: float = flow.SHIFT) -> Schedule:
     """The grid of diffusers' UniPC scheduler on flow sigmas: `linspace(1, 0.001, n + 1)[:-1]`, else as `wan_schedule`.
 
-    The first sigma stays a millionth below 1, where log(1 - sigma) is finite.
-
-    Raises:
-      ValueError: if `steps` is less than 1.
+    The first sigma stays a millionth below 1, where log(1 - sigma) is finite. Raises `ValueError` if `steps` is less
+    than 1.
     """
     return _schedule(np.linspace(1.0, 1.0 / flow.TIMESTEPS, _counted(steps) + 1)[:-1], shift)
 
@@ -65,8 +61,7 @@ def diffusers_schedule(steps: int, shift: float = flow.SHIFT) -> Schedule:
 def fastwan_schedule(steps: int = 3) -> Schedule:
     """Of FastWan2.2-TI2V-5B (FastVideo, DMD): timesteps 1000, 757, 522, a thousand times their sigmas.
 
-    Raises:
-      ValueError: if `steps` is not 3.
+    Raises `ValueError` if `steps` is not 3.
     """
     timesteps = np.array([1000.0, 757.0, 522.0])
     return _few(timesteps / flow.TIMESTEPS, timesteps, steps)
@@ -75,8 +70,7 @@ def fastwan_schedule(steps: int = 3) -> Schedule:
 def turbo_schedule(steps: int = 4) -> Schedule:
     """Of Wan2.2-TI2V-5B-Turbo (Self-Forcing's DMD): levels 1000, 750, 500, 250 of 1000 before the shift.
 
-    Raises:
-      ValueError: if `steps` is not 4.
+    Raises `ValueError` if `steps` is not 4.
     """
     sigmas = flow.shift_sigma(np.array([1.0, 0.75, 0.5, 0.25]))
     return _few(sigmas, flow.TIMESTEPS * sigmas, steps)

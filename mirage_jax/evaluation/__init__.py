@@ -1,1 +1,1 @@
-"""How good a generated video is: metrics per frame, protocols over camera paths, intervals over clips."""
+"""How good a world is: metrics per frame, what comes back in a video, a memory alone, the heads."""

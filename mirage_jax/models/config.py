@@ -138,8 +138,7 @@ class ModelConfig:
     def with_segments_of(self, latents: int) -> ModelConfig:
         """The same model with segments of so many latent frames.
 
-        Raises:
-          UserError: if it was not trained for that length.
+        Raises `UserError` if it was not trained for that length.
         """
         trained = sorted({self.segment.latents, *self.segment.lengths})
         if latents not in trained:
@@ -299,8 +298,7 @@ _GREATEST = {"height": 1 << 14, "width": 1 << 14, "layers": 1000, "blocks": 1000
 def _build(kind: Any, value: Any, path: str) -> Any:
     """A value of a type from plain JSON; dataclasses may be nested and optional.
 
-    Raises:
-      UserError: naming the field, if the value is of another type, or beyond all sense.
+    Raises `UserError` naming the field, if the value is of another type, or beyond all sense.
     """
     if isinstance(kind, types.UnionType):
         if value is None:

@@ -134,8 +134,7 @@ class DepthAnything(nn.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         """`[H, W, 3]` in [0, 1], sides multiples of the patch -> `[H, W]`, as in `predict`.
 
-        Raises:
-          ValueError: if patches do not divide a side.
+        Raises `ValueError` if patches do not divide a side.
         """
         config = self.config
         height, width = image.shape[:2]

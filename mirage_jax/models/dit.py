@@ -108,8 +108,7 @@ WAN22_TI2V_5B = DiTConfig(
 def patchify(latents: jax.Array, patch: tuple[int, int, int]) -> jax.Array:
     """`[F, h, w, C]` -> `[F, n, rows * columns * C]`, tokens in raster order.
 
-    Raises:
-      ValueError: if the patch does not divide the grid.
+    Raises `ValueError` if the patch does not divide the grid.
     """
     frames, height, width, channels = latents.shape
     _, rows, columns = patch
@@ -213,8 +212,7 @@ class DiT(nn.Module):
     def embed_text(self, text: jax.Array | None) -> jax.Array | None:
         """Text `[text_tokens, text_dim]` -> `[text_tokens, dim]`; None for a model without text.
 
-        Raises:
-          ValueError: if text is missing for a model with text, given to one without, or of another shape.
+        Raises `ValueError` if text is missing for a model with text, given to one without, or of another shape.
         """
         config = self.config
         expected = (config.text_tokens, config.text_dim) if config.text_dim else None

@@ -83,8 +83,7 @@ WAN_RULES: Mapping[str, Rules] = {
 def rules_for(*parts: str) -> Rules:
     """The rules of `WAN_RULES` for some parts of a model, and those for activations.
 
-    Raises:
-      UserError: if there are no rules for a part.
+    Raises `UserError` if there are no rules for a part.
     """
     unknown = set(parts) - set(WAN_RULES)
     if unknown:
@@ -221,10 +220,7 @@ def batch_parts(mesh: Mesh, batch_size: int) -> tuple[tuple[int, ...], int]:
     """Which of the equal, consecutive parts of each batch this process reads, and out of how many.
 
     Processes whose devices differ in `tensor` or `sequence` only read the same parts. They need not be neighbours: on a
-    torus, a mesh lies as its links do.
-
-    Raises:
-      UserError: if the mesh does not divide the batch.
+    torus, a mesh lies as its links do. Raises `UserError` if the mesh does not divide the batch.
     """
     axes = batch_axes(mesh)
     count = math.prod(mesh.shape[name] for name in axes)

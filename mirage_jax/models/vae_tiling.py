@@ -82,8 +82,7 @@ def decode_stream(
 def encode(config: VAEConfig, params: Any, frames: chex.Array, *, tile: int, overlap: int = OVERLAP) -> jax.Array:
     """`vae.encode` in tiles; `tile` and `overlap` in latent cells, as in `decode`.
 
-    Raises:
-      UserError: as `vae.encode`, or if the overlap is not less than the tile.
+    Raises `UserError` as `vae.encode`, or if the overlap is not less than the tile.
     """
     config.latent_frames(len(frames))
     step = functools.partial(vae.encode_stream, config, params)
@@ -98,8 +97,7 @@ def encode(config: VAEConfig, params: Any, frames: chex.Array, *, tile: int, ove
 def starts(length: int, tile: int, overlap: int) -> list[int]:
     """First cells of the tiles along a side of `length` cells: evenly spread, the last one ends at the end.
 
-    Raises:
-      UserError: if the overlap is not less than the tile.
+    Raises `UserError` if the overlap is not less than the tile.
     """
     if not 0 <= overlap < tile:
         raise UserError(f"VAE tiles of {tile} cells must overlap by at least 0 and less than {tile}, found {overlap}")

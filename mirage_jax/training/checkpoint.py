@@ -65,8 +65,7 @@ class Manager:
     def save(self, step: int, state: Any, batches: Any) -> None:
         """Starts writing, after waiting for the checkpoint before; does nothing if `step` is saved already.
 
-        Raises:
-          UserError: if the disk is full; also for the checkpoint that was being written.
+        Raises `UserError` if the disk is full; also for the checkpoint that was being written.
         """
         if step in (self._saving, self.latest()):
             return
@@ -99,10 +98,8 @@ class Manager:
     def restore(self, state: Any, batches: Any) -> Any | None:
         """The newest whole checkpoint, in the shardings of `state`; sets `batches` to its position.
 
-        A checkpoint that is damaged or not whole is named and set aside, and the one before it is used.
-
-        Raises:
-          UserError: if there are checkpoints and none is whole, or the newest whole one does not fit this config.
+        A checkpoint that is damaged or not whole is named and set aside, and the one before it is used. Raises
+        `UserError` if there are checkpoints and none is whole, or the newest whole one does not fit this config.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         step = next((step for step in steps if self._is_whole(step)), None)

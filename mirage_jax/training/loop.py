@@ -38,8 +38,7 @@ _MEET_WITHIN = 600  # seconds
 def check(config: Any) -> None:
     """Refuses numbers of a run that do not go together; cheap, so that it can be done before anything is loaded.
 
-    Raises:
-      UserError: says which.
+    Raises `UserError` that says which.
     """
     for name in ("checkpoint_every", "validate_every"):
         if config[name] % config.log_every:

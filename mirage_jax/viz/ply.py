@@ -42,8 +42,7 @@ def write_ply(path: str | os.PathLike[str], points: np.ndarray, colors: np.ndarr
 def read_ply(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """Reads what `write_ply` wrote: points `[N, 3]` float32 and colours `[N, 3]` uint8.
 
-    Raises:
-      UserError: if it is another file, or not complete.
+    Raises `UserError` if it is another file, or not complete.
     """
     path = pathlib.Path(path)
     data = io.read_bytes(path)

@@ -54,10 +54,8 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, fps: float 
 def video_writer(path: str | os.PathLike[str], *, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Yields a function that takes frames as `write_video` does, any number of times, all of one size.
 
-    They are coded as they come. On leaving, the video is at `path`; if the body raises, it is as it was.
-
-    Raises:
-      UserError, ValueError: as `write_video` does.
+    They are coded as they come. On leaving, the video is at `path`; if the body raises, it is as it was. Raises
+    `UserError` or `ValueError` as `write_video` does.
     """
     if Path(path).suffix != ".mp4":
         raise UserError(f"cannot write a video to {path}; expected a name that ends in .mp4")
@@ -92,10 +90,8 @@ def video_writer(path: str | os.PathLike[str], *, fps: float) -> Iterator[Callab
 def join_videos(path: str | os.PathLike[str], parts: Sequence[str | os.PathLike[str]]) -> None:
     """Writes videos of `video_writer`, of one size and speed, as one after the other, atomically.
 
-    Nothing is coded again: the frames are those of the parts to the bit.
-
-    Raises:
-      UserError: if a part cannot be read, or `path` not written.
+    Nothing is coded again: the frames are those of the parts to the bit. Raises `UserError` if a part cannot be read,
+    or `path` not written.
     """
     with io.atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as joined:
         stream, begin, count = None, 0, 0
@@ -146,8 +142,7 @@ def frame_rate(path: str | os.PathLike[str]) -> float:
 def decoded(path: str | os.PathLike[str]) -> Iterator[av.VideoFrame]:
     """The frames of a video, one after the other; those that a decoder made up in place of damage are no frames.
 
-    Raises:
-      UserError: if the file cannot be read or holds no video; after the last frame, if the decoder found errors.
+    Raises `UserError` if the file cannot be read or holds no video; after the last frame, if the decoder found errors.
     """
     seen, errors = 0, []
     try:

@@ -28,8 +28,7 @@ def write(tree: pathlib.Path, final: pathlib.Path | None = None) -> None:
 def verify(tree: pathlib.Path) -> None:
     """Compares the files of a tree with its list; a tree without one, as older versions wrote them, is not checked.
 
-    Raises:
-      UserError: naming the first file that is missing or not as it was written, or the list if it is damaged.
+    Raises `UserError` naming the first file that is missing or not as it was written, or the list if it is damaged.
     """
     at = list_of(tree)
     if not at.is_file():

@@ -237,8 +237,7 @@ def match(source: Source, form: Format, model: ModelConfig) -> tuple[dict[str, M
 def read(source: Source, match: Match) -> np.ndarray:
     """The array of a parameter, axes in our order.
 
-    Raises:
-      UserError: if it cannot be read, is not finite, or a tied tensor differs from its twin.
+    Raises `UserError` if it cannot be read, is not finite, or a tied tensor differs from its twin.
     """
     if not match.names:
         return np.zeros(match.shape, match.dtype)

@@ -82,8 +82,7 @@ STORAGES: dict[str, Storage] = {
 def to_ours(name: str, layout: Layout) -> tuple[str, str]:
     """Our path of a public name, and the storage of its array.
 
-    Raises:
-      UserError: if no rule of the layout knows the name.
+    Raises `UserError` if no rule of the layout knows the name.
     """
     for rule in layout:
         if match := _pattern(rule.theirs).fullmatch(name):
@@ -94,8 +93,7 @@ def to_ours(name: str, layout: Layout) -> tuple[str, str]:
 def to_theirs(path: str, layout: Layout) -> tuple[str, str]:
     """The public name of our path, and the storage of its array; the inverse of `to_ours`.
 
-    Raises:
-      UserError: if no rule of the layout knows the path.
+    Raises `UserError` if no rule of the layout knows the path.
     """
     for rule in layout:
         if match := _pattern(rule.ours).fullmatch(path):
@@ -137,8 +135,7 @@ def public_shape(shape: tuple[int, ...], storage: str, found: tuple[int, ...] | 
 def params_from_public(tensors: Mapping[str, np.ndarray], layout: Layout) -> dict[str, Any]:
     """Parameters `{part: ..}` (what of them is in `tensors`) from public arrays by name.
 
-    Raises:
-      UserError: if a name is not in the layout, or two different tensors are the same parameter.
+    Raises `UserError` if a name is not in the layout, or two different tensors are the same parameter.
     """
     flat: dict[str, np.ndarray] = {}
     for name, array in tensors.items():

@@ -36,9 +36,8 @@ class LoRAFile:
 def parse(words: Sequence[str], model: ModelConfig) -> list[LoRAFile]:
     """The files of `FILE` or `FILE=STRENGTH`, in order, known to fit the model.
 
-    Raises:
-      UserError: if a file is missing, given twice, no LoRA or one of another model, or a strength is no number or 0,
-        which has no effect.
+    Raises `UserError` if a file is missing, given twice, no LoRA or one of another model, or a strength is no number or
+    0, which has no effect.
     """
     found = []
     for word in words:

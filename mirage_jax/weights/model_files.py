@@ -174,11 +174,7 @@ def config_parts(config: ModelConfig) -> tuple[str, ...]:
 
 
 def read_config(path: str | pathlib.Path) -> ModelConfig:
-    """The config of a model folder or file.
-
-    Raises:
-      UserError: if there is none.
-    """
+    """The config of a model folder or file. Raises `UserError` if there is none."""
     path = pathlib.Path(path)
     if not is_model(path):
         raise UserError(f"{path}: not a model folder, expected model.json and params/ in it, or a .safetensors file")

@@ -68,8 +68,7 @@ def read_shapes(path: pathlib.Path) -> dict[str, Any]:
 def restore(path: pathlib.Path, target: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the leaves of `target`, in its dtypes: sharded as it says, or as numpy arrays.
 
-    Raises:
-      UserError: if the file is damaged: every part of `target` is compared with its digest.
+    Raises `UserError` if the file is damaged: every part of `target` is compared with its digest.
     """
     header, source = _header(path), Source(path)
     tensors = {name: entry.read() for name, entry in source.entries.items() if name.split("/")[0] in target}

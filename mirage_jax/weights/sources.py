@@ -83,11 +83,7 @@ class Source:
         self.entries = dict(item for entry in _unscaled(stored).items() for item in _parts(*entry))
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor.
-
-        Raises:
-          UserError: if it cannot be read, or holds NaN or infinity.
-        """
+        """One tensor. Raises `UserError` if it cannot be read, or holds NaN or infinity."""
         entry = self.entries[name]
         array = entry.read()
         if not_finite(array):
@@ -266,10 +262,8 @@ def _torch(path: pathlib.Path) -> list[tuple[str, Entry]]:
 def tensors_of(value: Any, where: str, is_tensor: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
     """Names and tensors of what a torch file holds: dicts in dicts, such as `{'generator': {'vace': {..}}}`.
 
-    Names are joined by dots. Numbers and texts beside a dict of tensors are notes of a training, and no weights.
-
-    Raises:
-      UserError: if it holds no dict, or anything else than dicts and tensors where weights should be.
+    Names are joined by dots. Numbers and texts beside a dict of tensors are notes of a training, and no weights. Raises
+    `UserError` if it holds no dict, or anything else than dicts and tensors where weights should be.
     """
     if not isinstance(value, Mapping):
         raise UserError(f"{where}: holds a {type(value).__name__}, expected tensors by name")

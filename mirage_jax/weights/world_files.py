@@ -148,8 +148,7 @@ def save(path: str | pathlib.Path, config: Any, state: Any, weights: str) -> Non
 def read(path: str | pathlib.Path) -> SavedWorld:
     """Reads a world file, and checks that it is as it was written.
 
-    Raises:
-      UserError: if there is no such file, it is no world, damaged, or of another version.
+    Raises `UserError` if there is no such file, it is no world, damaged, or of another version.
     """
     path = pathlib.Path(path)
     if not path.is_file():

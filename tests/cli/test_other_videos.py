@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
+from experiments.evaluation import video
 from experiments.shared import cli, other_videos
 from mirage_jax import viz
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation.protocols import video
-from mirage_jax.evaluation.protocols.scores import Scores
+from mirage_jax.evaluation.scores import Scores
 from mirage_jax.geometry import pose_files
 from tests import analytic
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.evaluation.protocols import camera_control
+from experiments.evaluation import camera_control
 from mirage_jax.geometry import Camera, se3
 from tests import analytic
 

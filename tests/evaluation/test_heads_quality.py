@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.evaluation import summary
-from mirage_jax.evaluation.protocols import heads
+from mirage_jax.evaluation import heads
 
 _DEPTH = np.array([[[np.inf, 0.0], [4.0, 4.0]], [[4.0, 4.0], [4.0, 4.0]]], np.float32)  # sky, unknown, walls
 _SAID = _DEPTH.clip(4.0, 5.0) * np.array([[[9, 9], [1.1, 0.7]], [[1.14, 0.87], [1.16, 1.0]]], np.float32)

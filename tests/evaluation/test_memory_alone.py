@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from sphere import SIZE, turning
 
-from mirage_jax.evaluation import truth
-from mirage_jax.evaluation.protocols import memory_alone
+from mirage_jax.evaluation import memory_alone, truth
 from mirage_jax.models import vae
 from tests.world import tiny_world
 

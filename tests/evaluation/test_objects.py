@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.evaluation.protocols import objects
+from experiments.evaluation import objects
 from mirage_jax.evaluation.truth import camera_of
 from mirage_jax.geometry import Camera
 from tests import analytic

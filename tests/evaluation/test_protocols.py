@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.evaluation import summary
-from mirage_jax.evaluation import metrics
-from mirage_jax.evaluation.protocols import scores, video
+from experiments.evaluation import summary, video
+from mirage_jax.evaluation import metrics, scores
 from tests import analytic
 
 

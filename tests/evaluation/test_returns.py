@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sphere import SIZE, turning
 
-from mirage_jax.evaluation import metrics
-from mirage_jax.evaluation.protocols import returns
+from mirage_jax.evaluation import metrics, returns
 from tests.world import tiny_world
 
 

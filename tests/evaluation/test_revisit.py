@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.evaluation import summary
+from experiments.evaluation import revisit, summary
 from mirage_jax.evaluation import metrics
-from mirage_jax.evaluation.protocols import revisit
 
 
 def _poses(x, yaw_degrees):

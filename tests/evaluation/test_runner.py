@@ -7,7 +7,7 @@ import pytest
 
 from experiments.evaluation import runner
 from mirage_jax.errors import UserError
-from mirage_jax.evaluation.protocols.scores import Scores
+from mirage_jax.evaluation.scores import Scores
 from mirage_jax.models import config as model_config
 from tests import analytic
 

@@ -32,9 +32,9 @@ import numpy as np
 import scipy.ndimage
 
 from experiments.bench import records
+from experiments.evaluation.objects import MOTION_CLASSES, motion_class
 from experiments.evaluation.statistics import bootstrap_mean, bootstrap_median
 from mirage_jax import data, geometry, viz, weights
-from mirage_jax.evaluation.protocols.objects import MOTION_CLASSES, motion_class
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, resample
 from mirage_jax.memory.things import entities

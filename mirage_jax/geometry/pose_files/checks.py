@@ -24,9 +24,8 @@ FIELD_OF_VIEW = (1.0, 170.0)
 def array(source: str, name: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> np.ndarray:
     """`value` as finite float64 numbers of the given shape, None standing for any length of at least 1.
 
-    Raises:
-      UserError: for another shape, for what is not a number, and for NaN, infinity and numbers that float32
-        cannot hold (naming the frame, where the first axis is of frames).
+    Raises `UserError` for another shape, for what is not a number, and for NaN, infinity and numbers that float32
+    cannot hold (naming the frame, where the first axis is of frames).
     """
     wanted = "x".join("T" if n is None else str(n) for n in shape)
     try:
@@ -50,10 +49,8 @@ def array(source: str, name: str, value: npt.ArrayLike, shape: tuple[int | None,
 def rigid(source: str, name: str, value: npt.ArrayLike) -> np.ndarray:
     """`[T, 4, 4]` float64 rigid transforms from `[T, 4, 4]` or `[T, 3, 4]` numbers.
 
-    Rotations that are off by rounding are replaced by the nearest rotation.
-
-    Raises:
-      UserError: if a matrix is not rigid: NaN, singular, mirrored, scaled, or with a wrong last row.
+    Rotations that are off by rounding are replaced by the nearest rotation. Raises `UserError` if a matrix is not
+    rigid: NaN, singular, mirrored, scaled, or with a wrong last row.
     """
     rows = 3 if _shape(value)[1:2] == (3,) else 4
     matrices = array(source, name, value, (None, rows, 4))
@@ -97,8 +94,7 @@ def pinhole(fx: npt.ArrayLike, fy: npt.ArrayLike, cx: npt.ArrayLike, cy: npt.Arr
 def rotations(source: str, name: str, quaternions: npt.ArrayLike) -> np.ndarray:
     """`[T, 3, 3]` rotations of quaternions `[T, 4]`, `w x y z`, of about unit length.
 
-    Raises:
-      UserError: naming the frame whose quaternion is not.
+    Raises `UserError` naming the frame whose quaternion is not.
     """
     values = array(source, name, quaternions, (None, 4))
     length = np.linalg.norm(values, axis=1)

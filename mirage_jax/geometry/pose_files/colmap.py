@@ -73,8 +73,7 @@ def model_folder(folder: Path) -> Path | None:
 def read(folder: Path) -> Record:
     """Reads the model in `folder`; binary files come before text where there are both.
 
-    Raises:
-      UserError: if a file is not in the format, or a pose is not rigid.
+    Raises `UserError` if a file is not in the format, or a pose is not rigid.
     """
     binary = (folder / "images.bin").exists() and (folder / "cameras.bin").exists()
     suffix = ".bin" if binary else ".txt"

@@ -31,8 +31,7 @@ _UNSTATED = (1000, 1000)  # any size: what is stated as an angle is for images o
 def read(path: Path, content: dict[str, Any], asked: tuple[int, int] | None = None) -> Record:
     """Reads a `transforms.json`, with images of `asked` (height, width) where it does not say how large they are.
 
-    Raises:
-      UserError: if it is not in the format, or a pose is not rigid.
+    Raises `UserError` if it is not in the format, or a pose is not rigid.
     """
     source = str(path)
     frames = content["frames"]

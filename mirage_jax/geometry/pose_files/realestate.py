@@ -25,11 +25,7 @@ def recognised(path: Path) -> bool:
 
 
 def read(path: Path) -> Record:
-    """Reads a RealEstate10K text file.
-
-    Raises:
-      UserError: if a line is not in the format, or a pose is not rigid.
-    """
+    """Reads a RealEstate10K text file. Raises `UserError` if a line is not in the format, or a pose is not rigid."""
     source = str(path)
     rows = io.read_lines(path)
     if rows and len(rows[0].split()) != COLUMNS:

@@ -29,8 +29,7 @@ from mirage_jax.geometry.pose_files.record import DepthMaps, Record
 def read(path: Path) -> Record:
     """Reads a `geometry.npz`.
 
-    Raises:
-      UserError: if it is not in the format, sizes contradict each other, or a pose is not rigid.
+    Raises `UserError` if it is not in the format, sizes contradict each other, or a pose is not rigid.
     """
     source = str(path)
     arrays = io.Arrays(path)

@@ -20,8 +20,7 @@ from mirage_jax.geometry.pose_files.record import Record
 def read(folder: Path) -> Record:
     """Reads a Spatia case; the intrinsics fit images of any size, by default that of the image.
 
-    Raises:
-      UserError: if a file is missing or not in the format, or a pose is not rigid.
+    Raises `UserError` if a file is missing or not in the format, or a pose is not rigid.
     """
     image = next((p for p in (folder / name for name in ("img.jpg", "img.png")) if p.exists()), None)
     source = str(folder / "intrinsics.txt")

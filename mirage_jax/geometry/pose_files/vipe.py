@@ -30,8 +30,7 @@ def pose_path(folder: Path) -> Path | None:
 def read(path: Path) -> Record:
     """Reads a ViPE pose file and the intrinsics that go with it.
 
-    Raises:
-      UserError: if one is missing or not in the format, frames lack intrinsics, or a pose is not rigid.
+    Raises `UserError` if one is missing or not in the format, frames lack intrinsics, or a pose is not rigid.
     """
     beside = path.with_name("intrinsics.npz")
     other = beside if path.name == "pose.npz" else path.parent.parent / "intrinsics" / path.name

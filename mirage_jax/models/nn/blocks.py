@@ -27,10 +27,7 @@ _NAME = re.compile(r"blocks_(\d+)")
 def stacked(params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of a DiT or side branch with `blocks` `[blocks, ...]` in place of `blocks_0`, `blocks_1`, ..
 
-    A tree that is stacked already comes back as it is.
-
-    Raises:
-      ValueError: if blocks differ in what they hold.
+    A tree that is stacked already comes back as it is. Raises `ValueError` if blocks differ in what they hold.
     """
     names = sorted((name for name in params if _NAME.fullmatch(name)), key=lambda name: int(name.rpartition("_")[2]))
     if not names:

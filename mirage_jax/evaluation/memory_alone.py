@@ -18,7 +18,7 @@ from mirage_jax import geometry, world
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.evaluation import metrics
 from mirage_jax.evaluation import truth as of_clip
-from mirage_jax.evaluation.protocols.scores import Scores
+from mirage_jax.evaluation.scores import Scores
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, rgb
 from mirage_jax.memory.points import NEAR, PointMemory, Readout

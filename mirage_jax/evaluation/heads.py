@@ -10,7 +10,7 @@ import numpy as np
 
 from mirage_jax import geometry
 from mirage_jax.data.clip import PosedClip
-from mirage_jax.evaluation.protocols.scores import Scores
+from mirage_jax.evaluation.scores import Scores
 from mirage_jax.models import heads
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training import encode, posed

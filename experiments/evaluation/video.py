@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from experiments.evaluation import camera_control as cameras_recovered
+from experiments.evaluation import objects, revisit
 from mirage_jax.data.clip import PosedClip
 from mirage_jax.evaluation import metrics
-from mirage_jax.evaluation.protocols import camera_control as cameras_recovered
-from mirage_jax.evaluation.protocols import objects, revisit
-from mirage_jax.evaluation.protocols.scores import Scores, flat
+from mirage_jax.evaluation.scores import Scores, flat
 from mirage_jax.evaluation.truth import camera_of
 from mirage_jax.geometry import Camera
 
