@@ -31,14 +31,14 @@ import tqdm
 from absl import flags
 
 from experiments.posed_video import depths, posed_images
-from experiments.shared import cli, inputs, likeness, loading, outputs, prompts
+from experiments.shared import cli, inputs, likeness, loading, lora_files, outputs, prompts
 from experiments.shared.recording import Recording
 from mirage_jax import viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import crop, trajectory, trajectory_text
 from mirage_jax.memory import kinds, latent
 from mirage_jax.models import codec
-from mirage_jax.weights import lora_files, world_files
+from mirage_jax.weights import world_files
 from mirage_jax.world import sound
 from mirage_jax.world.state import placed
 

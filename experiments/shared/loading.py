@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.shared import ones
+from experiments.shared import lora_files, ones
+from experiments.shared.lora_files import LoRAFile
 from mirage_jax import weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
 from mirage_jax.models import partition, quantize
 from mirage_jax.models.config import ModelConfig
-from mirage_jax.weights import lora_files, world_files
-from mirage_jax.weights.lora_files import LoRAFile
+from mirage_jax.weights import world_files
 from mirage_jax.world import conditioning, device_memory
 from mirage_jax.world import recipe as recipes
 from mirage_jax.world.state import shardings as state_places

@@ -60,14 +60,12 @@ def load_source(path: str | os.PathLike[str], split: str) -> Source:
     Raises `UserError` if there is no such split at `path`, a shard is missing, or one cannot be opened.
     """
     root = pathlib.Path(path) / split
-    # A split of one shard has no part folder in data sets of version 1.0.0.
-    found = sorted(root.glob(f"part-*-of-*/{NAME}/*")) or sorted(root.glob(f"{NAME}/1.0.0"))
+    found = sorted(root.glob(f"part-*-of-*/{NAME}/*"))
     if not found:
         raise UserError(f"{path}: no coded split {split!r} there (looked in {root})")
     parts = [re.fullmatch(r"part-(\d+)-of-(\d+)", folder.parent.parent.name) for folder in found]
-    wanted = int(parts[0][2]) if parts[0] else 1
-    there = {int(part[1]) for part in parts if part} if parts[0] else {0}
-    if missing := sorted(set(range(wanted)) - there):
+    wanted = int(parts[0][2])
+    if missing := sorted(set(range(wanted)) - {int(part[1]) for part in parts}):
         raise UserError(f"{root}: {len(missing)} of {wanted} shards are missing, the first is {missing[0]}")
     try:
         return Source(found, split)

@@ -4,9 +4,8 @@ Conventions, used everywhere: OpenCV camera axes (x right, y down, z forward);
 `cam2world` maps camera to world coordinates; depth is z-depth along the optical
 axis; the centre of cell `(u, v)` (column, row) lies at `(u + 1/2, v + 1/2)`.
 
-Products of small matrices are written out as sums of elementwise products: a
-`dot` would run in reduced precision on TPU and on GPUs with TF32, and half a
-cell of error is a visible seam. The products go through `exact.product`, so that
+Products of small matrices are written out as sums of elementwise products: a `dot` would run in reduced precision on
+TPU and on GPUs with TF32, and half a cell of error is a visible seam. The products go through `exact.product`, so that
 positions do not depend on what else is compiled around them.
 """
 
@@ -149,14 +148,12 @@ def project(camera: Camera, points: chex.Array) -> tuple[jax.Array, jax.Array]:
 
     Args:
       camera: cameras of leading shape `[...]`.
-      points: `[..., *grid, 3]` world points, or homogeneous `[..., *grid, 4]` whose `w`
-        is 1 for a point and 0 for a direction (a point at infinity); the leading axes
-        are those of `camera` and broadcast against them.
+      points: `[..., *grid, 3]` world points, or homogeneous `[..., *grid, 4]` whose `w` is 1 for a point and 0 for a
+        direction (a point at infinity); the leading axes are those of `camera` and broadcast against them.
 
     Returns:
-      `uv [..., *grid, 2]` in pixels, centres at `.5`, and `depth [..., *grid]`, the
-      z-depth. Behind the camera (`depth <= 0`) `uv` has no meaning. For a direction,
-      depth is the z-component of the direction in camera axes.
+      `uv [..., *grid, 2]` in pixels, centres at `.5`, and `depth [..., *grid]`, the z-depth. Behind the camera (`depth
+      <= 0`) `uv` has no meaning. For a direction, depth is the z-component of the direction in camera axes.
 
     Raises:
       ValueError: if `points` has fewer leading axes than `camera`.

@@ -19,10 +19,9 @@ ASSUMED_FOV = 64.0
 def centre_cropped(camera: Camera, height: int, width: int) -> Camera:
     """The camera of the largest centred part with the shape of `height x width`, scaled to that grid.
 
-    This is what becomes of a camera when its picture is scaled, keeping its proportions,
-    until it covers the new grid, and what hangs over is cut off on both sides alike
-    (`PIL.ImageOps.fit`): focal lengths times `s = max(h/H, w/W)`, principal point
-    `(c - W/2) s + w/2`.
+    This is what becomes of a camera when its picture is scaled, keeping its proportions, until it covers the new grid,
+    and what hangs over is cut off on both sides alike (`PIL.ImageOps.fit`): focal lengths times `s = max(h/H, w/W)`,
+    principal point `(c - W/2) s + w/2`.
 
     Args:
       camera: cameras of any leading shape.

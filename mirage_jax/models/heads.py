@@ -1,9 +1,8 @@
 """Light heads on one latent frame: metric depth, what to keep in memory, and sky.
 
-A small U-Net on latent cells: three resolutions, and attention over the whole coarsest
-grid. Depth is predicted as logarithm for a camera of canonical focal length and then scaled by the true
-one (an object of given apparent size is farther away the longer the lens), which together
-with the rays as input makes it metric for other fields of view.
+A small U-Net on latent cells: three resolutions, and attention over the whole coarsest grid. Depth is predicted as
+logarithm for a camera of canonical focal length and then scaled by the true one (an object of given apparent size is
+farther away the longer the lens), which together with the rays as input makes it metric for other fields of view.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Causal video VAE of the Wan2.2 family, whole clips or streams, at any width.
 
-Frames are coded causally: frame 0 alone, then groups of `stride_time`. All that a
-later chunk needs from an earlier one (the last two frames at each convolution) is the
-flax collection `cache`, a plain pytree: a stream that carries it gives exactly what
-the whole clip gives.
+Frames are coded causally: frame 0 alone, then groups of `stride_time`. All that a later chunk needs from an earlier one
+(the last two frames at each convolution) is the flax collection `cache`, a plain pytree: a stream that carries it gives
+exactly what the whole clip gives.
 
     latents = vae.encode(config, params, frames)                  # whole clip
     frames, cache = vae.decode_stream(config, params, latents)    # first chunk: starts the cache

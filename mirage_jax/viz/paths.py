@@ -32,9 +32,8 @@ def plot_path(
 ) -> None:
     """Writes a PNG of a camera path: from above on the left, from the side on the right.
 
-    Both views are drawn in the axes of the first camera, which looks upwards on the page on
-    the left and to the right of the page on the right. Frusta are drawn for some frames,
-    coloured by time, the first and the last among them.
+    Both views are drawn in the axes of the first camera, which looks upwards on the page on the left and to the right
+    of the page on the right. Frusta are drawn for some frames, coloured by time, the first and the last among them.
 
     Args:
       path: of the picture.

@@ -144,43 +144,6 @@ def recognise(source: Source, model: ModelConfig) -> tuple[dict[str, str], list[
     return found, [name for name in source.entries if name in left]
 
 
-def side_control(source: Source, form: Format, model: ModelConfig, mask: str | None) -> tuple[ModelConfig, str | None]:
-    """`model` with the control channels that a side branch's file is made for, and what is to be said about it.
-
-    Files of C + 1 channels end with a mask, and the PyTorch release's is 1 where the memory shows nothing ('hole').
-
-    Args:
-      source: the checkpoint.
-      form: of the side branch.
-      model: the model it is converted for.
-      mask: 'hole' or 'visible' if the caller knows better.
-
-    Raises:
-      UserError: if a mask is asked for and the file has none.
-    """
-    name = next((name for name in source.entries if form.canonical(name) == "vace_patch_embedding.weight"), None)
-    shape = () if name is None else source.entries[name].shape
-    channels, latent = shape[1] if len(shape) == 5 else 0, model.vae.latent_channels
-    note = None
-    if channels == latent + 1:
-        control = ("readout", mask or "hole")
-        what = {
-            "hole": "1 where the memory shows nothing, as in the PyTorch release",
-            "visible": "1 where it shows something",
-        }
-        note = f"the last of its {channels} control channels is read as a mask that is {what[control[1]]} (--mask)"
-    elif mask is not None:
-        raise UserError(f"--mask: {source.path} has {channels} control channels, a mask comes with {latent + 1}")
-    elif channels == 2 * latent:
-        control = ("readout", "ones")
-    else:
-        return model, None
-    segment = dataclasses.replace(model.segment, control=control)
-    return dataclasses.replace(
-        model, segment=segment, side=dataclasses.replace(model.side, control_channels=channels)
-    ), note
-
-
 def match(source: Source, form: Format, model: ModelConfig) -> tuple[dict[str, Match], int]:
     """Pairs every parameter of a part with its tensor, before anything is read.
 

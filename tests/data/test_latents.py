@@ -57,12 +57,6 @@ def test_shards_are_read_together_and_none_may_be_missing(tmp_path):
         coded.write(tmp_path, "train", (3, 2, 2, 4), iter([]), 0, 2)
 
 
-def test_split_of_the_first_version_is_read(folder, tmp_path):
-    old = tmp_path / "train" / "latents" / "1.0.0"
-    shutil.copytree(folder / "train" / "part-0000-of-0001" / "latents" / "2.0.0", old)
-    assert len(latents.load_source(tmp_path, "train")) == 5
-
-
 def test_shard_that_cannot_be_opened_is_named(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     next((tmp_path / "copy").rglob("dataset_info.json")).write_text("{")

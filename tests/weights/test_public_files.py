@@ -276,7 +276,7 @@ def with_mask(tensors):
 
 
 def control_of(path, layout, mask=None):
-    model, note = formats.side_control(sources.Source(path), FORMATS[layout], MODEL, mask)
+    model, note = convert.side_control(sources.Source(path), FORMATS[layout], MODEL, mask)
     assert formats.match(sources.Source(path), FORMATS[layout], model)
     return model.segment.control, model.side.control_channels, note
 

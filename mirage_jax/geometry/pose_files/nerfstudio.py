@@ -1,10 +1,9 @@
 """nerfstudio, instant-ngp and Blender: `transforms.json`, the viewer's `camera_path.json`, exported cameras.
 
-All are camera-to-world with OpenGL axes (x right, y up, z back), so y and z of the camera are
-flipped on the way in. In `transforms.json`, intrinsics are for all frames (`fl_x fl_y cx cy w h`,
-or Blender's `camera_angle_x`) or for each, and frames come in the order of their file names. The
-viewer gives every key a `fov`, in degrees from top to bottom, and one size to render at. What
-`ns-export cameras` writes, a list of `file_path` and `transform`, tells no lens.
+All are camera-to-world with OpenGL axes (x right, y up, z back), so y and z of the camera are flipped on the way in. In
+`transforms.json`, intrinsics are for all frames (`fl_x fl_y cx cy w h`, or Blender's `camera_angle_x`) or for each, and
+frames come in the order of their file names. The viewer gives every key a `fov`, in degrees from top to bottom, and one
+size to render at. What `ns-export cameras` writes, a list of `file_path` and `transform`, tells no lens.
 """
 
 from __future__ import annotations

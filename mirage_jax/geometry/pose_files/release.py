@@ -4,10 +4,9 @@
 keep, `original_size` and `processed_size` as (height, width), -1 where there was no processing;
 the pictures are in it (`frames`) or beside it (`clip.mp4`, `first_frame.png`).
 
-The depth network scales its pictures to cover `processed_size` and cuts off what hangs
-over, so that its depth maps see only the middle of the frames. The release scales
-intrinsics as if nothing had been cut off, up to 1.2 latent cells wrong. Here the depth maps
-get a camera of their own. Nothing in the file says for which of its sizes the intrinsics
+The depth network scales its pictures to cover `processed_size` and cuts off what hangs over, so that its depth maps see
+only the middle of the frames. The release scales intrinsics as if nothing had been cut off, up to 1.2 latent cells
+wrong. Here the depth maps get a camera of their own. Nothing in the file says for which of its sizes the intrinsics
 are: it is the one that puts the principal point nearest to the middle.
 """
 

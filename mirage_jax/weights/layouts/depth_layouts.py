@@ -10,6 +10,22 @@ def _weights(theirs: str, ours: str, storage: str = "conv") -> tuple[Rule, Rule]
     return Rule(f"{theirs}.weight", f"depth/{ours}/{kernel}", storage), Rule(f"{theirs}.bias", f"depth/{ours}/bias")
 
 
+def _resizes(theirs: str) -> tuple[Rule, ...]:
+    """Steps to the resolutions of the neck; `theirs` has the place of a level's number."""
+    storages = {0: "conv_transpose", 1: "conv_transpose", 3: "conv"}
+    return tuple(r for i, kind in storages.items() for r in _weights(theirs.format(i), f"neck/resize_{i}", kind))
+
+
+def _fusion(theirs: str, unit: str, ours: str) -> tuple[Rule, ...]:
+    """Both residual units of a fusion; `unit` has the places of the numbers of unit and convolution."""
+    return tuple(
+        rule
+        for number, name in ((1, "skip"), (2, "out"))
+        for step, place in ((1, "first"), (2, "second"))
+        for rule in _weights(f"{theirs}.{unit.format(number, step)}", f"neck/fuse_{ours}_{name}/{place}")
+    )
+
+
 _EMBEDDINGS, _LAYER, _BLOCK = "backbone.embeddings", "backbone.encoder.layer.{i}", "backbone/blocks_{i}"
 
 # As published, and as the library has renamed them in memory since version 5, which it also writes.
@@ -33,21 +49,10 @@ _REST = (
     Rule(f"{_LAYER}.layer_scale2.lambda1", f"depth/{_BLOCK}/scale2"),
     *_weights("backbone.layernorm", "backbone/norm", "same"),
     *_weights("neck.reassemble_stage.layers.{i}.projection", "neck/project_{i}"),
-    *(
-        rule
-        for level, storage in ((0, "conv_transpose"), (1, "conv_transpose"), (3, "conv"))
-        for rule in _weights(f"neck.reassemble_stage.layers.{level}.resize", f"neck/resize_{level}", storage)
-    ),
+    *_resizes("neck.reassemble_stage.layers.{}.resize"),
     Rule("neck.convs.{i}.weight", "depth/neck/level_{i}/kernel", "conv"),
     *_weights("neck.fusion_stage.layers.{i}.projection", "neck/fuse_{i}_project"),
-    *(
-        rule
-        for unit, ours in ((1, "skip"), (2, "out"))
-        for step, name in ((1, "first"), (2, "second"))
-        for rule in _weights(
-            f"neck.fusion_stage.layers.{{i}}.residual_layer{unit}.convolution{step}", f"neck/fuse_{{i}}_{ours}/{name}"
-        )
-    ),
+    *_fusion("neck.fusion_stage.layers.{i}", "residual_layer{}.convolution{}", "{i}"),
     *_weights("head.conv1", "head_in"),
     *_weights("head.conv2", "head_hidden"),
     *_weights("head.conv3", "head_out"),
@@ -75,22 +80,10 @@ ORIGINAL_DEPTH = (
     Rule(f"{_ORIGINAL_BLOCK}.ls2.gamma", f"depth/{_BLOCK}/scale2"),
     *_weights("pretrained.norm", "backbone/norm", "same"),
     *_weights("depth_head.projects.{i}", "neck/project_{i}"),
-    *(
-        rule
-        for level, storage in ((0, "conv_transpose"), (1, "conv_transpose"), (3, "conv"))
-        for rule in _weights(f"depth_head.resize_layers.{level}", f"neck/resize_{level}", storage)
-    ),
+    *_resizes("depth_head.resize_layers.{}"),
     *(Rule(f"{_SCRATCH}.layer{i + 1}_rn.weight", f"depth/neck/level_{i}/kernel", "conv") for i in range(4)),
     *(rule for i in range(4) for rule in _weights(f"{_SCRATCH}.refinenet{4 - i}.out_conv", f"neck/fuse_{i}_project")),
-    *(
-        rule
-        for i in range(4)
-        for unit, ours in ((1, "skip"), (2, "out"))
-        for step, name in ((1, "first"), (2, "second"))
-        for rule in _weights(
-            f"{_SCRATCH}.refinenet{4 - i}.resConfUnit{unit}.conv{step}", f"neck/fuse_{i}_{ours}/{name}"
-        )
-    ),
+    *(r for i in range(4) for r in _fusion(f"{_SCRATCH}.refinenet{4 - i}", "resConfUnit{}.conv{}", str(i))),
     *_weights(f"{_SCRATCH}.output_conv1", "head_in"),
     *_weights(f"{_SCRATCH}.output_conv2.0", "head_hidden"),
     *_weights(f"{_SCRATCH}.output_conv2.2", "head_out"),

@@ -25,24 +25,38 @@ def _attention(theirs: str, ours: str) -> tuple[Rule, ...]:
     )
 
 
-def _original_block(theirs: str, ours: str) -> tuple[Rule, ...]:
+# Names inside a residual block (two norms and convolutions, the shortcut), and the parts of encoder and decoder.
+_ORIGINAL = (
+    ("residual.0", "residual.2", "residual.3", "residual.6", "shortcut"),
+    ("conv1", "middle.0", "middle.1", "middle.2", "head.0", "head.2"),
+)
+_DIFFUSERS = (
+    ("norm1", "conv1", "norm2", "conv2", "conv_shortcut"),
+    ("conv_in", "mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1", "norm_out", "conv_out"),
+)
+_Names = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _block(theirs: str, ours: str, names: _Names) -> tuple[Rule, ...]:
+    norm1, conv1, norm2, conv2, shortcut = names[0]
     return (
-        _norm(f"{theirs}.residual.0", f"{ours}/norm1"),
-        *_conv(f"{theirs}.residual.2", f"{ours}/conv1"),
-        _norm(f"{theirs}.residual.3", f"{ours}/norm2"),
-        *_conv(f"{theirs}.residual.6", f"{ours}/conv2"),
-        *_conv(f"{theirs}.shortcut", f"{ours}/shortcut"),
+        _norm(f"{theirs}.{norm1}", f"{ours}/norm1"),
+        *_conv(f"{theirs}.{conv1}", f"{ours}/conv1"),
+        _norm(f"{theirs}.{norm2}", f"{ours}/norm2"),
+        *_conv(f"{theirs}.{conv2}", f"{ours}/conv2"),
+        *_conv(f"{theirs}.{shortcut}", f"{ours}/shortcut"),
     )
 
 
-def _original_half(half: str) -> tuple[Rule, ...]:
+def _half(half: str, names: _Names) -> tuple[Rule, ...]:
+    begin, block1, attention, block2, norm, end = names[1]
     return (
-        *_conv(f"{half}.conv1", f"{half}/conv_in"),
-        *_original_block(f"{half}.middle.0", f"{half}/middle/block1"),
-        *_attention(f"{half}.middle.1", f"{half}/middle/attention"),
-        *_original_block(f"{half}.middle.2", f"{half}/middle/block2"),
-        _norm(f"{half}.head.0", f"{half}/norm_out"),
-        *_conv(f"{half}.head.2", f"{half}/conv_out"),
+        *_conv(f"{half}.{begin}", f"{half}/conv_in"),
+        *_block(f"{half}.{block1}", f"{half}/middle/block1", names),
+        *_attention(f"{half}.{attention}", f"{half}/middle/attention"),
+        *_block(f"{half}.{block2}", f"{half}/middle/block2", names),
+        _norm(f"{half}.{norm}", f"{half}/norm_out"),
+        *_conv(f"{half}.{end}", f"{half}/conv_out"),
     )
 
 
@@ -52,39 +66,18 @@ def original_vae(levels: int = 4, blocks: int = 2) -> tuple[Rule, ...]:
     rules = [
         *_conv("conv1", "encoder/moments"),
         *_conv("conv2", "decoder/latents"),
-        *_original_half("encoder"),
-        *_original_half("decoder"),
-        *_original_block(f"{down}.{{j}}", "encoder/level{i}_block{j}"),
+        *_half("encoder", _ORIGINAL),
+        *_half("decoder", _ORIGINAL),
+        *_block(f"{down}.{{j}}", "encoder/level{i}_block{j}", _ORIGINAL),
         *_conv(f"{down}.{blocks}.resample.1", "encoder/level{i}_down/space"),
         *_conv(f"{down}.{blocks}.time_conv", "encoder/level{i}_down/time"),
     ]
     for index in range(levels):
         up, level = f"decoder.upsamples.{index}.upsamples", f"decoder/level{levels - 1 - index}"
-        rules += _original_block(f"{up}.{{j}}", f"{level}_block{{j}}")
+        rules += _block(f"{up}.{{j}}", f"{level}_block{{j}}", _ORIGINAL)
         rules += _conv(f"{up}.{blocks + 1}.resample.1", f"{level}_up/space")
         rules += _conv(f"{up}.{blocks + 1}.time_conv", f"{level}_up/time/conv")
     return tuple(rules)
-
-
-def _diffusers_block(theirs: str, ours: str) -> tuple[Rule, ...]:
-    return (
-        _norm(f"{theirs}.norm1", f"{ours}/norm1"),
-        *_conv(f"{theirs}.conv1", f"{ours}/conv1"),
-        _norm(f"{theirs}.norm2", f"{ours}/norm2"),
-        *_conv(f"{theirs}.conv2", f"{ours}/conv2"),
-        *_conv(f"{theirs}.conv_shortcut", f"{ours}/shortcut"),
-    )
-
-
-def _diffusers_half(half: str) -> tuple[Rule, ...]:
-    return (
-        *_conv(f"{half}.conv_in", f"{half}/conv_in"),
-        *_diffusers_block(f"{half}.mid_block.resnets.0", f"{half}/middle/block1"),
-        *_attention(f"{half}.mid_block.attentions.0", f"{half}/middle/attention"),
-        *_diffusers_block(f"{half}.mid_block.resnets.1", f"{half}/middle/block2"),
-        _norm(f"{half}.norm_out", f"{half}/norm_out"),
-        *_conv(f"{half}.conv_out", f"{half}/conv_out"),
-    )
 
 
 def diffusers_vae(levels: int = 4) -> tuple[Rule, ...]:
@@ -93,15 +86,15 @@ def diffusers_vae(levels: int = 4) -> tuple[Rule, ...]:
     rules = [
         *_conv("quant_conv", "encoder/moments"),
         *_conv("post_quant_conv", "decoder/latents"),
-        *_diffusers_half("encoder"),
-        *_diffusers_half("decoder"),
-        *_diffusers_block(f"{down}.resnets.{{j}}", "encoder/level{i}_block{j}"),
+        *_half("encoder", _DIFFUSERS),
+        *_half("decoder", _DIFFUSERS),
+        *_block(f"{down}.resnets.{{j}}", "encoder/level{i}_block{j}", _DIFFUSERS),
         *_conv(f"{down}.downsampler.resample.1", "encoder/level{i}_down/space"),
         *_conv(f"{down}.downsampler.time_conv", "encoder/level{i}_down/time"),
     ]
     for index in range(levels):
         up, level = f"decoder.up_blocks.{index}", f"decoder/level{levels - 1 - index}"
-        rules += _diffusers_block(f"{up}.resnets.{{j}}", f"{level}_block{{j}}")
+        rules += _block(f"{up}.resnets.{{j}}", f"{level}_block{{j}}", _DIFFUSERS)
         rules += _conv(f"{up}.upsampler.resample.1", f"{level}_up/space")
         rules += _conv(f"{up}.upsampler.time_conv", f"{level}_up/time/conv")
     return tuple(rules)
