@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments.shared import cli, outputs
+from experiments.shared import cli, drawings, outputs
 from mirage_jax import io, viz, weights, world
 from mirage_jax.data import clip as clips
 from mirage_jax.evaluation import returns
@@ -79,8 +79,8 @@ def main(_) -> None:
     viz.write_video(out / "comparison.mp4", viz.side_by_side(shown), fps=model.fps)
     _comparison(out / "comparison.png", shown, cameras)
     curves = {NAMES[name]: np.array(row["psnr_by_frame"]) for name, row in scores.items()}
-    viz.plot_curves(out / "revisit.png", curves, ylabel="PSNR against the truth (dB)", title=clip.source)
-    viz.plot_path(out / "path.png", cameras, title=clip.source)
+    drawings.plot_curves(out / "revisit.png", curves, ylabel="PSNR against the truth (dB)", title=clip.source)
+    drawings.plot_path(out / "path.png", cameras, title=clip.source)
     config, state, output = kept
     seconds["report"] = time.time() - before
     report = {

@@ -36,9 +36,9 @@ from absl import flags
 
 from experiments import report
 from experiments.bench import readout_cost
-from experiments.evaluation import ablations, judge, runner
+from experiments.evaluation import ablations, judge, other_videos, runner
 from experiments.evaluation.methods import METHODS, MORE_METHODS, Models
-from experiments.shared import cli, other_videos
+from experiments.shared import cli
 from mirage_jax import io, viz, weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.models.config import ModelConfig

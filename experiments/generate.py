@@ -31,9 +31,9 @@ import tqdm
 from absl import flags
 
 from experiments.posed_video import depths, posed_images
-from experiments.shared import cli, inputs, likeness, loading, lora_files, outputs, prompts
+from experiments.shared import cli, drawings, inputs, likeness, loading, lora_files, outputs, prompts
 from experiments.shared.recording import Recording
-from mirage_jax import viz, weights, world
+from mirage_jax import weights, world
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import crop, trajectory, trajectory_text
 from mirage_jax.memory import kinds, latent
@@ -187,7 +187,7 @@ def main(_) -> None:
     frames = wanted + (view is not None)
     recording = None if _DRY_RUN.value else Recording(out, frames=frames, fps=model.fps, resume=_RESUME.value)
     outputs.clear(out)
-    viz.plot_path(out / "path.png", path, title=_TRAJECTORY.value[:80])
+    drawings.plot_path(out / "path.png", path, title=_TRAJECTORY.value[:80])
     cli.write_run_config(out, cli.flag_values())
     if recording is None:
         print(f"drew {out / 'path.png'}; no model was run (--dry_run)")

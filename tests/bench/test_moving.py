@@ -43,7 +43,7 @@ def test_what_is_remembered_nowhere_has_no_error():
 @pytest.mark.parametrize("masks", [("true",), ("true", "heads")])
 def test_the_picture_says_in_how_many_clips_things_are_off_by_how_much(tmp_path, monkeypatch, masks):
     drawn = {}
-    monkeypatch.setattr(moving.viz, "plot_curves", lambda path, curves, **_: drawn.update(curves))
+    monkeypatch.setattr(moving.drawings, "plot_curves", lambda path, curves, **_: drawn.update(curves))
     moving._draw(tmp_path / "moving.png", rows(masks))
     assert len(drawn) == 2 * len(masks)
     curve = drawn["entities, masks: true"]

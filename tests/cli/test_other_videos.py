@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.evaluation import video
-from experiments.shared import cli, other_videos
+from experiments.evaluation import other_videos, video
+from experiments.shared import cli
 from mirage_jax import viz
 from mirage_jax.errors import UserError
 from mirage_jax.evaluation.scores import Scores

@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mirage_jax import viz
+from experiments.shared import drawings
 from mirage_jax.geometry import Camera, trajectory
 
 INTRINSICS = np.array([[64.0, 0, 64], [0, 64.0, 48], [0, 0, 1]], np.float32)
@@ -15,7 +15,7 @@ Z_UP = np.array([[1, 0, 0, 5], [0, 0, 1, -3], [0, -1, 0, 2], [0, 0, 0, 1]], np.f
 
 def draw(path, text, pose=Z_UP, **kwargs):
     start = Camera(intrinsics=INTRINSICS, cam2world=pose, height=96, width=128)
-    viz.plot_path(path, trajectory.parse(text, start=start, frames=9), **kwargs)
+    drawings.plot_path(path, trajectory.parse(text, start=start, frames=9), **kwargs)
     with PIL.Image.open(path) as picture:
         return np.asarray(picture.convert("RGB")).astype(int)[:-40]  # without the legend
 

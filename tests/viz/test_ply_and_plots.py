@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from experiments.shared import drawings
 from mirage_jax import viz
 from mirage_jax.errors import UserError
 
@@ -46,7 +47,7 @@ def test_points_that_a_viewer_would_choke_on_are_refused(tmp_path):
 
 def test_curves_are_drawn_and_infinity_is_left_out(tmp_path):
     curves = {"latent": np.array([np.inf, 30.0, 25.0, 30.0]), "none": np.array([20.0, np.nan, 10.0, 16.0])}
-    viz.plot_curves(tmp_path / "c.png", curves, ylabel="PSNR (dB)", title="revisit")
+    drawings.plot_curves(tmp_path / "c.png", curves, ylabel="PSNR (dB)", title="revisit")
     with PIL.Image.open(tmp_path / "c.png") as picture:
         array = np.asarray(picture.convert("RGB")).astype(int)
     rows = {}
@@ -56,4 +57,4 @@ def test_curves_are_drawn_and_infinity_is_left_out(tmp_path):
         assert np.ptp(rows[name]) > (60 if name == "latent" else 30)  # a curve, not only its line in the legend
     assert np.median(rows["latent"]) < np.median(rows["none"])  # the better curve lies higher
     with pytest.raises(UserError, match="it is a folder"):
-        viz.plot_curves(tmp_path, curves, ylabel="PSNR (dB)")
+        drawings.plot_curves(tmp_path, curves, ylabel="PSNR (dB)")

@@ -18,7 +18,8 @@ import numpy as np
 import tqdm
 
 from experiments.bench import records, timing
-from mirage_jax import viz, weights, world
+from experiments.shared import drawings
+from mirage_jax import weights, world
 from mirage_jax.data import clip as clips
 from mirage_jax.evaluation import metrics
 from mirage_jax.evaluation.truth import camera_of
@@ -57,7 +58,7 @@ def measure(out: pathlib.Path, segments: int, checkpoint: str | None) -> dict[st
         memory = state.memory
         rows.append([seconds, held / 2**20, int(memory.size), int(memory.overflow), *looks])
     values = np.array(rows)
-    viz.plot_curves(
+    drawings.plot_curves(
         out / "endless.png",
         {
             "seconds a segment": values[1:, 0],
@@ -68,7 +69,7 @@ def measure(out: pathlib.Path, segments: int, checkpoint: str | None) -> dict[st
         xlabel="segment",
         title=f"{model.name}, {segments} segments in one process",
     )
-    viz.plot_curves(
+    drawings.plot_curves(
         out / "endless_pictures.png",
         {
             "brightness above the truth, of 255": values[:, 4] / 255,

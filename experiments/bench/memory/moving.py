@@ -34,7 +34,8 @@ import scipy.ndimage
 from experiments.bench import records
 from experiments.evaluation.objects import MOTION_CLASSES, motion_class
 from experiments.evaluation.statistics import bootstrap_mean, bootstrap_median
-from mirage_jax import data, geometry, viz, weights
+from experiments.shared import drawings
+from mirage_jax import data, geometry, weights
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, resample
 from mirage_jax.memory.things import entities
@@ -146,7 +147,7 @@ def _draw(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
             off = [row["off"] for row in _of(rows, mask, method)]
             off = np.array([np.inf if value is None else value for value in off])
             curves[f"{method}, masks: {mask}"] = (off[:, None] <= limits).mean(0)
-    viz.plot_curves(
+    drawings.plot_curves(
         path, curves, xlabel="off by at most, tenths of its size", ylabel="share of clips", title="where things return"
     )
 
