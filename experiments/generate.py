@@ -35,7 +35,7 @@ from experiments.shared import cli, drawings, inputs, likeness, loading, lora_fi
 from experiments.shared.recording import Recording
 from mirage_jax import weights, world
 from mirage_jax.errors import UserError
-from mirage_jax.geometry import crop, trajectory, trajectory_text
+from mirage_jax.geometry import crop, trajectory_text
 from mirage_jax.memory import kinds, latent
 from mirage_jax.models import codec
 from mirage_jax.weights import world_files
@@ -179,7 +179,7 @@ def main(_) -> None:
     segments, wanted = inputs.whole_segments(path, model.segment_frames)
     for note in notes:
         print(note)
-    print(f"path {origin}: {trajectory.describe(path)}")
+    print(f"path {origin}: {drawings.describe(path)}")
 
     config = world_config(model, len(segments), saved, view)
     view, given = _known_depth(config, view, path, len(segments), notes)

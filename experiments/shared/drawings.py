@@ -1,7 +1,11 @@
-"""Drawings: camera paths from above and from the side, so that a wrong convention is seen at once, and curves."""
+"""Drawings: camera paths from above and from the side, so that a wrong convention is seen at once, and curves.
+
+And what a path amounts to, in a sentence.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 
@@ -14,6 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
+from experiments.evaluation import revisit
 from mirage_jax import io
 from mirage_jax.geometry import Camera
 
@@ -69,6 +74,53 @@ def plot_path(
         figure.suptitle(title, fontsize=10)
     with io.atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
+
+
+@dataclasses.dataclass(frozen=True)
+class PathSummary:
+    """What a path amounts to, for a look before anything is run.
+
+    Attributes:
+      frames: number of cameras.
+      length: of the way, scene units.
+      turning: sum of the turns between frames, degrees.
+      largest_step: between neighbouring frames, scene units.
+      largest_turn: between neighbouring frames, degrees.
+      gap: distance from the first to the last camera, scene units.
+      gap_turn: angle from the first to the last camera, degrees.
+    """
+
+    frames: int
+    length: float
+    turning: float
+    largest_step: float
+    largest_turn: float
+    gap: float
+    gap_turn: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.frames} frames, {self.length:.3g} units and {self.turning:.4g} degrees of way "
+            f"(at most {self.largest_step:.3g} units and {self.largest_turn:.3g} degrees a frame), "
+            f"ends {self.gap:.3g} units and {self.gap_turn:.3g} degrees from the start"
+        )
+
+
+def describe(camera: Camera) -> PathSummary:
+    """Length, turning and largest steps of `Camera[T]`."""
+    poses = np.asarray(camera.cam2world, np.float64)
+    count = len(poses)
+    steps, turns = revisit.pose_differences(poses, np.stack([np.arange(count - 1), np.arange(1, count)], axis=1))
+    gap, gap_turn = revisit.pose_differences(poses, np.array([[0, count - 1]]))
+    return PathSummary(
+        frames=count,
+        length=float(steps.sum()),
+        turning=float(turns.sum()),
+        largest_step=float(steps.max(initial=0.0)),
+        largest_turn=float(turns.max(initial=0.0)),
+        gap=float(gap[0]),
+        gap_turn=float(gap_turn[0]),
+    )
 
 
 def plot_curves(

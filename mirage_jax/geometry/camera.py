@@ -49,12 +49,7 @@ class Camera:
 
     def __getitem__(self, index) -> Camera:
         """Indexes the leading axes of both arrays."""
-        return Camera(
-            intrinsics=self.intrinsics[index],
-            cam2world=self.cam2world[index],
-            height=self.height,
-            width=self.width,
-        )
+        return self.replace(intrinsics=self.intrinsics[index], cam2world=self.cam2world[index])
 
     def resized(self, height: int, width: int) -> Camera:
         """The same camera seen on another grid: `K_l = diag(w/W, h/H, 1) K`.
@@ -68,12 +63,7 @@ class Camera:
         if height < 1 or width < 1:
             raise ValueError(f"camera grid must be at least 1x1, got {height}x{width}")
         scale = jnp.array([width / self.width, height / self.height, 1.0], jnp.float32)
-        return Camera(
-            intrinsics=jnp.asarray(self.intrinsics) * scale[:, None],
-            cam2world=self.cam2world,
-            height=height,
-            width=width,
-        )
+        return self.replace(intrinsics=jnp.asarray(self.intrinsics) * scale[:, None], height=height, width=width)
 
 
 def concatenate(*cameras: Camera) -> Camera:

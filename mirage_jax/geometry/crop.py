@@ -36,11 +36,8 @@ def centre_cropped(camera: Camera, height: int, width: int) -> Camera:
     shift = jnp.array([[width - scale * camera.width], [height - scale * camera.height]], jnp.float32) / 2
     intrinsics = jnp.asarray(camera.intrinsics)
     top = scale * intrinsics[..., :2, :] + shift * jnp.array([0.0, 0.0, 1.0])
-    return Camera(
-        intrinsics=jnp.concatenate([top, intrinsics[..., 2:, :]], axis=-2),
-        cam2world=camera.cam2world,
-        height=height,
-        width=width,
+    return camera.replace(
+        intrinsics=jnp.concatenate([top, intrinsics[..., 2:, :]], axis=-2), height=height, width=width
     )
 
 

@@ -78,12 +78,7 @@ def parse(text: str, *, start: Camera, frames: int, scene_depth: float | None = 
         raise UserError(
             f"trajectory: {io.shown(text.strip())!r} leads {farthest:.3g} away; expected at most {_FARTHEST:g}"
         )
-    return Camera(
-        intrinsics=_zoomed(text, start, np.array([zoom for _, zoom in frame])),
-        cam2world=cam2world,
-        height=start.height,
-        width=start.width,
-    )
+    return start.replace(intrinsics=_zoomed(text, start, np.array([zoom for _, zoom in frame])), cam2world=cam2world)
 
 
 def _zoomed(text: str, start: Camera, zoom: np.ndarray) -> np.ndarray:
@@ -121,64 +116,10 @@ def resample(camera: Camera, frames: int) -> Camera:
     fraction = (position - before).astype(np.float32)
     poses, intrinsics = np.asarray(camera.cam2world), np.asarray(camera.intrinsics)
     weight = fraction[:, None, None]
-    return Camera(
+    return camera.replace(
         intrinsics=np.asarray((1 - weight) * intrinsics[before] + weight * intrinsics[after], np.float32),
         cam2world=np.asarray(jax.jit(se3.interpolate)(poses[before], poses[after], fraction), np.float32),
-        height=camera.height,
-        width=camera.width,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class PathSummary:
-    """What a path amounts to, for a look before anything is run.
-
-    Attributes:
-      frames: number of cameras.
-      length: of the way, scene units.
-      turning: sum of the turns between frames, degrees.
-      largest_step: between neighbouring frames, scene units.
-      largest_turn: between neighbouring frames, degrees.
-      gap: distance from the first to the last camera, scene units.
-      gap_turn: angle from the first to the last camera, degrees.
-    """
-
-    frames: int
-    length: float
-    turning: float
-    largest_step: float
-    largest_turn: float
-    gap: float
-    gap_turn: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.frames} frames, {self.length:.3g} units and {self.turning:.4g} degrees of way "
-            f"(at most {self.largest_step:.3g} units and {self.largest_turn:.3g} degrees a frame), "
-            f"ends {self.gap:.3g} units and {self.gap_turn:.3g} degrees from the start"
-        )
-
-
-def describe(camera: Camera) -> PathSummary:
-    """Length, turning and largest steps of `Camera[T]`."""
-    poses = np.asarray(camera.cam2world, np.float64)
-    steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=-1)
-    turns = _angle_between(poses[:-1], poses[1:])
-    return PathSummary(
-        frames=len(poses),
-        length=float(steps.sum()),
-        turning=float(turns.sum()),
-        largest_step=float(steps.max(initial=0.0)),
-        largest_turn=float(turns.max(initial=0.0)),
-        gap=float(np.linalg.norm(poses[-1, :3, 3] - poses[0, :3, 3])),
-        gap_turn=float(_angle_between(poses[0], poses[-1])),
-    )
-
-
-def _angle_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Degrees between the rotations of two poses, from `|A - B| = 2 sqrt(2) sin(angle / 2)`: no digits lost near 0."""
-    distance = np.linalg.norm(first[..., :3, :3] - second[..., :3, :3], axis=(-2, -1))
-    return np.degrees(2.0 * np.arcsin(np.clip(distance / math.sqrt(8.0), 0.0, 1.0)))
 
 
 def _check_frames(frames: int) -> None:

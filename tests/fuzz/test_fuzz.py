@@ -18,11 +18,11 @@ import PIL.Image
 import pytest
 
 from experiments.posed_video import depths, photos, scenes
-from experiments.shared import inputs
+from experiments.shared import drawings, inputs
 from mirage_jax import viz, weights
 from mirage_jax.data import clip as clips
 from mirage_jax.errors import UserError
-from mirage_jax.geometry import Camera, pose_files, trajectory
+from mirage_jax.geometry import Camera, pose_files
 from mirage_jax.models import config as model_config
 from mirage_jax.weights import world_files
 from mirage_jax.world import WorldConfig
@@ -204,7 +204,7 @@ def words(folder, rng):
     source = inputs.read_trajectory(text, samples.HEIGHT, samples.WIDTH, True)
     path, _ = inputs.lay_path(source, start, rng.choice([65, 17, 5]), rng.choice([4.0, 1e-3, 1e5]), None)
     assert np.isfinite(path.cam2world).all() and np.isfinite(path.intrinsics).all()
-    assert np.isfinite(trajectory.describe(path).length)
+    assert np.isfinite(drawings.describe(path).length)
 
 
 def pictures(folder, rng):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.shared import drawings
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, project, trajectory, trajectory_text
 
@@ -173,7 +174,7 @@ def test_an_even_number_of_frames_gives_the_odd_one_to_back():
 def test_presets_return_to_where_they_started_and_scale(name):
     once = trajectory.parse(name, start=IDENTITY, frames=65, scene_depth=3.0)
     twice = trajectory.parse(f"{name} x2", start=IDENTITY, frames=65, scene_depth=3.0)
-    summary, larger = trajectory.describe(once), trajectory.describe(twice)
+    summary, larger = drawings.describe(once), drawings.describe(twice)
     assert summary.gap < 1e-6
     assert summary.gap_turn < 1e-4
     assert summary.length + summary.turning > 1
@@ -206,7 +207,7 @@ def test_a_bad_start_is_refused():
 
 def test_describe_measures_the_path():
     camera = trajectory.parse("linear; right 3; yaw 90 @ 3", start=IDENTITY, frames=13)
-    summary = trajectory.describe(camera)
+    summary = drawings.describe(camera)
     assert summary.frames == 13
     values = [
         summary.length,
@@ -218,7 +219,7 @@ def test_describe_measures_the_path():
     ]
     np.testing.assert_allclose(values, [3, 90, 1, 10, 3, 90], atol=1e-4)
     assert str(summary).startswith("13 frames, 3 units and 90 degrees of way (at most 1 units and 10 degrees a frame)")
-    still = trajectory.describe(camera[:1])
+    still = drawings.describe(camera[:1])
     assert (still.length, still.largest_turn, still.gap) == (0.0, 0.0, 0.0)
 
 
@@ -227,7 +228,7 @@ def test_resample_keeps_the_ends_and_halves_steps():
     finer = trajectory.resample(camera, 17)
     assert np.array_equal(finer.cam2world[::2], camera.cam2world)
     np.testing.assert_allclose(finer.cam2world[1:9, 0, 3] - finer.cam2world[:8, 0, 3], 0.5, atol=1e-6)
-    np.testing.assert_allclose(trajectory.describe(finer).largest_turn, 11.25, atol=1e-3)
+    np.testing.assert_allclose(drawings.describe(finer).largest_turn, 11.25, atol=1e-3)
     assert np.array_equal(finer.intrinsics, np.tile(INTRINSICS, (17, 1, 1)))
     assert np.array_equal(trajectory.resample(camera, 9).cam2world, camera.cam2world)
     assert np.array_equal(trajectory.resample(camera, 1).cam2world, camera.cam2world[:1])

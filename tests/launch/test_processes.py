@@ -257,7 +257,7 @@ PROGRAM = """
 import json, os, sys
 from absl import logging
 from mirage_jax.errors import UserError
-from mirage_jax.training import processes
+from experiments.shared import processes
 import jax
 from jax.experimental import multihost_utils
 

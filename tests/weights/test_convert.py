@@ -266,7 +266,7 @@ def test_verify_finds_a_changed_weight_and_a_changed_source(tmp_path):
 KILLED = """
 import sys
 from mirage_jax.models import config
-from mirage_jax.weights import convert
+from experiments.conversion import convert
 from tests.weights.tiny_wan import tiny_wan
 import os, signal
 config.PRESETS["tiny"] = tiny_wan

@@ -248,20 +248,9 @@ def _seen_errors(
 ) -> dict[str, jax.Array]:
     """LPIPS, and losses of the discriminator, of the video frames at which some of the guessed latent frames end.
 
-    They are decoded after true latents, as the decoder's past: as the start of a clip their colours would be off. To
-    the discriminator, true is what the decoder makes of true latents: pictures it would tell apart by the decoder, at
-    which the generator can do nothing.
-
-    Args:
-      model, parts: of the stage.
-      key: of the choice of frames and of their part.
-      guess: `[T, h, w, C]`, latents of the target, the overlap first.
-      clip: where the target is from, with pixels.
-      start: int `[]`, the overlap frame.
-      terms: which, `terms.judged` at most `T - 1`.
-
-    Returns:
-      float32 `[]` by name.
+    `guess` `[T, h, w, C]` has the overlap first, at frame `start` of the clip. They are decoded after true latents, as
+    the decoder's past: as the start of a clip their colours would be off. To the discriminator, true is what the
+    decoder makes of true latents: pictures it would tell apart by the decoder, at which the generator can do nothing.
     """
     run_key, part_key, corner_key = jax.random.split(key, 3)
     count, time, stride = terms.judged, model.vae.stride_time, model.vae.stride_space
