@@ -77,7 +77,8 @@ def test_a_repository_killed_half_way_goes_on(tmp_path, monkeypatch):
     with serving(files) as (server, address):
         server.stall = "00002-of-00002.safetensors"
         fetch = (
-            "import sys, pathlib; from huggingface_hub import constants; from experiments.conversion import hub, gather; "
+            "import sys, pathlib; from huggingface_hub import constants; "
+            "from experiments.conversion import hub, gather; "
             "constants.DOWNLOAD_CHUNK_SIZE = 4096; "  # these files are small
             "hub.fetch('Wan-AI/Tiny', pathlib.Path(sys.argv[1]), gather.wanted)"
         )
