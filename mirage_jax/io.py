@@ -31,20 +31,11 @@ _LARGEST_INTEGER = 18  # digits that are read as a whole number; a longer one be
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path to write to; on leaving, it becomes `path`.
+    """Yields a temporary path for the body to write to and close; on leaving, it becomes `path`.
 
-    The temporary file is created empty beside `path` and keeps its suffix, so that
-    libraries that look at the suffix behave. Missing parent folders are made. If the
-    body raises, `path` is left as it was and the temporary file is removed.
-
-    Args:
-      path: the file to make or replace.
-
-    Yields:
-      The path of the temporary file, to be written and closed by the body.
-
-    Raises:
-      UserError: if the folder cannot be made or written, or `path` is a folder.
+    The temporary file is created empty beside `path` and keeps its suffix, so that libraries that look at the suffix
+    behave. Missing parent folders are made. If the body raises, `path` is left as it was and the temporary file is
+    removed. Raises `UserError` if the folder cannot be made or written, or `path` is a folder.
     """
     path = Path(path)
     if path.is_dir():

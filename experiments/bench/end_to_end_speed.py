@@ -23,10 +23,10 @@ from mirage_jax.memory import kinds
 from mirage_jax.memory.kinds import Observation
 from mirage_jax.models.config import ModelConfig
 from mirage_jax.training.measures import resources
-from mirage_jax.world import align
 from mirage_jax.world.frame_geometry import estimate_geometry
 from mirage_jax.world.recall import add_things, choose_references, new_frames, read
-from mirage_jax.world.segment import denoise, write
+from mirage_jax.world.remember import remember
+from mirage_jax.world.segment import denoise
 
 REPEATS = 9
 SEGMENTS = 3
@@ -36,8 +36,8 @@ STAGES = {
     "read": "the memory at the segment's cameras (for RGB with the VAE encoder), references and control channels",
     "denoise": "all sampling steps",
     "decode": "latents to frames",
-    "depth": "depth and masks by the heads, brought to the memory's scale",
-    "write": "into the memory",
+    "depth": "depth and masks by the heads",
+    "write": "depth brought to the memory's scale, and into the memory",
 }
 
 
@@ -121,20 +121,18 @@ def staged(
         readout = read(config, params, state, cameras)
         shown = new_frames(config, readout)
         references = choose_references(config, state, latent_cameras, shown)
-        return add_things(config, state, readout, cameras), shown, references
+        return add_things(config, state, readout, cameras), shown, references, readout
 
     def decode(config, params, state, latents):
         return config.codec.go_on(params["vae"], state.context[-1], latents, state.decoder)
 
-    def geometry(config, params, latents, frames, shown):
-        estimated = estimate_geometry(config, params, latents, latent_cameras, frames)
-        scene, _, trusted = align.to_memory(config, estimated, shown)
-        return scene, trusted
+    def geometry(config, params, latents, frames):
+        return estimate_geometry(config, params, latents, latent_cameras, frames)
 
-    readout, shown, references = add("read", recall, params, state, cameras)
+    readout, _, references, known = add("read", recall, params, state, cameras)
     latents, _ = add("denoise", denoise, params, state, readout, references, None, key)
     frames = jnp.asarray(add("decode", decode, params, state, latents)[0][last])
-    scene, trusted = add("depth", geometry, params, latents, frames, shown)
+    scene = add("depth", geometry, params, latents, frames)
     observed = Observation(
         latents=latents,
         frames=frames,
@@ -144,7 +142,7 @@ def staged(
         latent_cameras=latent_cameras,
         frame_cameras=frame_cameras,
     )
-    add("write", write, state.memory, observed, trusted, shown)
+    add("write", remember, params, state.memory, observed, cameras, known)
     return calls, given
 
 

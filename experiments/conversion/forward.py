@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +70,12 @@ def _blocks(read: Reader, count: int) -> Iterator[tuple[str, Any]]:
         yield f"block {index}", {**shared, "blocks_0": own[f"blocks_{index}"]}
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(module: nn.Module, params: Any, *arguments: Any, **named: Any) -> Any:
+    """What a module gives, compiled once for all modules that are equal: conversion and verification share it."""
+    return module.apply({"params": params}, *arguments, **named)
+
+
 def _shallow(model: ModelConfig) -> Any:
     return dataclasses.replace(model.dit, layers=1, dtype="float32", remat="none")
 
@@ -77,14 +84,13 @@ def _dit(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
     dit = _shallow(model)
     latents = _fixed(FRAMES, CELLS * dit.patch[1], CELLS * dit.patch[2], dit.in_channels)
     text = _fixed(dit.text_tokens, dit.text_dim) if dit.text_dim else None
-    apply = jax.jit(functools.partial(Generator(dit).apply, text=text))
+    times = np.linspace(0, 500, FRAMES, dtype=np.float32)
     for name, params in _blocks(read, model.dit.layers):
-        yield name, apply({"params": {"dit": params}}, latents, np.linspace(0, 500, FRAMES, dtype=np.float32))
+        yield name, _apply(Generator(dit), {"dit": params}, latents, times, text=text)
 
 
 def _side(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
     dit = _shallow(model)
-    apply = jax.jit(SideBranch(dit, model.side).apply)
     arguments = (
         _fixed(FRAMES, CELLS * dit.patch[1], CELLS * dit.patch[2], model.side.control_channels),
         _fixed(FRAMES, CELLS * CELLS, dit.dim),
@@ -98,7 +104,7 @@ def _side(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
         # Only the first block has a join; it serves all, to give each of them the control stream.
         join = params["blocks_0"].get("join", join)
         params["blocks_0"]["join"] = join
-        yield name, apply({"params": params}, *arguments).blocks[0]
+        yield name, _apply(SideBranch(dit, model.side), params, *arguments).blocks[0]
 
 
 def _lora(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
@@ -114,22 +120,21 @@ def _lora(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
 def _vae(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
     side = model.vae.stride_space
     frames = np.tanh(_fixed(1 + model.vae.stride_time, side, side, 3))
-    yield "frames", jax.jit(VAE(model.vae).apply)({"params": read(lambda path: True)}, frames)
+    yield "frames", _apply(VAE(model.vae), read(lambda path: True), frames)
 
 
 def _text(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
     tokens = 8
     config = dataclasses.replace(model.text, layers=1, vocabulary=tokens, dtype="float32")
-    apply = jax.jit(UMT5Encoder(config).apply)
     rows = np.linspace(0, model.text.vocabulary - 1, tokens).astype(int)
     table = None
     for name, params in _blocks(read, model.text.layers):
         table = jnp.asarray(np.asarray(params["token_embedding"])[rows]) if table is None else table
         params["token_embedding"] = table
-        yield name, apply({"params": params}, np.arange(tokens), np.ones(tokens, bool))
+        yield name, _apply(UMT5Encoder(config), params, np.arange(tokens), np.ones(tokens, bool))
 
 
 def _depth(model: ModelConfig, read: Reader) -> Iterator[tuple[str, jax.Array]]:
     side = CELLS * model.depth.patch
     image = 0.5 + 0.5 * np.tanh(_fixed(side, side, 3))
-    yield "depth", jax.jit(DepthAnything(model.depth).apply)({"params": read(lambda path: True)}, image)
+    yield "depth", _apply(DepthAnything(model.depth), read(lambda path: True), image)

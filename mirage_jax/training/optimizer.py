@@ -15,13 +15,9 @@ from mirage_jax.models import partition
 
 
 def schedule(config: Any) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then cosine decay to `final_fraction` of the peak.
+    """Learning rate by step: linear for `warmup_steps`, then cosine decay to `final_fraction` of the peak at `steps`.
 
-    Args:
-      config: has `learning_rate`, `warmup_steps`, `steps`, `final_fraction`.
-
-    Raises:
-      UserError: if the warm-up does not end before the run does.
+    Raises `UserError` if the warm-up does not end before the run does.
     """
     if not 0 <= config.warmup_steps < config.steps:
         raise UserError(f"warmup_steps={config.warmup_steps} must be at least 0 and less than steps={config.steps}")

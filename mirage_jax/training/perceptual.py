@@ -22,13 +22,7 @@ MOST_SHIFT = 7  # pixels
 def frames_judged(config: Any, most: int, of_what: str) -> int:
     """How many frames at a time the term sees, `config.perceptual_frames`; 0 where `perceptual_weight` is 0.
 
-    Args:
-      config: of the run.
-      most: so many there are.
-      of_what: names them in the message.
-
-    Raises:
-      UserError: if either number is out of range.
+    Raises `UserError` if either number is out of range: there are at most so many frames, `of_what` says of what.
     """
     weight, count = config.perceptual_weight, config.perceptual_frames
     if weight < 0:
@@ -41,15 +35,7 @@ def frames_judged(config: Any, most: int, of_what: str) -> int:
 
 
 def require_size(side: int, flag: str) -> None:
-    """Refuses pictures that are too small for the term.
-
-    Args:
-      side: their height or width, the shorter of the two.
-      flag: what sets it, for the message.
-
-    Raises:
-      UserError: if they are.
-    """
+    """Raises `UserError` if pictures of so many pixels on their shorter side, which `flag` sets, are too small for it."""
     if side < (least := lpips.MINIMUM_SIZE + MOST_SHIFT):
         raise UserError(f"--config.{flag}={side}: the perceptual term needs pictures of at least {least} pixels")
 

@@ -125,14 +125,9 @@ class Match(NamedTuple):
 
 
 def recognise(source: Source, model: ModelConfig) -> tuple[dict[str, str], list[str]]:
-    """The layouts in which a checkpoint holds parts of a model, told by the names of its tensors.
+    """The layouts in which a checkpoint holds parts of a model, by part, and the names that none of them knows.
 
-    Args:
-      source: the checkpoint.
-      model: a config of the family, for the levels of its VAE.
-
-    Returns:
-      The layout by part, and the names that none of them knows.
+    The names of tensors tell; `model` is a config of the family, for the levels of its VAE.
     """
     known = {key: {name for name in source.entries if form.knows(name, model)} for key, form in FORMATS.items()}
     found: dict[str, str] = {}

@@ -109,10 +109,7 @@ def from_public(array: np.ndarray, storage: str) -> np.ndarray:
 def to_public(array: np.ndarray, storage: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Our array with its axes in public order; the inverse of `from_public`.
 
-    Args:
-      array: ours.
-      storage: of the rule.
-      shape: of the public array, which tells what ours has lost (the sides of a patch, 2 x 2 otherwise).
+    `shape` is that of the public array, which tells what ours has lost (the sides of a patch, 2 x 2 otherwise).
     """
     return STORAGES[storage].public(array, shape)
 

@@ -28,13 +28,7 @@ def is_one(path: pathlib.Path) -> bool:
 
 
 def save(path: pathlib.Path, config: str, params: Mapping[str, Any]) -> None:
-    """Writes a model, atomically.
-
-    Args:
-      path: of the file.
-      config: its text.
-      params: by part.
-    """
+    """Writes a model, atomically: the text of its config, and its parameters by part."""
     tensors = {name: np.ascontiguousarray(x) for name, x in traverse_util.flatten_dict(params, sep="/").items()}
     digests = {f"digest.{part}": _digest(part, tensors) for part in params}
     header = {"format": _FORMAT, "version": _VERSION, "config": config} | digests

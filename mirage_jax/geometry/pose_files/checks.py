@@ -114,15 +114,9 @@ def rotations(source: str, name: str, quaternions: npt.ArrayLike) -> np.ndarray:
 
 
 def lenses(source: str, intrinsics: npt.ArrayLike, sizes: np.ndarray) -> np.ndarray:
-    """Checked `[T, 3, 3]` intrinsics, pixels of frames of `sizes` `[T, 2]` (height, width).
+    """Checked `[T, 3, 3]` intrinsics, pixels of frames of `sizes` `[T, 2]` (height, width), from these or `[3, 3]`.
 
-    Args:
-      source: the file, for messages.
-      intrinsics: `[T, 3, 3]`, or `[3, 3]` for all frames.
-      sizes: of the frames.
-
-    Raises:
-      UserError: if intrinsics are not those of a pinhole camera for pictures of this size.
+    Raises `UserError` if they are not those of a pinhole camera for pictures of this size.
     """
     if np.shape(intrinsics) == (3, 3):
         intrinsics = np.broadcast_to(np.asarray(intrinsics), (len(sizes), 3, 3))

@@ -76,16 +76,9 @@ def may_be_absent(path: str, found: Container[str]) -> bool:
 
 
 def config(source: Source, form: Format, model: ModelConfig, alpha: float | None) -> ModelConfig:
-    """`model` with the LoRA of a file.
+    """`model` with the LoRA of a file; `alpha` is for files that do not tell, None is their rank.
 
-    Args:
-      source: the file.
-      form: its layout.
-      model: the config.
-      alpha: for files that do not tell; None is their rank.
-
-    Raises:
-      UserError: if the file holds no LoRA, or tells alpha itself.
+    Raises `UserError` if the file holds no LoRA, or tells alpha itself.
     """
     ranks, alphas, added = _told(source, form, model)
     if not ranks:
