@@ -35,7 +35,7 @@ def frames_judged(config: Any, most: int, of_what: str) -> int:
 
 
 def require_size(side: int, flag: str) -> None:
-    """Raises `UserError` if pictures of so many pixels on their shorter side, which `flag` sets, are too small for it."""
+    """Raises `UserError` if pictures of so many pixels on their shorter side, set by `flag`, are too small for it."""
     if side < (least := lpips.MINIMUM_SIZE + MOST_SHIFT):
         raise UserError(f"--config.{flag}={side}: the perceptual term needs pictures of at least {least} pixels")
 

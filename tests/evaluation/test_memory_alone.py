@@ -2,13 +2,11 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 from sphere import SIZE, turning
 
 from mirage_jax.evaluation import memory_alone, truth
-from mirage_jax.models import vae
 from tests.world import tiny_world
 
 
@@ -17,12 +15,13 @@ def model():
     base = tiny_world.video()
     coder = dataclasses.replace(base.vae, latent_channels=5, encoder_dim=4, decoder_dim=4, multipliers=(1, 2, 4))
     segment = dataclasses.replace(base.segment, latents=2)
-    return dataclasses.replace(base, height=SIZE, width=SIZE, vae=coder, segment=segment)
+    vae_alone = dict.fromkeys(("dit", "side", "heads", "lora"))
+    return dataclasses.replace(base, height=SIZE, width=SIZE, vae=coder, segment=segment, **vae_alone)
 
 
 @pytest.fixture(scope="module")
 def params(model):
-    return {"vae": vae.init(model.vae, jax.random.key(0))}
+    return tiny_world.parameters(model)
 
 
 def test_what_was_written_is_there_where_the_camera_stays(model, params):

@@ -2,11 +2,9 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 
 from experiments.worlds import coded
-from mirage_jax.models import vae
 from mirage_jax.training import encode
 from tests import analytic
 from tests.world import tiny_world
@@ -36,8 +34,9 @@ def test_coding_puts_cameras_and_depth_on_the_latent_grid():
         height=32,
         width=32,
         vae=dataclasses.replace(base.vae, encoder_dim=4, decoder_dim=4, multipliers=(1, 2, 4)),
+        **dict.fromkeys(("dit", "side", "heads", "lora")),
     )
-    params = {"vae": vae.init(model.vae, jax.random.key(0))}
+    params = tiny_world.parameters(model)
     clip = analytic.scene(0, 5, 32, 32, sky=False)
     sample = encode.code(model, params, clip)
     assert sample["latents"].shape == (2, 4, 4, 24)
