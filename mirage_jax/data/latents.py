@@ -94,9 +94,7 @@ def clips(
       source: of `load_source`.
       batch_size: samples of a whole batch.
       seed: of the order.
-      parts, count: which equal parts of every batch to give, out of how many.
-      workers: processes that read; 0 reads in this one.
-      skipped: counts samples that cannot be read, for which a neighbour stands in; None makes them an error.
+      parts, count, workers, skipped: as in `pipeline.clips`.
       texts: embeddings of all captions and of the empty prompt: batches then have `text [B, tokens, dim]`.
       text_dropout: probability with which a caption is replaced by the empty prompt.
       fields: what the batches have; None for everything but texts.

@@ -117,10 +117,8 @@ def batches(
 
     Args:
       dataset: the samples, in order.
-      batch_size: samples of a whole batch.
-      parts, count: which equal parts of every batch to give, out of how many.
-      threads, workers: that read, in each process, and processes; without workers the calling one reads.
-      skipped: takes out of the batches, and counts, what could not be read.
+      batch_size, parts, count, workers, skipped: as in `clips`, of samples.
+      threads: that read, in each process.
 
     Raises:
       UserError: if the batch does not divide into the parts, or there is no such part.

@@ -32,13 +32,8 @@ def added(
 ) -> Readout:
     """The readout `[T + P, h, w, ..]` with the things of the frames `0 .. start` where they should be by now.
 
-    Args:
-      key: consumed.
-      model: whose recipe remembers things.
-      clip, start, augment: as in `posed.make_training_example`.
-      readout: what the static memory shows.
-      views: from where the segment looks.
-      depth: `[t, h, w]` with its errors; NaN for the frames of an empty memory.
+    `readout` is what the static memory shows from `views`; `depth` `[t, h, w]` has its errors, NaN for the frames of an
+    empty memory; the rest is as in `posed.make_training_example`. Consumes `key`.
     """
     method = recipe.of(model)
     keys = jax.random.split(key, 4)

@@ -116,16 +116,9 @@ class SavedWorld:
 
 
 def save(path: str | pathlib.Path, config: Any, state: Any, weights: str) -> None:
-    """Writes a world, atomically.
+    """Writes a world, atomically: its `WorldConfig` and `RolloutState`, and the digest of the weights that made it.
 
-    Args:
-      path: of the file.
-      config: the `WorldConfig` of the world.
-      state: its `RolloutState`.
-      weights: digest of the weights that made it (`weights.digest`).
-
-    Raises:
-      UserError: if the file cannot be written, or the world holds NaN.
+    Raises `UserError` if the file cannot be written, or the world holds NaN.
     """
     tensors = {name: np.array(value, order="C") for name, value in _flat(state).items()}
     _check_sound(pathlib.Path(path), tensors)

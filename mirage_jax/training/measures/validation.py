@@ -19,11 +19,7 @@ def make(stage: Stage, config: Any, mesh: Mesh) -> Callable[[Any, Any, int], dic
     """`(params, frozen, step) -> ` means of `validation/loss` and `validation/NAME` of the stage's metrics.
 
     Every process must call it. What differs between two calls is the parameters alone, so that the curve is smooth.
-
-    Args:
-      stage: whose loss, and whose batches of `config.validation_split`.
-      config: has also `validation_batches`, which are read now and kept on the host, and `seed`.
-      mesh: what the run is on.
+    The batches of `config.validation_split`, `config.validation_batches` of them, are read now and kept on the host.
 
     Raises:
       UserError: if there is no batch, or, when called, if the loss is not finite.

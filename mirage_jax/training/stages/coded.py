@@ -24,8 +24,7 @@ def batches(
     """The batches of a split of `config.data` for this process.
 
     Args:
-      config: of the run.
-      skipped: counts the samples that cannot be read.
+      config, skipped: of the run, and what counts the samples that cannot be read.
       stride_time: video frames a latent frame of the model, whose cameras all must be there.
       dit: where it reads text, the batches have that of `config.text_embeddings`.
       pixels: whether they have the frames, which an RGB memory is made of and the perceptual term compares with.
