@@ -56,6 +56,9 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "For suites endless, merge, moving and photographs: the model; default: the one that ships."
 )
 _SEGMENTS = flags.DEFINE_integer("segments", 2000, "For suite endless: how many to walk.", lower_bound=2)
+_ROWS = flags.DEFINE_integer(
+    "rows", None, "For suites compile and train_scale: at most so many of the missing rows; default all.", lower_bound=0
+)
 _LATENTS = flags.DEFINE_string("latents", "data/latents", "For suite input: the data set of coded clips.")
 
 
@@ -70,6 +73,7 @@ def main(_) -> None:
         "clips": _CLIPS.value or ("data/doom" if name == "input" else "data/evaluation"),
         "checkpoint": _CHECKPOINT.value,
         "segments": _SEGMENTS.value,
+        "most": _ROWS.value,
         "latents": _LATENTS.value,
         "stage_config": _stage_config,
     }

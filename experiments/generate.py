@@ -194,7 +194,7 @@ def main(_) -> None:
         return
 
     first = None if given is None else jax.tree.map(operator.itemgetter(0), given)
-    loading.check_room(config, folder, _WEIGHTS.value, mesh, segments[0], first)
+    loading.check_room(config, folder, _WEIGHTS.value, mesh, first)
     text = prompts.for_segments(folder, model, len(segments), **_prompt_flags(), tokenizer=_TOKENIZER.value)
     away = prompts.negative(folder, model, _NEGATIVE_PROMPT.value, _TOKENIZER.value) if config.guided else None
     recording.begin(_run(saved, view, path, (text, away), given))

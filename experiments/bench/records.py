@@ -21,6 +21,7 @@ def resumed(
     *,
     same: Mapping[str, Any],
     about: Mapping[str, Any] | None = None,
+    most: int | None = None,
 ) -> dict[str, Any]:
     """A record with a row for every spec; rows that the file has are kept, and each new one is written at once.
 
@@ -30,6 +31,7 @@ def resumed(
       make: gives a row without its `spec`.
       same: name -> what an earlier record must say too, if it says it.
       about: name -> what is said anew.
+      most: how many rows to make at most, the first that are missing; None for all.
 
     Raises:
       UserError: if the earlier record is of something else.
@@ -40,7 +42,8 @@ def resumed(
             raise UserError(f"{target}: rows are of {name} {record[name]!r}, now it is {value!r}; give another --out")
     record |= {**same, **(about or {})}
     done = [row["spec"] for row in record["rows"]]
-    for spec in tqdm.tqdm([spec for spec in specs if spec not in done], unit="row", dynamic_ncols=True):
+    left = [spec for spec in specs if spec not in done][:most]
+    for spec in tqdm.tqdm(left, unit="row", dynamic_ncols=True):
         record["rows"].append({"spec": spec, **make(spec)})
         write_json(target, record)
     return record

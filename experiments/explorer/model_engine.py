@@ -29,6 +29,8 @@ from mirage_jax.world import sound
 CAPACITY = 65_536
 """Points of the memory, unless the command says otherwise."""
 _BANK = 64
+_SWITCHES = ("weights",)
+"""Of `loading.SWITCHES`, those that the command has."""
 
 
 class ModelEngine:
@@ -205,6 +207,7 @@ class ModelEngines:
                     "Anything to it (python -m experiments.get_model)"
                 )
             if memory not in self._params:
+                loading.check_room(config, self._folder, self._kind, None, donate=False, switches=_SWITCHES)
                 self._params[memory] = loading.prepared(config, self._folder, self._kind, None)
             digest = loading.digest(self._folder, config)
             self._engines[name] = ModelEngine(config, self._folder, self._params[memory], self.facts, digest)

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import importlib.util
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,8 @@ from mirage_jax.world import recipe as recipes
 from mirage_jax.world.state import shardings as state_places
 
 WEIGHTS = ("float32", "bfloat16", "int8")
+SWITCHES = ("weights", "vae_tile", "vae_dtype", "mesh")
+"""Flags that make a world take less of a device."""
 
 
 def recipe(
@@ -210,14 +212,17 @@ def check_room(
     folder: str | pathlib.Path,
     kind: str | None,
     mesh: jax.sharding.Mesh | None,
-    cameras: Camera,
     known: world.KnownGeometry | None = None,
+    *,
+    donate: bool = True,
+    switches: Collection[str] = SWITCHES,
 ) -> None:
     """Compiles the program of a segment, if devices tell their memory, before any weights are read.
 
     Args:
       config, folder, kind, mesh: as for `prepared`.
-      cameras, known: of a segment, for `world.segment`.
+      known, donate: of a segment, for `world.segment`.
+      switches: flags that the command has of those that make it fit.
 
     Raises:
       UserError: in one sentence what is needed, what there is, and what fits, if it is too large for a device.
@@ -228,6 +233,9 @@ def check_room(
     dit = config.model.dit
     shape = (*((2,) if config.guided else ()), dit.text_tokens, dit.text_dim)
     text = np.zeros(shape, np.float32) if dit.text_dim else None
+    model = config.model
+    poses = (jax.ShapeDtypeStruct((model.segment_frames, n, n), np.float32) for n in (3, 4))
+    cameras = Camera(*poses, model.height, model.width)
 
     def size(config: world.WorldConfig, kind: str) -> tuple[int | None, bool]:
         """Bytes, and whether a segment fits them; None where the compiler found no room."""
@@ -239,7 +247,7 @@ def check_room(
             if (least := device_memory.held((params, state))) > room:
                 return least, False
             found = device_memory.placeable(
-                lambda: device_memory.of_segment(config, params, state, cameras, text, known)
+                lambda: device_memory.of_segment(config, params, state, cameras, text, known, donate=donate)
             )
         return found, found is not None and found <= room
 
@@ -247,15 +255,16 @@ def check_room(
     needs, fits = size(config, kind)
     if fits:
         return
-    found = "no switch of this command is enough: --mesh splits it over more devices"
-    for flags, smaller, smaller_kind in _smaller(config, kind):
+    found = "no switch of this command is enough"
+    found += ": --mesh splits it over more devices" if "mesh" in switches else ""
+    for flags, smaller, smaller_kind in _smaller(config, kind, switches):
         less, fits = size(smaller, smaller_kind)
         if fits and less is not None:
             found = f"what fits is {flags}, {less / 1e9:.3g} GB"
             break
     needs = "more than the compiler can place" if needs is None else f"{needs / 1e9:.3g} GB"
     raise UserError(
-        f"a segment of the model {config.model.name!r} needs {needs} of a device, of which JAX may use "
+        f"a segment of the model {model.name!r} needs {needs} of a device, of which JAX may use "
         f"{room / 1e9:.3g} GB (XLA_PYTHON_CLIENT_MEM_FRACTION); {found}"
     )
 
@@ -264,22 +273,24 @@ SMALL_TILE = 24
 """Latent cells of a side of the VAE's tiles where memory is short."""
 
 
-def _smaller(config: world.WorldConfig, kind: str) -> Iterator[tuple[str, world.WorldConfig, str]]:
+def _smaller(
+    config: world.WorldConfig, kind: str, switches: Collection[str]
+) -> Iterator[tuple[str, world.WorldConfig, str]]:
     """What takes less memory, the switches that change the pictures least first: flags, config, kind of weights."""
     flags = []
-    if kind == "float32":
+    if kind == "float32" and "weights" in switches:
         kind = "bfloat16"
         flags.append("--weights=bfloat16")
         yield " ".join(flags), config, kind
-    if not config.vae_tile and max(config.grid) > SMALL_TILE:
+    if not config.vae_tile and max(config.grid) > SMALL_TILE and "vae_tile" in switches:
         config = dataclasses.replace(config, vae_tile=SMALL_TILE)
         flags.append(f"--vae_tile={SMALL_TILE}")
         yield " ".join(flags), config, kind
-    if config.vae_dtype == "float32":
+    if config.vae_dtype == "float32" and "vae_dtype" in switches:
         config = dataclasses.replace(config, vae_dtype="bfloat16")
         flags.append("--vae_dtype=bfloat16")
         yield " ".join(flags), config, kind
-    if kind != "int8" and importlib.util.find_spec("qwix") is not None:
+    if kind != "int8" and "weights" in switches and importlib.util.find_spec("qwix") is not None:
         yield " ".join([*(f for f in flags if "weights" not in f), "--weights=int8"]), config, "int8"
 
 

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from mirage_jax.geometry import Camera
 from mirage_jax.world.config import WorldConfig
 from mirage_jax.world.frame_geometry import KnownGeometry
-from mirage_jax.world.segment import compiled_in_place
+from mirage_jax.world.segment import compiled_in_place, compiled_segment
 
 
 def limit(devices: Sequence[Any]) -> int | None:
@@ -61,16 +61,19 @@ def of_segment(
     cameras: Camera,
     text: chex.Array | None = None,
     known: KnownGeometry | None = None,
+    *,
+    donate: bool = False,
 ) -> int:
-    """Bytes of a device that `world.segment` takes, the state written in place, with all parameters that lie there.
+    """Bytes of a device that `world.segment` takes, with all parameters that lie there.
 
     The program is compiled, once: the segment itself finds it.
 
     Args:
-      config, cameras, text, known: as for `world.segment`.
-      params, state: as there, or their shapes.
+      config, text, known, donate: as for `world.segment`.
+      params, state, cameras: as there, or their shapes.
     """
-    compiled = compiled_in_place.lower(config, params, state, cameras, text, known).compile()
+    run = compiled_in_place if donate else compiled_segment
+    compiled = run.lower(config, params, state, cameras, text, known).compile()
     return max(needed(compiled), held((params, state)) + _beside(compiled))  # parameters that it does not read stay
 
 

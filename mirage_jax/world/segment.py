@@ -54,7 +54,7 @@ def segment(
       UserError: if the number or size of the cameras, the text, or what is known, does not fit the model.
     """
     checks.check(config, cameras, text, known, ())
-    run = compiled_in_place if donate else _compiled_segment
+    run = compiled_in_place if donate else compiled_segment
     return run(config, params, state, cameras, text, known)
 
 
@@ -185,7 +185,7 @@ def _segment(
     )
 
 
-_compiled_segment = jax.jit(_segment, static_argnums=0)
+compiled_segment = jax.jit(_segment, static_argnums=0)
 compiled_in_place = jax.jit(_segment, static_argnums=0, donate_argnums=2)
 
 

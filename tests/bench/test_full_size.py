@@ -1,5 +1,6 @@
 """The full-size suites: counts of the real model, and every command end to end at a size that takes seconds."""
 
+import collections
 import dataclasses
 import importlib.util
 import json
@@ -93,7 +94,11 @@ def test_suite_compile_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(programs, "elsewhere", here)
     kept = [{"spec": spec, "fits": True, "arguments": 7, "temporaries": 1, "output": 1} for spec in wanted[2:4]]
     (tmp_path / "compile.json").write_text(json.dumps({"model": "tiny", "rows": kept}))
-    record = compiled.measure(tmp_path, "tiny")
+    record = compiled.measure(tmp_path, most=0, model="tiny")
+    assert [row["spec"] for row in record["rows"]] == wanted[2:4] and not done
+    assert "| train step | 1 | one device | v5p:2x2x1 | 0.0" in (text := compiled.markdown(record))
+    assert text.count("| not compiled |") == 3
+    record = compiled.measure(tmp_path, model="tiny")
     assert [row["spec"] for row in record["rows"]] == [*wanted[2:4], *wanted[:2], wanted[4]]
     assert [spec["program"] for spec in done] == ["denoise", "denoise", "train"]
     assert record == json.loads((tmp_path / "compile.json").read_text())
@@ -102,6 +107,8 @@ def test_suite_compile_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch):
     _, int8, train = record["rows"][2:]
     weights = programs.generator_shapes(model)
     side, dit = (sum(x.size for x in jax.tree.leaves(weights[part])) for part in ("side", "dit"))
+    for row in (*record["rows"][2:4], train):  # what shapes say is what the compiler says
+        assert 0.99 < programs.held(row["spec"], model) / row["arguments"] < 1.01
     # Side branch, its average and two moments in float32, and the DiT in bfloat16.
     assert 1 < train["arguments"] / (4 * 4 * side + 2 * dit) < 1.2
     assert int8["arguments"] < 0.6 * 4 * (side + dit)  # embeddings, which stay, are a large share of this model
@@ -171,7 +178,7 @@ def test_a_row_is_compiled_in_a_process_of_its_own():
 def test_rows_of_another_model_are_not_mixed(tiny, tmp_path):
     (tmp_path / "compile.json").write_text(json.dumps({"model": "default", "rows": []}))
     with pytest.raises(UserError, match="'default'"):
-        compiled.measure(tmp_path, "tiny")
+        compiled.measure(tmp_path, model="tiny")
 
 
 def test_what_fits_is_the_sum_of_the_record():
@@ -185,23 +192,29 @@ def test_what_fits_is_the_sum_of_the_record():
             row("denoise", 15e9, 2e9),
             row("denoise", 8e9, 3e9, int8=True),
             row("train", 50e9, 12e9, batch=1),
+            row("train", 6e9, 12e9, batch=8, mesh={"fsdp": 8}),
             row("decode", 3e9, 11e9),
             row("decode", 2e9, 1e9, tile=compiled.TILE),
             row("decode", 9e9, 99e9, topology="v6e:1x1"),
         ],
     }
-    lines = compiled.fits(record)[-4:]
+    lines = compiled.fits(record)[-5:]
     needs = [float(line.split("|")[2]) for line in lines]
-    assert needs == [15 + 2 + 11, 15 + 2 + 2, 8 + 2 + 3, 62]
+    assert needs == [15 + 2 + 11, 15 + 2 + 2, 8 + 2 + 3, 62, 18]
     assert lines[1].endswith("| 19.0 | no | yes | yes | yes | yes | yes | yes | yes |")
     assert lines[3].endswith("| 62.0 | no | no | no | no | no | yes | yes | yes |")
     record["rows"] = [row for row in record["rows"] if row["spec"]["program"] != "decode"]
-    assert [line.split("|")[1].strip() for line in compiled.fits(record)[-1:]] == [
-        "train step of the side branch, batch 1"
+    assert [line.split("|")[1].strip() for line in compiled.fits(record)[-2:]] == [
+        "train step of the side branch, batch 1",
+        "... on 8, `fsdp` 8, batch 8",
     ]
     assert compiled.fits(record | {"rows": record["rows"][:1]}) == []
-    text = compiled.markdown(record | {"tokens": 1, "model": "m", "jax": "0", "parameters": {"vae": 0}})
-    assert "Not compiled yet: " in text and "train step for 256 of v6e:16x16" in text
+    text = compiled.markdown(
+        record
+        | {"tokens": 1, "model": "m", "jax": "0", "parameters": {"vae": 0}}
+        | {"held": collections.defaultdict(int)}
+    )
+    assert "| train step | 256 | data 8 x sequence 4 x fsdp 8 | v6e:16x16 | 0.00 |  |  | not compiled |" in text
 
 
 def test_suite_dit_ratio_summarises_pairs():

@@ -71,7 +71,7 @@ _SEED = flags.DEFINE_integer(
     "seed", 0, "With a sample's name, decides everything random.", lower_bound=0, upper_bound=cli.LARGEST_SEED
 )
 
-_DECISIVE = ("prompts", "memory", "recipe", "weights", "vae_tile", "steps", "seed")
+_DECISIVE = ("prompts", "memory", "recipe", "weights", "vae_tile", "vae_dtype", "steps", "seed")
 
 
 class Benchmark(NamedTuple):
@@ -156,6 +156,7 @@ def _make(
             tokenizer=_TOKENIZER.value,
         )
     if not _DRY_RUN.value:
+        loading.check_room(config, folder, _WEIGHTS.value, mesh)
         params = loading.prepared(config, folder, _WEIGHTS.value, mesh)
     for sample in tqdm.tqdm(left, initial=total - len(left), total=total, unit="sample", mininterval=5):
         try:
@@ -220,7 +221,7 @@ def _generate(
     made = [views.image[None]]
     for index in range(len(segments)):
         prompt = None if text is None else text[prompts[index]]
-        state, output = world.segment(config, params, state, segments[index], prompt)
+        state, output = world.segment(config, params, state, segments[index], prompt, donate=True)
         sound.check_output(output, f"{sample.label}, segment {index + 1}")
         made.append(np.asarray(output.frames))
     return np.concatenate(made)[: 1 + wanted]

@@ -23,7 +23,7 @@ from experiments.bench.full_size import programs, train_scale
 from experiments.shared import loading
 from mirage_jax.models import config as model_config
 
-OPTIONS = ("out",)
+OPTIONS = ("out", "most")
 """What the command hands to `measure`."""
 
 MODEL = "wan22_ti2v_5b"
@@ -51,46 +51,53 @@ TRAIN_MESHES = {1: ({"data": 1}, 1)} | {
 
 
 def rows() -> list[dict[str, Any]]:
-    """What is compiled, in order. Over several devices the decoder is whole on each: one row is for all."""
+    """What is compiled, in order. Over several devices the decoder is whole on each: one chip of eight is for all."""
     places = [(count, f"{chip}:{sizes[count]}") for count in MESHES for chip, (_, sizes) in CHIPS.items()]
     alone = [{"mesh": MESHES[1], "topology": place} for count, place in places if count == 1]
+    decoded = [{"mesh": MESHES[1], "topology": place} for count, place in places if count == 8]
     trained = [
         {"mesh": TRAIN_MESHES[count][0], "batch": TRAIN_MESHES[count][1], "topology": at} for count, at in places
     ]
     return [
         *({"program": "denoise", "mesh": MESHES[count], "topology": place} for count, place in places),
         *({"program": "denoise", "int8": True, **where} for where in alone),
-        *({"program": "decode", **where} for where in alone),
-        *({"program": "decode", "tile": TILE, **where} for where in alone),
+        *({"program": "decode", **where} for where in decoded),
+        *({"program": "decode", "tile": TILE, **where} for where in decoded),
         *({"program": "train", **where} for where in trained),
     ]
 
 
-def measure(out: pathlib.Path, model: str = MODEL) -> dict[str, Any]:
-    """Compiles the rows that `out/compile.json` does not have yet, one process at a time.
+def measure(out: pathlib.Path, most: int | None = None, model: str = MODEL) -> dict[str, Any]:
+    """Compiles the rows that `out/compile.json` does not have yet, so many at most, one process at a time.
 
     Raises:
       UserError: if there are some, and no libtpu.
     """
-    config = model_config.PRESETS[model]()
+    target, config = pathlib.Path(out) / "compile.json", model_config.PRESETS[model]()
+    sizes = json.loads(target.read_text()).get("held", {}) if target.exists() else {}
+    for spec in rows():
+        if (name := _held_by(spec)) not in sizes:
+            sizes[name] = programs.held(spec, config)
     about = {"tokens": programs.tokens(config), "parameters": programs.counts(config), "jax": jax.__version__}
+    about |= {"held": sizes}
 
     def compiled(spec: Mapping[str, Any]) -> dict[str, Any]:
         print(f"compiling {_place(spec)}", flush=True)
         return programs.elsewhere({**spec, "model": model})
 
-    target = pathlib.Path(out) / "compile.json"
-    return records.resumed(target, rows(), compiled, same={"model": model}, about=about)
+    return records.resumed(target, rows(), compiled, same={"model": model}, about=about, most=most)
 
 
 def markdown(record: dict[str, Any]) -> str:
     """The record as tables: counts, bytes by program, what fits."""
-    order = {json.dumps(spec, sort_keys=True): i for i, spec in enumerate(rows())}
+    found = {_key(row["spec"]): row for row in record["rows"]}
     lines = []
-    for row in sorted(record["rows"], key=lambda row: order.get(json.dumps(row["spec"], sort_keys=True), len(order))):
-        spec = row["spec"]
+    for spec in [*rows(), *(row["spec"] for row in record["rows"] if row["spec"] not in rows())]:
         mesh = " x ".join(f"{axis} {size}" for axis, size in spec["mesh"].items() if size > 1) or "one device"
-        if "error" in row:
+        row = found.get(_key(spec))
+        if row is None:
+            numbers = [f"{record['held'][_held_by(spec)] / GB:.2f}", "", "", "not compiled"]
+        elif "error" in row:
             numbers = ["", "", "", f"did not compile: {row['error']}"]
         elif row["fits"] is False:
             numbers = ["", "", "", f"no: {row['compiler']}"]
@@ -103,26 +110,27 @@ def markdown(record: dict[str, Any]) -> str:
         f"{record['model']}, {record['tokens']:,} tokens a segment, JAX {record['jax']}. Parameters: {parameters}.",
         "",
         "GB per device as the compiler reports them: arguments are weights, state and inputs; temporaries are what a "
-        "program needs beside them; output is what it adds to donated arguments.",
+        "program needs beside them; output is what it adds to donated arguments. Of a program that is not compiled "
+        "yet, arguments are the sum of their shapes.",
         "",
         *records.table(COLUMNS, lines),
     ]
-    done = [row["spec"] for row in record["rows"]]
-    if left := [_place(spec) for spec in rows() if spec not in done]:
-        text += ["", f"Not compiled yet: {'; '.join(left)}."]
     return "\n".join([*text, "", *fits(record), ""])
 
 
 def fits(record: dict[str, Any]) -> list[str]:
-    """What fits one GPU of each size, by sums of those figures for v5p that the record has, as lines of markdown."""
-    single = [row for row in record["rows"] if _devices(row["spec"]) == 1 and row.get("arguments")]
-    found = {_title(row["spec"]): row for row in single if row["spec"]["topology"].startswith("v5p")}
-    denoise, small, tiled = "denoising step", "denoising step, 8-bit weights", f"{_DECODE}, tiles of {TILE}"
+    """What fits a GPU of each size, by sums of those figures for v5p that the record has, as lines of markdown."""
+    rows = [row for row in record["rows"] if row.get("arguments") and row["spec"]["topology"].startswith("v5p")]
+    found = {(_title(row["spec"]), _devices(row["spec"])): row for row in rows}
+    denoise, small, train, tiled = "denoising step", "denoising step, 8-bit weights", "train step", f"{_DECODE}, tiles"
+    tiled += f" of {TILE}"
     modes = {
-        "generate, as it comes": (denoise, _DECODE),
-        f"... with `--vae_tile={TILE}`": (denoise, tiled),
-        "... and `--weights=int8`": (small, tiled),
-        "train step of the side branch, batch 1": ("train step",),
+        "generate, as it comes": ((denoise, 1), (_DECODE, 1)),
+        f"... with `--vae_tile={TILE}`": ((denoise, 1), (tiled, 1)),
+        "... and `--weights=int8`": ((small, 1), (tiled, 1)),
+        f"generate on 8, `--mesh=tensor=8 --vae_tile={TILE}`": ((denoise, 8), (tiled, 1)),
+        "train step of the side branch, batch 1": ((train, 1),),
+        "... on 8, `fsdp` 8, batch 8": ((train, 8),),
     }
     needs = {}
     for name, parts in modes.items():
@@ -135,7 +143,7 @@ def fits(record: dict[str, Any]) -> list[str]:
         return []
     sizes = [(size, share) for size in GPUS for share in SHARES]
     return [
-        "Sums for one GPU in GB, and whether it has them: JAX takes 75 % of a GPU's memory, and 92 % under "
+        "Sums for a GPU in GB, and whether it has them: JAX takes 75 % of a GPU's memory, and 92 % under "
         "`launch/with_flags.sh`. Resident are the weights of generator (bfloat16 or 8 bits) and VAE (float32); the "
         "peak is the larger of one denoising step and the decoding of a segment. The text encoder is gone by then.",
         "",
@@ -147,6 +155,15 @@ def fits(record: dict[str, Any]) -> list[str]:
             ),
         ),
     ]
+
+
+def _key(spec: Mapping[str, Any]) -> str:
+    return json.dumps(spec, sort_keys=True)
+
+
+def _held_by(spec: Mapping[str, Any]) -> str:
+    """Of a row, what its arguments depend on: all but the chip."""
+    return _key({name: value for name, value in spec.items() if name not in ("topology", "tile")})
 
 
 def _devices(spec: Mapping[str, Any]) -> int:

@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from experiments.bench.full_size import collectives
 from mirage_jax.errors import UserError
@@ -213,12 +213,16 @@ def train_step(model: ModelConfig, mesh: Mesh, batch: int, accumulate: int = 1):
     partition.batch_parts(mesh, batch // accumulate)
     config, stage = settings(batch, accumulate), abstract_stage(model)
     transform = optimizer.make(config)
+    arguments, layout = _train_arguments(model, stage, transform, mesh, batch)
+    return step.make_step(stage, config, transform, mesh, layout).__wrapped__, arguments
+
+
+def _train_arguments(model: ModelConfig, stage: Stage, transform: Any, mesh: Any, batch: int) -> tuple[tuple, Any]:
+    """Arguments of a step as shapes with shardings, and the layout of its state."""
     state = jax.eval_shape(lambda frozen: step.create(stage, transform, jax.random.key(0), frozen, {}), stage.frozen)
     layout, frozen_layout, _ = step.shardings(stage, transform, mesh)
-
     key = jax.eval_shape(lambda: jax.random.key(0))
-    arguments = (_placed(state, layout), _placed(stage.frozen, frozen_layout), clips(model, batch, mesh), key)
-    return step.make_step(stage, config, transform, mesh, layout).__wrapped__, arguments
+    return (_placed(state, layout), _placed(stage.frozen, frozen_layout), clips(model, batch, mesh), key), layout
 
 
 def devices(count: int, topology: str | None) -> list[Any]:
@@ -293,6 +297,19 @@ def compile_program(spec: Mapping[str, Any], model: ModelConfig) -> dict[str, An
         exchanges = collectives.of_program(compiled.as_text(), blocks)
         found["collectives"] = [dataclasses.asdict(exchange) for exchange in exchanges]
     return found
+
+
+def held(spec: Mapping[str, Any], model: ModelConfig) -> int:
+    """Bytes that the arguments of a row's program take of each device, by their shapes; nothing is compiled."""
+    mesh = AbstractMesh(tuple(spec["mesh"].values()), tuple(spec["mesh"]), (AxisType.Auto,) * len(spec["mesh"]))
+    if spec["program"] == "train":
+        stage, transform = abstract_stage(model), optimizer.make(settings(spec["batch"], 1))
+        arguments, _ = _train_arguments(model, stage, transform, mesh, spec["batch"])
+    elif spec["program"] == "denoise":
+        _, arguments = denoise(model, mesh, spec.get("int8", False))
+    else:
+        _, arguments = decode(model, mesh)
+    return device_memory.held(arguments)
 
 
 def elsewhere(spec: Mapping[str, Any]) -> dict[str, Any]:

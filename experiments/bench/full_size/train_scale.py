@@ -23,7 +23,7 @@ from experiments.bench.full_size.collectives import Collective
 from mirage_jax.errors import UserError
 from mirage_jax.models import config as model_config
 
-OPTIONS = ("out",)
+OPTIONS = ("out", "most")
 """What the command hands to `measure`."""
 
 MODEL, BATCH = "wan22_ti2v_5b", 64
@@ -71,12 +71,11 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
-def measure(out: pathlib.Path) -> dict[str, Any]:
-    """Compiles the rows that `out/train_scale.json` does not have yet, one process at a time."""
-    about = {"layers": model_config.PRESETS[MODEL]().dit.layers, "jax": jax.__version__}
-    return records.resumed(
-        pathlib.Path(out) / "train_scale.json", rows(), _compiled, same={"model": MODEL}, about=about
-    )
+def measure(out: pathlib.Path, most: int | None = None) -> dict[str, Any]:
+    """Compiles the rows that `out/train_scale.json` does not have yet, so many at most, one process at a time."""
+    target, about = pathlib.Path(out) / "train_scale.json", {"layers": model_config.PRESETS[MODEL]().dit.layers}
+    about |= {"jax": jax.__version__}
+    return records.resumed(target, rows(), _compiled, same={"model": MODEL}, about=about, most=most)
 
 
 def _compiled(spec: Mapping[str, Any]) -> dict[str, Any]:
