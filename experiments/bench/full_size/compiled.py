@@ -111,7 +111,7 @@ def markdown(record: dict[str, Any]) -> str:
         "",
         "GB per device as the compiler reports them: arguments are weights, state and inputs; temporaries are what a "
         "program needs beside them; output is what it adds to donated arguments. Of a program that is not compiled "
-        "yet, arguments are the sum of their shapes.",
+        "yet, arguments are the sum of their shapes (of the VAE with its encoder).",
         "",
         *records.table(COLUMNS, lines),
     ]
