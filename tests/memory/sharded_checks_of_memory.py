@@ -65,6 +65,26 @@ def memories():
     return same
 
 
+def turned_round():
+    """Cameras that look back see only what the last four of 8 devices hold: what they wrote, and no other did."""
+    groups.BLOCK, groups.GROUP = 16, 4
+    features, depth, cameras, keep, sky = scene()
+    back = cameras.replace(cam2world=cameras.cam2world * jnp.array([-1, 1, -1, 1]))
+
+    def look(memory):
+        for turn in (cameras, back):
+            memory = latent.write(memory, features, depth, turn, keep, sky)
+        return [latent.read(memory, back, max_footprint=footprint) for footprint in (1, 3)]
+
+    memory = latent.create(2 * CELLS, CHANNELS)
+    alone = jax.jit(look)(memory)
+    with jax.set_mesh(partition.make_mesh({"sequence": 8})):
+        split = jax.jit(look)(memory)
+    groups.BLOCK, groups.GROUP = 16384, 2048
+    seen = [int(shown.index[shown.visible].min()) for shown in alone]
+    return [equal(split, alone), min(seen) >= CELLS]
+
+
 def scanned():
     """What a rollout does with its memory, in one scan: read, mark what is shown, merge, write; with given tokens."""
     features, depth, cameras, keep, sky = scene()
@@ -154,5 +174,5 @@ def equal(a, b):
 
 
 if __name__ == "__main__":
-    checks = {check.__name__: check for check in (memories, scanned, batch, rollout)}
+    checks = {check.__name__: check for check in (memories, turned_round, scanned, batch, rollout)}
     print("RESULT " + json.dumps({name: checks[name]() for name in sys.argv[1:] or checks}))

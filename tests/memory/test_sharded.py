@@ -35,6 +35,11 @@ def test_written_read_marked_retired_and_evicted_to_the_same_bits(found):
         assert (overflow > 0) == name.startswith("256"), name
 
 
+def test_what_only_later_devices_hold_to_the_same_bits(found):
+    same, only_later = found["turned_round"]
+    assert same and only_later
+
+
 def test_in_one_scan_of_a_rollouts_steps_to_the_same_bits(found):
     same, overflow, visible = found["scanned"]
     assert same and overflow > 0 and visible > 0
