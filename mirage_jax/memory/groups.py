@@ -44,14 +44,16 @@ def bounds(x: jax.Array, y: jax.Array, z: jax.Array, w: jax.Array, held: jax.Arr
     Returns:
       `[2, 2, 3, G]`: points or directions, least or greatest, coordinate; inf and -inf where there are none.
     """
-    columns = [column.reshape(-1, GROUP) for column in lax.stop_gradient((x, y, z))]
+    position = jnp.stack([column.reshape(-1, GROUP) for column in lax.stop_gradient((x, y, z))])
     point, held = (w != 0).reshape(-1, GROUP), held.reshape(-1, GROUP)
+    there = jnp.stack([held & point, held & ~point])
 
-    def of(there: jax.Array) -> jax.Array:
-        least = jnp.stack([jnp.where(there, column, jnp.inf).min(1) for column in columns])
-        return jnp.stack([least, jnp.stack([jnp.where(there, column, -jnp.inf).max(1) for column in columns])])
+    def of(number: jax.Array) -> jax.Array:
+        column, mine = position[number % 3], there[number // 3]
+        return jnp.stack([jnp.where(mine, column, jnp.inf).min(1), jnp.where(mine, column, -jnp.inf).max(1)])
 
-    return jnp.stack([of(held & point), of(held & ~point)])
+    # One after the other, so that they need room for one.
+    return lax.map(of, jnp.arange(6)).reshape(2, 3, 2, -1).swapaxes(1, 2)
 
 
 def may_see(camera: Camera, bounds: jax.Array, *, reach: int, near: float) -> jax.Array:

@@ -63,8 +63,9 @@ def write(
 
 def _appended(memory: PointMemory, new: dict[str, jax.Array], enters: jax.Array) -> PointMemory:
     """The memory with those of `new` cells, `[M, ..]` a column, that enter; there must be room for them."""
-    entered = jnp.sum(enters, dtype=jnp.int32)
-    (order,) = jnp.nonzero(enters, size=enters.size, fill_value=0)
+    number, rank = jnp.arange(enters.size), jnp.cumsum(enters, dtype=jnp.int32)
+    entered = rank[-1]
+    order = jnp.zeros_like(number).at[jnp.where(enters, rank - 1, enters.size + number)].set(number, mode="drop")
 
     def fill(
         share: Share, columns: dict[str, jax.Array], new: dict[str, jax.Array], order: jax.Array, *sizes: jax.Array
