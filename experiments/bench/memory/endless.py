@@ -1,9 +1,10 @@
 """Benchmark suite `endless`: whether a world stays as large, as fast and as it looked, over thousands of segments.
 
-The model that ships walks the path of the clip that ships there and back, over and over, in one process and one
-capacity, each segment written in place. The capacity is less than the path needs: the memory fills, and points go from
-then on. Of every segment: seconds, points held, points that had to go, memory of the process, and beside the true
-frames of the same views: brightness (0 to 255), contrast (standard deviation) and sharpness (`metrics.sharpness`).
+The model that ships walks the path of the clip that ships there and back, over and over, in segments of its shortest
+length, in one process and one capacity, each written in place. The capacity is less than the path needs: the memory
+fills, and points go from then on. Of every segment: seconds, points held, points that had to go, memory of the process,
+and beside the true frames of the same views: brightness (0 to 255), contrast (standard deviation) and sharpness
+(`metrics.sharpness`).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def measure(out: pathlib.Path, segments: int, checkpoint: str | None) -> dict[st
     """Walks, and draws `endless.png` and `endless_pictures.png`; the record that `markdown` prints."""
     parts = [part for part in weights.parts_of(checkpoint or weights.DEFAULT) if part != "text"]
     model, params = weights.load(checkpoint, parts)
+    model = model.at_any_length()
     clip = clips.load(clips.DEMO)
     cameras, count = camera_of(clip), model.segment_frames
     config = world.WorldConfig(model=model, capacity=CAPACITY, bank=32)
@@ -80,7 +82,7 @@ def measure(out: pathlib.Path, segments: int, checkpoint: str | None) -> dict[st
         xlabel="segment",
         title=f"{model.name}, how {segments} segments look",
     )
-    return {"model": model.name, "capacity": CAPACITY, "device": timing.device(), "rows": rows}
+    return {"model": model.name, "frames": count, "capacity": CAPACITY, "device": timing.device(), "rows": rows}
 
 
 def markdown(record: dict[str, Any]) -> str:
@@ -95,4 +97,5 @@ def markdown(record: dict[str, Any]) -> str:
         table.append((name, *sizes, *looks))
     header = ("segments", "seconds each", "process, MiB", "points", "gone", "brightness", "contrast", "sharpness")
     lines = records.table(header, table)
-    return "\n".join([f"Model {record['model']}, capacity {record['capacity']:,}; {record['device']}.", "", *lines, ""])
+    what = f"Model {record['model']}, segments of {record['frames']} frames, capacity {record['capacity']:,}"
+    return "\n".join([f"{what}; {record['device']}.", "", *lines, ""])

@@ -69,11 +69,16 @@ def measure(out: pathlib.Path, clips: str, checkpoint: str | None) -> dict[str, 
     masks = ("true", "heads") if "heads" in parts else ("true",)
     source = data.load_source(clips, "motion")
 
+    @functools.lru_cache(maxsize=1)
+    def coded(index: int) -> tuple[Any, list[Any], Any]:
+        clip = source.clip(index)
+        returns = list(_returns(model, clip))
+        return clip, returns, posed.from_batch(encode.code(model, params, clip)) if returns else None
+
     def make(spec: Mapping[str, Any]) -> dict[str, Any]:
-        clip, found = source.clip(spec["clip"]), []
-        if not (returns := list(_returns(model, clip))):
+        (clip, returns, sample), found = coded(spec["clip"]), []
+        if not returns:
             return {"found": found}
-        sample = posed.from_batch(encode.code(model, params, clip))
         moving = sample.dynamic if spec["masks"] == "true" else _by_heads(model, params, sample.latents, sample.cameras)
         for method in METHODS:
             values = [_judge(method, sample.latents, sample, moving, *one) for one in returns]
@@ -81,9 +86,9 @@ def measure(out: pathlib.Path, clips: str, checkpoint: str | None) -> dict[str, 
             found.append(row | {name: _mean([value[name] for value in values]) for name in FIGURES})
         return {"found": found}
 
-    # A run that is stopped goes on where it was, and has some of every kind.
+    # A run that is stopped goes on where it was, and has some of every kind, the same with every mask.
     order = np.random.default_rng(0).permutation(len(source)).tolist()
-    specs = [{"masks": mask, "clip": index} for mask in masks for index in order]
+    specs = [{"masks": mask, "clip": index} for index in order for mask in masks]
     record = records.resumed(out / "moving.json", specs, make, same={"model": model.name, "judged": _JUDGED})
     _draw(out / "moving.png", _rows(record))
     return record
