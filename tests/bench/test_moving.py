@@ -68,9 +68,10 @@ def test_what_is_frozen_stands_where_it_was_and_what_is_put_on_its_track_is_not_
     cameras = Camera(np.tile(k, (FRAMES, 1, 1)), np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1)), SIZE, SIZE)
     at = np.array([SEEN + 2, FRAMES - 1])
 
+    held = moving._held(tokens, depth, moving_cells, cameras, SEEN + 1)
+
     def off(method):
-        back, last = SEEN + 1, SEEN - 1
-        return np.asarray(moving._remembered(method, tokens, depth, moving_cells, cameras, back, at, tracks, last)[1])
+        return np.asarray(moving._remembered(method, held, cameras, at, tracks, SEEN - 1)[1])
 
     np.testing.assert_allclose(off("true track"), 0.0, atol=1e-5)
     frozen, entities = off("frozen"), off("entities")

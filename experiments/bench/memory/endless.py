@@ -59,30 +59,9 @@ def measure(out: pathlib.Path, segments: int, checkpoint: str | None) -> dict[st
         held = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * _PAGE
         memory = state.memory
         rows.append([seconds, held / 2**20, int(memory.size), int(memory.overflow), *looks])
-    values = np.array(rows)
-    drawings.plot_curves(
-        out / "endless.png",
-        {
-            "seconds a segment": values[1:, 0],
-            "memory of the process, GiB": values[1:, 1] / 1024,
-            "points held, of capacity": values[1:, 2] / CAPACITY,
-        },
-        ylabel="seconds; GiB; share",
-        xlabel="segment",
-        title=f"{model.name}, {segments} segments in one process",
-    )
-    drawings.plot_curves(
-        out / "endless_pictures.png",
-        {
-            "brightness above the truth, of 255": values[:, 4] / 255,
-            "contrast, share of the truth's": values[:, 5],
-            "sharpness, share of the truth's": values[:, 6],
-        },
-        ylabel="share",
-        xlabel="segment",
-        title=f"{model.name}, how {segments} segments look",
-    )
-    return {"model": model.name, "frames": count, "capacity": CAPACITY, "device": timing.device(), "rows": rows}
+    record = {"model": model.name, "frames": count, "capacity": CAPACITY, "device": timing.device(), "rows": rows}
+    _draw(out, record)
+    return record
 
 
 def markdown(record: dict[str, Any]) -> str:
@@ -99,3 +78,31 @@ def markdown(record: dict[str, Any]) -> str:
     lines = records.table(header, table)
     what = f"Model {record['model']}, segments of {record['frames']} frames, capacity {record['capacity']:,}"
     return "\n".join([f"{what}; {record['device']}.", "", *lines, ""])
+
+
+def _draw(out: pathlib.Path, record: dict[str, Any]) -> None:
+    """Both pictures of a record, in the folder `out`."""
+    values = np.array(record["rows"])
+    segments = f"{len(values)} segments of {record['frames']} frames"
+    drawings.plot_curves(
+        out / "endless.png",
+        {
+            "seconds a segment": values[1:, 0],
+            "memory of the process, GiB": values[1:, 1] / 1024,
+            "points held, of capacity": values[1:, 2] / record["capacity"],
+        },
+        ylabel="seconds; GiB; share",
+        xlabel="segment",
+        title=f"{record['model']}, {segments} in one process",
+    )
+    drawings.plot_curves(
+        out / "endless_pictures.png",
+        {
+            "brightness above the truth, of 255": values[:, 4] / 255,
+            "contrast, share of the truth's": values[:, 5],
+            "sharpness, share of the truth's": values[:, 6],
+        },
+        ylabel="share",
+        xlabel="segment",
+        title=f"{record['model']}, how {segments} look",
+    )

@@ -24,7 +24,7 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ from experiments.shared import drawings
 from mirage_jax import data, geometry, weights
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import latent, resample
+from mirage_jax.memory.points import PointMemory
 from mirage_jax.memory.things import entities
 from mirage_jax.memory.things.entities import Entities
 from mirage_jax.models import heads
@@ -80,8 +81,9 @@ def measure(out: pathlib.Path, clips: str, checkpoint: str | None) -> dict[str, 
         if not returns:
             return {"found": found}
         moving = sample.dynamic if spec["masks"] == "true" else _by_heads(model, params, sample.latents, sample.cameras)
+        memories = [_held(sample.latents, sample.depth, moving, sample.cameras, one[-1]) for one in returns]
         for method in METHODS:
-            values = [_judge(method, sample.latents, sample, moving, *one) for one in returns]
+            values = [_judge(method, held, sample, *one) for held, one in zip(memories, returns, strict=True)]
             row = {"clip": clip.source, "motion": motion_class(clip.dynamic), "masks": spec["masks"], "method": method}
             found.append(row | {name: _mean([value[name] for value in values]) for name in FIGURES})
         return {"found": found}
@@ -182,11 +184,19 @@ def _by_heads(model, params, tokens: jax.Array, cameras: Camera) -> jax.Array:
     return ~keep & ~sky
 
 
-def _judge(method, tokens, sample, moving, mine, every, track, last: int, back: int) -> dict[str, float]:
+class _Held(NamedTuple):
+    """What is remembered of the frames before a return."""
+
+    points: PointMemory  # everything, moving or not; its one feature says which
+    static: PointMemory  # what does not move
+    things: Entities
+
+
+def _judge(method, held: _Held, sample, mine, every, track, last: int, back: int) -> dict[str, float]:
     """Figures of one return."""
     count = min(_JUDGED, len(mine) - back)
     at = back + np.arange(_JUDGED).clip(max=count - 1)
-    found = _remembered(method, tokens, sample.depth, moving, sample.cameras, back, at, track, last)
+    found = _remembered(method, held, sample.cameras, at, track, last)
     shown, off = (np.asarray(x)[:count] for x in found)
     true = mine[back : back + count]
     judged = true.sum((1, 2)) >= _LEAST_CELLS
@@ -199,29 +209,34 @@ def _judge(method, tokens, sample, moving, mine, every, track, last: int, back: 
     }
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _remembered(method, tokens, depth, moving, cameras: Camera, back, at, track, last):
-    """Cells that show what moves, bool `[n, h, w]`, and `off` `[n]`, inf where the thing is not remembered."""
+@jax.jit
+def _held(tokens, depth, moving, cameras: Camera, back) -> _Held:
+    """Of the frames `[t, ..]` before frame `back`."""
     frames, height, width, channels = tokens.shape
     before = jnp.arange(frames) < back
     sky = jnp.isinf(depth) & ~moving
-    written = (before[:, None, None] & (depth > 0) & ~sky, before[:, None, None] & sky)
+    solid, sky = before[:, None, None] & (depth > 0) & ~sky, before[:, None, None] & sky
+    everything = latent.create(depth.size, 1)
+    everything = latent.write(everything, moving[..., None].astype(jnp.float32), depth, cameras, solid, sky)
+    static = latent.create(depth.size, 1)
+    static = latent.write(static, jnp.zeros((*depth.shape, 1)), depth, cameras, solid & ~moving, sky)
+    things = entities.create(SLOTS, entity_cells(height, width), channels)
+    return _Held(everything, static, entities.write(things, static, tokens, depth, cameras, moving, before))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _remembered(method, held: _Held, cameras: Camera, at, track, last):
+    """Cells that show what moves, bool `[n, h, w]`, and `off` `[n]`, inf where the thing is not remembered."""
     nowhere = jnp.full(len(at), jnp.inf)
     if method == "forgotten":
-        return jnp.zeros((len(at), height, width), bool), nowhere
+        return jnp.zeros((len(at), cameras.height, cameras.width), bool), nowhere
     if method == "frozen points":
-        memory = latent.create(depth.size, 1)
-        memory = latent.write(memory, moving[..., None].astype(jnp.float32), depth, cameras, *written)
-        return latent.read(memory, cameras[at], max_footprint=3).features[..., 0] > 0, nowhere
-    memory = latent.create(depth.size, 1)
-    static = written[0] & ~moving
-    memory = latent.write(memory, jnp.zeros((*depth.shape, 1)), depth, cameras, static, written[1])
-    things = entities.create(SLOTS, entity_cells(height, width), channels)
-    things = entities.write(things, memory, tokens, depth, cameras, moving, before)
+        return latent.read(held.points, cameras[at], max_footprint=3).features[..., 0] > 0, nowhere
+    things = held.things
     if method == "frozen":
         things = _standing(things, things.position)
-    nothing = latent.read(memory, cameras[at], max_footprint=3)
-    nothing = nothing.replace(features=jnp.zeros((*nothing.visible.shape, channels)))
+    nothing = latent.read(held.static, cameras[at], max_footprint=3)
+    nothing = nothing.replace(features=jnp.zeros((*nothing.visible.shape, things.features.shape[-1])))
     # What is nearest to the thing when it was last seen is it; its place is aside by that of the side that was seen.
     aside = entities.predicted(things, last) - track[last]
     distance = jnp.where(things.held, jnp.linalg.norm(aside, axis=-1), jnp.inf)
