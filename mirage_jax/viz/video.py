@@ -94,8 +94,9 @@ def join_videos(path: str | os.PathLike[str], parts: Sequence[str | os.PathLike[
     or `path` not written.
     """
     with io.atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as joined:
-        stream, begin, count = None, 0, 0
+        stream, count = None, 0
         for part in parts:
+            begin = count
             try:
                 with av.open(str(part)) as container:
                     source = container.streams.video[0]
@@ -104,11 +105,11 @@ def join_videos(path: str | os.PathLike[str], parts: Sequence[str | os.PathLike[
                         if packet.dts is None:  # the end
                             continue
                         # A part of one or two frames alone would be decoded later than the end of the part before it.
-                        packet.pts, packet.dts = begin + packet.pts, (count - _REORDERED) * packet.duration
+                        length = packet.duration  # what a part says it lasts is rounded to milliseconds
+                        packet.pts, packet.dts = begin * length + packet.pts, (count - _REORDERED) * length
                         packet.stream = stream
                         joined.mux(packet)
                         count += 1
-                    begin += source.duration
             except (av.error.FFmpegError, OSError) as error:
                 raise UserError(f"cannot read the video {part}: {error.strerror or error}") from error
 

@@ -82,6 +82,19 @@ def test_parts_that_came_frame_by_frame_are_joined_without_a_change(tmp_path):
     assert not (tmp_path / "again.mp4").exists()
 
 
+def test_parts_that_last_no_whole_milliseconds_are_joined_frame_after_frame(tmp_path):
+    """A file rounds what it says it lasts, of some parts and not of others."""
+    rng, parts = np.random.default_rng(0), []
+    for index in range(12):
+        picture = rng.integers(0, 256, (32, 32, 3), np.uint8)
+        parts.append(tmp_path / f"{index}.mp4")
+        viz.write_video(parts[-1], np.stack([np.roll(picture, 2 * step, 1) for step in range(20)]), fps=15)
+    viz.join_videos(tmp_path / "whole.mp4", parts)
+    with av.open(str(tmp_path / "whole.mp4")) as container:
+        times = [float(frame.time) for frame in container.decode(video=0)]
+    np.testing.assert_allclose(times, np.arange(240) / 15, atol=1e-5)
+
+
 def test_the_same_frames_are_the_same_video_in_every_process(tmp_path):
     """Whatever the encoder finds in memory that nobody wrote: glibc fills it as MALLOC_PERTURB_ says."""
     program = (
