@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "data"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "posed_video"))
 from test_scenes import archive, exr
 
 from experiments.worlds import posed_folder
