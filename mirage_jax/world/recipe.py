@@ -52,7 +52,7 @@ class Recipe:
         one factor for a segment ('scale'), or, where it is guessed, so that it follows the memory's surfaces over a
         picture too ('surfaces').
       dynamic_filter: whether, in a model without a keep head, new content that disagrees with the memory is left out,
-        and points that are seen through are retired (`dynamic`).
+        and points that are seen through are retired (`remember`).
       entities: things that move that are remembered at a time, and shown where they should be by now
         (`memory.things`); 0 forgets them, as in the paper.
       moving_threshold: probability above which a cell is taken to move by the keep head, and not remembered.

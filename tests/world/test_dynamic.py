@@ -7,7 +7,7 @@ import pytest
 
 from mirage_jax.geometry import Camera
 from mirage_jax.memory import comparison, latent
-from mirage_jax.world import dynamic
+from mirage_jax.world import remember
 from tests import analytic
 
 SIZE, FRAMES = 24, 9
@@ -17,8 +17,8 @@ SIZE, FRAMES = 24, 9
 def step(memory, features, depth, cameras):
     """Filter, retire and write, as a segment does."""
     shown = latent.read(memory, cameras)
-    moving = dynamic.intruding(features, depth, shown)
-    gone = dynamic.seen_through(memory, depth, cameras)
+    moving = remember.intruding(features, depth, shown)
+    gone = remember.seen_through(memory, depth, cameras)
     known = jnp.isfinite(depth)
     return latent.write(latent.retire(memory, gone), features, depth, cameras, known & ~moving, ~known), moving, gone
 
@@ -90,25 +90,25 @@ def test_gone_only_where_all_around_is_behind_and_no_frame_finds_it():
     camera = still_camera()
     memory = wall(jnp.full((1, 8, 8), 2.0), 0.0, camera)
     behind = jnp.full((1, 8, 8), 4.0).at[0, 3, 3].set(0.0).at[0, 7].set(jnp.inf)
-    gone = np.asarray(dynamic.seen_through(memory, behind, camera))[:64].reshape(8, 8)
+    gone = np.asarray(remember.seen_through(memory, behind, camera))[:64].reshape(8, 8)
     expected = np.zeros((8, 8), bool)
     expected[1:-1, 1:-1] = True
     expected[2:5, 2:5] = False  # beside the unknown cell
     np.testing.assert_array_equal(gone, expected)
     both = jnp.concatenate([behind, jnp.full((1, 8, 8), 2.05)])
-    assert not dynamic.seen_through(memory, both, still_camera(2)).any()
+    assert not remember.seen_through(memory, both, still_camera(2)).any()
     two = still_camera(2)
-    assert not dynamic.seen_through(memory, both[::-1], two).any()
+    assert not remember.seen_through(memory, both[::-1], two).any()
     unknown = jnp.zeros((1, 8, 8))
     for frames in ([behind, unknown], [unknown, behind]):
-        found = np.asarray(dynamic.seen_through(memory, jnp.concatenate(frames), two))[:64]
+        found = np.asarray(remember.seen_through(memory, jnp.concatenate(frames), two))[:64]
         np.testing.assert_array_equal(found.reshape(8, 8), expected)
 
 
 def test_seen_through_only_by_more_than_the_noise_and_the_size_of_a_cell():
     camera = still_camera()
     memory = wall(jnp.full((1, 8, 8), 2.0), 0.0, camera)
-    gone = lambda depth: int(dynamic.seen_through(memory, jnp.full((1, 8, 8), depth), camera).sum())  # noqa: E731
+    gone = lambda depth: int(remember.seen_through(memory, jnp.full((1, 8, 8), depth), camera).sum())  # noqa: E731
     size = 2.0 / 8.0
     assert gone(2.0 * np.exp(0.9 * comparison.DEPTH_TOLERANCE)) == 0
     assert gone(2.0 + 0.95 * comparison.SIZES * size) == 0 and 2.0 + 0.95 * comparison.SIZES * size > 2.0 * 1.2
@@ -118,7 +118,7 @@ def test_seen_through_only_by_more_than_the_noise_and_the_size_of_a_cell():
 def test_what_is_behind_the_camera_stays():
     memory = wall(jnp.full((1, 8, 8), 2.0), 0.0, still_camera())
     back = still_camera().replace(cam2world=jnp.diag(jnp.array([-1.0, 1, -1, 1]))[None])
-    assert not dynamic.seen_through(memory, jnp.full((1, 8, 8), 50.0), back).any()
+    assert not remember.seen_through(memory, jnp.full((1, 8, 8), 50.0), back).any()
 
 
 def test_sky_stays_and_intruders_need_both_signs():
@@ -127,11 +127,11 @@ def test_sky_stays_and_intruders_need_both_signs():
     sky = latent.write(
         latent.create(64, 2), jnp.zeros((1, 8, 8, 2)), jnp.ones((1, 8, 8)), camera, everywhere, everywhere
     )
-    assert not dynamic.seen_through(sky, jnp.full((1, 8, 8), jnp.inf), camera).any()
+    assert not remember.seen_through(sky, jnp.full((1, 8, 8), jnp.inf), camera).any()
     shown = latent.read(wall(jnp.full((1, 8, 8), 4.0), 0.0, camera), camera)
     other, same = jnp.ones((1, 8, 8, 2)), jnp.zeros((1, 8, 8, 2))
     near, far = jnp.full((1, 8, 8), 2.0), jnp.full((1, 8, 8), 8.0)
-    assert dynamic.intruding(other, near, shown).all()
-    alike = jnp.full((1, 8, 8, 2), 0.9 * dynamic.FEATURE_TOLERANCE)  # in root mean square, not in all
+    assert remember.intruding(other, near, shown).all()
+    alike = jnp.full((1, 8, 8, 2), 0.9 * remember.FEATURE_TOLERANCE)  # in root mean square, not in all
     for features, depth in ((same, near), (alike, near), (other, far), (other, jnp.full((1, 8, 8), 3.8))):
-        assert not dynamic.intruding(features, depth, shown).any()
+        assert not remember.intruding(features, depth, shown).any()
