@@ -1,9 +1,9 @@
 """Benchmark suite `endless`: whether a world stays as large, as fast and as it looked, over thousands of segments.
 
 The model that ships walks the path of the clip that ships there and back, over and over, in segments of its shortest
-length, in one process and one capacity, each written in place. The capacity is less than the path needs: the memory
-fills, and points go from then on. Of every segment: seconds, points held, points that had to go, memory of the process,
-and beside the true frames of the same views: brightness (0 to 255), contrast (standard deviation) and sharpness
+length, in one process, each written in place. It walks with much room and again with little: the memory fills, and
+points go from then on. Of every segment: seconds, points held, points that had to go, memory of the process, and beside
+the true frames of the same views: brightness (0 to 255), contrast (standard deviation) and sharpness
 (`metrics.sharpness`).
 """
 
@@ -27,8 +27,8 @@ from mirage_jax.evaluation.truth import camera_of
 from mirage_jax.world import sound
 
 OPTIONS = ("out", "segments", "checkpoint")
-CAPACITY = 1 << 12
-"""Points, fewer than the path writes."""
+CAPACITIES = {"much room": 1 << 16, "little room": 1 << 12}
+"""Points; one way through the path writes some 12,000."""
 
 _PARTS = 10  # of the run, that are compared
 _PAGE = resource.getpagesize()
@@ -38,10 +38,22 @@ def measure(out: pathlib.Path, segments: int, checkpoint: str | None) -> dict[st
     """Walks, and draws `endless.png` and `endless_pictures.png`; the record that `markdown` prints."""
     parts = [part for part in weights.parts_of(checkpoint or weights.DEFAULT) if part != "text"]
     model, params = weights.load(checkpoint, parts)
-    model = model.at_any_length()
-    clip = clips.load(clips.DEMO)
+    model, clip = model.at_any_length(), clips.load(clips.DEMO)
+    walks = {
+        name: {"capacity": capacity, "rows": _walked(model, params, clip, capacity, segments)}
+        for name, capacity in CAPACITIES.items()
+    }
+    loop = 2 * (len(clip) - 1) // model.segment_frames
+    record = {"model": model.name, "frames": model.segment_frames, "loop": loop, "device": timing.device()}
+    record |= {"walks": walks}
+    _draw(out, record)
+    return record
+
+
+def _walked(model: Any, params: Any, clip: clips.PosedClip, capacity: int, segments: int) -> list[list[float]]:
+    """Of each segment: seconds, MiB of the process, points held, points gone, brightness, contrast, sharpness."""
     cameras, count = camera_of(clip), model.segment_frames
-    config = world.WorldConfig(model=model, capacity=CAPACITY, bank=32)
+    config = world.WorldConfig(model=model, capacity=capacity, bank=32)
     params = world.prepare(config, params)
     state = world.init(config, params, clip.frames[0], None, cameras[0], jax.random.key(0))
     frames = np.concatenate([np.arange(1, len(clip)), np.arange(len(clip) - 2, -1, -1)])
@@ -59,50 +71,46 @@ def measure(out: pathlib.Path, segments: int, checkpoint: str | None) -> dict[st
         held = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * _PAGE
         memory = state.memory
         rows.append([seconds, held / 2**20, int(memory.size), int(memory.overflow), *looks])
-    record = {"model": model.name, "frames": count, "capacity": CAPACITY, "device": timing.device(), "rows": rows}
-    _draw(out, record)
-    return record
+    return rows
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The run in tenths: medians of seconds and memory, and points at the end of each."""
-    values = np.array(record["rows"])
-    table = []
-    for part in np.array_split(np.arange(1, len(values)), min(_PARTS, len(values) - 1)):
-        of = values[part]
-        name = f"{part[0] + 1} to {part[-1] + 1}"
-        looks = (f"{of[:, 4].mean():+.1f}", f"{of[:, 5].mean():.2f}", f"{of[:, 6].mean():.2f}")
-        sizes = f"{np.median(of[:, 0]):.2f}", f"{np.median(of[:, 1]):.0f}", int(of[-1, 2]), int(of[-1, 3])
-        table.append((name, *sizes, *looks))
+    """Each walk in tenths: medians of seconds and memory, and points at the end of each."""
+    lines = [f"Model {record['model']}, segments of {record['frames']} frames; {record['device']}."]
     header = ("segments", "seconds each", "process, MiB", "points", "gone", "brightness", "contrast", "sharpness")
-    lines = records.table(header, table)
-    what = f"Model {record['model']}, segments of {record['frames']} frames, capacity {record['capacity']:,}"
-    return "\n".join([f"{what}; {record['device']}.", "", *lines, ""])
+    for name, walk in record["walks"].items():
+        values, table = np.array(walk["rows"]), []
+        for part in np.array_split(np.arange(1, len(values)), min(_PARTS, len(values) - 1)):
+            of = values[part]
+            looks = (f"{of[:, 4].mean():+.1f}", f"{of[:, 5].mean():.2f}", f"{of[:, 6].mean():.2f}")
+            sizes = f"{np.median(of[:, 0]):.2f}", f"{np.median(of[:, 1]):.0f}", int(of[-1, 2]), int(of[-1, 3])
+            table.append((f"{part[0] + 1} to {part[-1] + 1}", *sizes, *looks))
+        title = f"{name[:1].upper()}{name[1:]}: capacity {walk['capacity']:,}"
+        lines += ["", f"{title}.", "", *records.table(header, table)]
+    return "\n".join([*lines, ""])
 
 
 def _draw(out: pathlib.Path, record: dict[str, Any]) -> None:
-    """Both pictures of a record, in the folder `out`."""
-    values = np.array(record["rows"])
-    segments = f"{len(values)} segments of {record['frames']} frames"
-    drawings.plot_curves(
-        out / "endless.png",
-        {
-            "seconds a segment": values[1:, 0],
-            "memory of the process, GiB": values[1:, 1] / 1024,
-            "points held, of capacity": values[1:, 2] / record["capacity"],
-        },
-        ylabel="seconds; GiB; share",
-        xlabel="segment",
-        title=f"{record['model']}, {segments} in one process",
-    )
-    drawings.plot_curves(
-        out / "endless_pictures.png",
-        {
-            "brightness above the truth, of 255": values[:, 4] / 255,
-            "contrast, share of the truth's": values[:, 5],
-            "sharpness, share of the truth's": values[:, 6],
-        },
-        ylabel="share",
-        xlabel="segment",
-        title=f"{record['model']}, how {segments} look",
-    )
+    """Both pictures of a record, in the folder `out`: means over one way there and back."""
+    costs, looks = {}, {}
+    for name, walk in record["walks"].items():
+        values = np.array(walk["rows"])[1:]
+        kept = min(record["loop"], len(values))
+        window = np.ones(kept) / kept
+        mean = [np.convolve(column, window, "valid") for column in values.T]
+        costs |= {
+            f"{name}: seconds, of those at first": mean[0] / mean[0][0],
+            f"{name}: memory of the process, of that at first": mean[1] / mean[1][0],
+            f"{name}: points held, of capacity": mean[2] / walk["capacity"],
+        }
+        looks |= {
+            f"{name}: brightness less the truth's, of 255": mean[4] / 255,
+            f"{name}: contrast, of the truth's": mean[5],
+            f"{name}: sharpness, of the truth's": mean[6],
+        }
+    titles = {
+        "endless.png": (costs, f"{record['model']}, segments of {record['frames']} frames in one process"),
+        "endless_pictures.png": (looks, f"{record['model']}, how they look"),
+    }
+    for file, (curves, title) in titles.items():
+        drawings.plot_curves(out / file, curves, ylabel="share", xlabel="segment", title=title)
