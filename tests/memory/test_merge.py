@@ -135,6 +135,35 @@ def test_whatever_is_seen_nothing_is_lost_but_what_is_replaced_and_nothing_is_na
         assert all(tuple(token) in left for token in np.asarray(before.features)[:held][behind].tolist())
 
 
+def _frame(rng, angle):
+    """Tokens, depth, sky, camera and keep of one random frame, as `see` takes them."""
+    depth = rng.choice(np.array([1, 2, 2.1, 4, np.nan, 0], np.float32), SHAPE)
+    view = camera([[0, angle, 0]], rng.normal(size=(1, 3)) * 0.3)
+    return tokens(rng, *SHAPE), depth, rng.random(SHAPE) < 0.2, view, rng.random(SHAPE) < 0.9
+
+
+@pytest.mark.parametrize("rule", list(merge.RULES))
+def test_scan_and_vmap_equal_the_loop(rule):
+    rng = np.random.default_rng(0)
+    frames = [_frame(rng, angle) for angle in (0, np.pi, 0.1, 0)]
+    stack = lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)  # noqa: E731
+
+    def same(found, expected):
+        assert set(found.columns) == set(expected.columns)
+        for name, column in expected.columns.items():
+            np.testing.assert_allclose(found.columns[name], column, rtol=2e-6, atol=1e-6, err_msg=name)
+        np.testing.assert_array_equal(found.size, expected.size)
+
+    looped = empty(rule)
+    for frame in frames:
+        looped = see(rule, looped, *frame)
+    scanned = jax.lax.scan(lambda memory, frame: (see(rule, memory, *frame), None), empty(rule), stack(frames))[0]
+    same(scanned, looped)
+    apart = [see(rule, looped, *frame) for frame in frames]
+    assert len({int(memory.size) for memory in apart} | {int(looped.size)}) > 1
+    same(jax.vmap(lambda frame: see(rule, looped, *frame))(stack(frames)), stack(apart))
+
+
 @settings(max_examples=30)
 @given(seed=st.integers(0, 10**6))
 def test_rules_are_decided_cell_by_cell_in_whatever_order(seed):
