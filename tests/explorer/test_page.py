@@ -279,6 +279,13 @@ def test_prompts_count_from_the_next_step_on(page):
     page.fill("#text", "a stone hall")
     page.keyboard.press("Enter")
     expect(page.locator("#said .note").last).to_contain_text("from the next step on")
+    page.focus("#text")
+    page.keyboard.press("Enter")
+    page.fill("#text", "")
+    page.keyboard.press("Enter")
+    expect(page.locator("#said .note").last).to_contain_text("no prompt from here on")
+    expect(page.locator("#said .note")).to_have_count(2)  # what is said again stands there once
+    page.focus("#view")
     tap(page, "w")
 
 
@@ -353,6 +360,7 @@ def test_the_model_that_ships_is_walked_and_its_world_goes_on_in_generate(browse
             expect(page.locator("#busy")).to_be_visible()
             at(page, 0)
             page.set_default_timeout(60_000)
+            expect(page.locator("#prompt")).to_be_hidden()  # a model without text takes none
             first = seen(page)
             assert tap(page, "w") == 1
             assert tap(page, "ArrowRight") == 2

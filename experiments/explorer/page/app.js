@@ -93,6 +93,7 @@ function say(kind, sentence) {
   const line = document.createElement('p');
   line.className = kind;
   line.textContent = sentence;
+  for (const before of [...byId('said').children]) if (before.textContent === sentence) before.remove();
   byId('said').append(line);
   while (byId('said').children.length > 4) byId('said').firstElementChild.remove();
   setTimeout(() => line.remove(), kind === 'note' ? 6000 : 12000);
