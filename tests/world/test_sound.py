@@ -44,6 +44,14 @@ def test_latents_all_equal_and_frames_of_one_colour():
         )
 
 
+def test_frames_that_go_white_are_said():
+    frames = output().frames
+    frames[5:] = 255
+    frames[6, 3, 3] = 200
+    (warning,) = sound.check_output(output(frames=frames), "segment 4")
+    assert warning.startswith("warning: segment 4: 3 of its 8 frames are white all over")
+
+
 def test_depth_at_its_bound_is_said():
     for scale in (2.0, 0.5):
         (warning,) = sound.check_output(output(scale=scale), "segment 3 of 4")
