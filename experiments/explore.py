@@ -24,9 +24,11 @@ import jax
 import PIL.Image
 from absl import flags
 
-from experiments.shared import cli, loading
+from experiments.posed_video import posed_images
+from experiments.shared import cli, inputs, loading
 from mirage_jax.data import clip as clips
 from mirage_jax.errors import UserError
+from mirage_jax.weights import world_files
 
 try:
     from aiohttp import web
@@ -89,8 +91,10 @@ async def _serve(folder: pathlib.Path, door, token: str | None) -> None:
     from experiments.explorer.worker import Worker
 
     devices = [None] if _MOCK.value else jax.local_devices()
+    engines = [_engines() for _ in devices]
+    _check_start(engines[0].facts)
     explorer = Explorer(
-        [_engines() for _ in devices],
+        engines,
         [Worker(device) for device in devices],
         functools.partial(_first, folder),
         folder,
@@ -130,6 +134,16 @@ def _engines():
     from experiments.explorer.model_engine import ModelEngines
 
     return ModelEngines(_CHECKPOINT.value, capacity=_CAPACITY.value, recipe=_RECIPE.value, kind=_WEIGHTS.value)
+
+
+def _check_start(facts) -> None:
+    """Reads what every new tab will begin with, so that what cannot be read is said here and at once."""
+    if _IMAGE.value is not None:
+        inputs.load_view(_IMAGE.value, facts.height, facts.width, fov=_FOV.value)
+    if _IMAGES.value is not None:
+        posed_images.load(pathlib.Path(_IMAGES.value), facts.height, facts.width, _PATH_SCALE.value)
+    if _LOAD_WORLD.value is not None and not _MOCK.value:
+        world_files.read(pathlib.Path(_LOAD_WORLD.value))
 
 
 def _first(folder: pathlib.Path, engines, message):

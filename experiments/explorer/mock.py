@@ -76,6 +76,9 @@ class MockEngine:
         seen = Seen(seen.frames, seen.cameras, seen.kind, seen.age, seen.things, seen.points, notes=notes)
         return Begun(state, seen, camera)
 
+    def learn(self, state: State, frames: np.ndarray, cameras: Camera) -> None:
+        """See `engine.Engine`; a state has the colours."""
+
     def step(self, state: State, cameras: Camera, prompt: str) -> tuple[State, Seen]:
         """See `engine.Engine`."""
         seen, colours = state["seen"].copy(), state["colours"].copy()

@@ -108,7 +108,7 @@ class Session:
         stand, cameras = here.stand.moved(motion, world.engine.facts.segment_frames)
         state, seen = world.engine.step(self.state(self.cursor), cameras, prompt)
         if self.branches[self.branch].tip != self.cursor:
-            self.branch = self._new_branch(f"fork at {self.cursor}", self.cursor)
+            self.branch = self._new_branch(self._fork(self.cursor), self.cursor)
         moment = self._add(here.number, here.world, stand, seen, prompt, state)
         self.cursor = self.branches[self.branch].tip = moment.number
         return moment, seen
@@ -138,7 +138,7 @@ class Session:
     def fork(self, moment: int) -> None:
         """To any moment, on a new branch that ends there. Raises `UserError` if there is none."""
         self._check(moment)
-        self.branch = self._new_branch(f"fork at {moment}", moment)
+        self.branch = self._new_branch(self._fork(moment), moment)
         self.cursor = moment
 
     def switch(self, branch: int) -> None:
@@ -224,8 +224,20 @@ class Session:
                     store.pin((name, moment.number))
             session.branches = {number: Branch(label, tip) for number, label, tip in record["branches"]}
             session.cursor, session.branch = record["cursor"], record["branch"]
+            for branch in session.branches.values():
+                session._learn(branch.tip)
             session.state(session.cursor)
             return session
+
+    def _learn(self, tip: int) -> None:
+        """Gives the points of a branch their colours back, from the frames that are still kept."""
+        if (last := self._store.get((self.name, tip))) is None:
+            return
+        engine = self.worlds[self.moments[tip].world].engine
+        state = snapshots.unpack(last, engine.like)
+        for number in self.way(tip):
+            if (kept := self._store.get((self.name, number))) is not None:
+                engine.learn(state, kept.frames, self.moments[number].cameras)
 
     def _add(self, parent: int | None, world: int, stand: Stand, seen: Seen, prompt: str, state: Any) -> Moment:
         moment = Moment(
@@ -261,6 +273,10 @@ class Session:
             self._store.put((self.name, number), found)
         assert found is not None
         return found
+
+    def _fork(self, moment: int) -> str:
+        """Name of a branch that leaves its parent here: by the place in its row, which the page shows."""
+        return f"fork at {len(self.way(moment))}"
 
     def _new_branch(self, name: str, tip: int) -> int:
         number = len(self.branches)

@@ -126,9 +126,10 @@ class Chart:
             best = np.where(inside, off, best)
             at = (np.where(inside, v, 0).astype(int), np.where(inside, u, 0).astype(int))
             colours = np.where(inside[:, None], cells[frame][at], colours)
-        names = np.concatenate([self._names, _names(points)])
+        found = np.isfinite(best)  # the others may be in other frames
+        names = np.concatenate([self._names, _names(points[found])])
         self._names, first = np.unique(names, return_index=True)
-        self._colours = np.concatenate([self._colours, np.round(colours).astype(np.uint8)])[first]
+        self._colours = np.concatenate([self._colours, np.round(colours[found]).astype(np.uint8)])[first]
 
 
 def _names(points: np.ndarray) -> np.ndarray:

@@ -360,3 +360,12 @@ def test_told_to_stop_it_keeps_all_worlds_and_goes_on_with_them(tmp_path):
         again = asyncio.run(come_back(address, session))
     cells = pictures[-1][12] * pictures[-1][13]
     assert again[96:] == pictures[-1][94 + 2 * cells :]
+
+
+def test_a_start_that_cannot_be_read_is_said_by_the_command(tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    with (
+        pytest.raises(AssertionError, match=r"error: .*text\.png: no picture that can be read"),
+        command(tmp_path / "out", f"--image={tmp_path}/text.png"),
+    ):
+        pass

@@ -8,6 +8,7 @@ from experiments.explorer.engine import Settings
 from experiments.explorer.mock import MockEngines
 from experiments.explorer.motion import Keys, Motion, Stand
 from experiments.explorer.session import Session, jpeg
+from experiments.shared import world_pictures
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
 from tests.explorer.explorers import first
@@ -99,6 +100,20 @@ def test_a_session_goes_on_in_another_run(tmp_path):
     assert bits(again, again.walk(MOTIONS[0], "")[0].number) == bits(session, session.walk(MOTIONS[0], "")[0].number)
 
 
+def test_a_session_that_goes_on_shows_the_frames_of_every_branch_to_its_engine(tmp_path, monkeypatch):
+    """They give the points on the map their colours back."""
+    session, store = begun(tmp_path)
+    walked(session, 3)
+    session.jump(1)
+    walked(session, 1)
+    session.write(tmp_path)
+    frames = {number: session.frames(number).tobytes() for number in session.moments}
+    told = []
+    monkeypatch.setattr(type(session.world.engine), "learn", lambda self, state, frames, cameras: told.append(frames))
+    assert Session.read(tmp_path, "0" * 16, ENGINES, store) is not None
+    assert {one.tobytes() for one in told} == set(frames.values()) and len(told) == 4 + 3
+
+
 def test_a_session_of_another_model_is_left_alone(tmp_path):
     session, _ = begun(tmp_path)
     session.write(tmp_path / session.name)
@@ -149,3 +164,25 @@ def test_keys_that_come_faster_than_segments_are_one_motion():
     assert keys.take(0.5, 5.0).yaw == keys.take(0.5, 5.0).yaw > 0  # held: again and again
     keys.release()
     assert not keys.wanted
+
+
+def test_a_fork_is_named_by_its_place_in_the_row(tmp_path):
+    session, _ = begun(tmp_path)
+    walked(session, 4)
+    session.jump(2)
+    walked(session, 1)
+    session.fork(session.cursor)
+    assert [branch.name for branch in session.branches.values()] == ["world 1", "fork at 3", "fork at 4"]
+
+
+def test_points_get_their_colour_from_the_frame_that_shows_them_and_no_other():
+    """A point that the first frames do not show is grey, until some do."""
+    chart, grey = world_pictures.Chart(), world_pictures.UNKNOWN
+    ahead, behind = np.array([[0.0, 0.0, 2.0]], np.float32), np.array([[0.0, 0.0, -2.0]], np.float32)
+    points = np.concatenate([ahead, behind])
+    turned = np.diag([-1.0, 1.0, -1.0, 1.0]).astype(np.float32)
+    for pose, colour, expected in ((np.eye(4), 10, [10, grey]), (turned, 90, [10, 90])):
+        k = np.array([[4, 0, 4], [0, 4, 4], [0, 0, 1]], np.float32)
+        camera = Camera(k[None], pose[None].astype(np.float32), 8, 8)
+        chart.learn(points, np.full((1, 8, 8, 3), colour, np.uint8), camera, (8, 8))
+        assert chart.colours(points)[0][:, 0].tolist() == expected

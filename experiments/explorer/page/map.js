@@ -110,12 +110,11 @@ export class Chart {
     // Of most points: a few far ones would make everything else small.
     const axes = [[], [], []], step = Math.max(1, Math.floor(this.count / 2000));
     for (let i = 0; i < this.count; i += step) for (let a = 0; a < 3; a++) axes[a].push(this.places[3 * i + a]);
-    if (this.pose) [3, 7, 11].forEach((at, a) => axes[a].push(this.pose[at]));
-    const ends = axes.map((values) => {
-      if (!values.length) return [-1, 1];
+    const ends = axes.map((values, a) => {
       values.sort((x, y) => x - y);
-      const cut = Math.floor(values.length * 0.02);
-      return [values[cut], values[values.length - 1 - cut]];
+      const cut = Math.floor(values.length * 0.02), here = this.pose ? [this.pose[4 * a + 3]] : [];
+      const most = values.length ? [values[cut], values[values.length - 1 - cut], ...here] : here;
+      return most.length ? [Math.min(...most), Math.max(...most)] : [-1, 1];
     });
     const centre = ends.map(([low, high]) => (low + high) / 2);
     const radius = Math.max(1, Math.hypot(ends[0][1] - ends[0][0], ends[2][1] - ends[2][0]) / 2);
@@ -123,7 +122,7 @@ export class Chart {
   }
 
   matrix({ centre, radius }, aspect) {
-    const sx = 1.15 * this.zoom / Math.max(1, aspect) / radius, sy = sx * aspect;
+    const sx = 0.9 * this.zoom / Math.max(1, aspect) / radius, sy = sx * aspect;
     if (this.above) { // x to the right, z up, high points (small y) near
       return new Float32Array([sx, 0, 0, 0, 0, 0, 1e-3, 0, 0, sy, 0, 0, -centre[0] * sx, -centre[2] * sy, -centre[1] * 1e-3, 1]);
     }

@@ -44,6 +44,7 @@ export class Timeline {
     for (const here of this.place.querySelectorAll('.branch.here .moments button.here')) {
       const row = here.parentElement;
       row.scrollLeft = here.offsetLeft - row.offsetLeft - row.clientWidth / 2;
+      this.place.scrollTop = row.offsetTop - this.place.offsetTop - this.place.clientHeight / 2;
     }
     const mine = this.branches.find((one) => one.branch === this.branch);
     const at = mine ? mine.moments.findIndex(([number]) => number === this.cursor) : -1;
@@ -67,6 +68,7 @@ export class Timeline {
       button.title = `moment ${number}`;
       button.dataset.moment = number;
       if (here && number === this.cursor) button.className = 'here';
+      button.tabIndex = button.className ? 0 : -1; // one stop a row at most: undo and redo walk through it
       button.onclick = () => this.connection.send('jump', { moment: number });
       button.append(image);
       moments.append(button);
