@@ -1,9 +1,12 @@
-"""The one door to the VAE of a running world: whole or in tiles, a stream or clip by clip."""
+"""The one door to the VAE of a running world: whole or in tiles, a stream or clip by clip.
+
+On a mesh each device works on its share of rows or columns, and takes the edges that it needs from its neighbours.
+What leaves is whole on every device; the decoder's cache stays spread.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -11,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.errors import UserError
-from mirage_jax.models import vae, vae_tiling
+from mirage_jax.models import partition, vae, vae_tiling
 from mirage_jax.models.vae import Cache, VAEConfig
 
 OVERLAPS = ("carry", "reencode")
@@ -52,15 +55,23 @@ class Codec:
 
     def encode(self, params: Any, frames: chex.Array) -> jax.Array:
         """Latents `[1 + k, h, w, C]` of a clip `[1 + r k, H, W, 3]` in [-1, 1]."""
+        params = partition.whole(params)
+        frames = partition.over_space(jnp.asarray(frames, self.dtype), self.vae.stride_space)
         if tile := self._tile(frames, 1):
-            return self._run(lambda x: vae_tiling.encode(self.vae, params, x, tile=tile), frames)
-        return self._run(lambda x: vae.encode(self.vae, params, x), frames)
+            latents = vae_tiling.encode(self.vae, params, frames, tile=tile)
+        else:
+            latents = vae.encode(self.vae, params, frames)
+        return partition.whole(latents.astype(jnp.float32))
 
     def decode(self, params: Any, latents: chex.Array) -> jax.Array:
         """Frames `[1 + r k, H, W, 3]` in [-1, 1] of a clip of latents `[1 + k, h, w, C]`."""
+        params = partition.whole(params)
+        latents = partition.over_space(jnp.asarray(latents, self.dtype))
         if tile := self._tile(latents, self.vae.stride_space):
-            return self._run(lambda x: vae_tiling.decode(self.vae, params, x, tile=tile), latents)
-        return self._run(lambda x: vae.decode(self.vae, params, x), latents)
+            frames = vae_tiling.decode(self.vae, params, latents, tile=tile)
+        else:
+            frames = vae.decode(self.vae, params, latents)
+        return partition.whole(frames.astype(jnp.float32))
 
     def begin(self, params: Any, frames: chex.Array) -> tuple[jax.Array, jax.Array, Cache]:
         """A video that a world starts from.
@@ -96,12 +107,13 @@ class Codec:
 
     def decode_stream(self, params: Any, latents: chex.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         """Frames in [-1, 1] of the next latents `[n, h, w, C]` of one video, and the cache; None starts it."""
-        latents = latents.astype(self.dtype)
+        params = partition.whole(params)
+        latents = partition.over_space(latents.astype(self.dtype))
         if tile := self._tile(latents, self.vae.stride_space):
             frames, cache = vae_tiling.decode_stream(self.vae, params, latents, cache, tile=tile)
         else:
             frames, cache = vae.decode_stream(self.vae, params, latents, cache)
-        return frames.astype(jnp.float32), cache
+        return partition.whole(frames.astype(jnp.float32)), partition.over_space(cache)
 
     def _tile(self, x: chex.Array, pixels: int) -> int:
         """The tile for frames of so many pixels a side of a cell of `x`."""
@@ -109,6 +121,3 @@ class Codec:
             return self.tile
         height, width = (side * pixels for side in x.shape[1:3])
         return 0 if height * width <= LARGEST_WHOLE else max(height, width) // self.vae.stride_space
-
-    def _run(self, function: Callable[[jax.Array], jax.Array], x: chex.Array) -> jax.Array:
-        return function(jnp.asarray(x, self.dtype)).astype(jnp.float32)

@@ -12,6 +12,7 @@ models compute on the way has the path `activations/NAME` (see `constrain`).
 
 from __future__ import annotations
 
+import contextvars
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,8 @@ ACTIVATIONS = ("tokens", "latents")
 Axis = str | Sequence[str] | None
 Rule = tuple[str, Sequence[Axis]]
 Rules = Sequence[Rule]
+
+_TAKEN: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("axes that split a batch", default=())
 
 _BLOCK = r"{part}/blocks(_\d+)?/(block/)?"
 _COLUMN = r"((self|cross)_attention/[qkv]|ffn/up)"
@@ -259,10 +262,54 @@ def constrain(x: jax.Array, name: str) -> jax.Array:
     return x
 
 
+def over_space(tree: Any, stride: int = 1) -> Any:
+    """Pictures spread over the mesh in use, if there is one (`space_specs`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    alone = mesh.empty or math.prod(mesh.shape.values()) == 1
+    return tree if alone else jax.lax.with_sharding_constraint(tree, space_specs(tree, mesh, stride))
+
+
+def whole(tree: Any) -> Any:
+    """Arrays in full on every device of the mesh in use, if there is one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    alone = mesh.empty or math.prod(mesh.shape.values()) == 1
+    return tree if alone else jax.lax.with_sharding_constraint(tree, PartitionSpec())
+
+
+def space_specs(tree: Any, mesh: Mesh | jax.sharding.AbstractMesh, stride: int = 1) -> Any:
+    """Specs of one picture at one resolution or several, `[..., H, W, C]`: rows and columns over the axes of a mesh.
+
+    Each axis splits rows where it divides them, else columns, else nothing; those that split a batch already do not.
+
+    Args:
+      tree: arrays or shapes, finer ones multiples of the coarsest.
+      mesh: of `make_mesh`.
+      stride: rows and columns of the coarsest that stay together.
+    """
+    leaves = jax.tree.leaves(tree)
+    left = [min(leaf.shape[side] for leaf in leaves) // stride if leaves else 1 for side in (-3, -2)]
+    split: tuple[list[str], list[str]] = ([], [])
+    for name, size in mesh.shape.items():
+        side = next((side for side in (0, 1) if left[side] % size == 0), None)
+        if size > 1 and side is not None and name not in _TAKEN.get():
+            left[side] //= size
+            split[side].append(name)
+    rows, columns = (tuple(names) or None for names in split)
+    return jax.tree.map(lambda x: PartitionSpec(*[None] * (len(x.shape) - 3), rows, columns), tree)
+
+
 def over_batch(function: Callable[..., Any]) -> Callable[..., Any]:
     """`jax.vmap` over a leading axis that is split over the batch axes of the mesh in use."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return jax.vmap(function, spmd_axis_name=batch_axes(mesh) or None)
+    axes = batch_axes(jax.sharding.get_abstract_mesh())
+
+    def one(*args: Any) -> Any:
+        token = _TAKEN.set(axes)
+        try:
+            return function(*args)
+        finally:
+            _TAKEN.reset(token)
+
+    return jax.vmap(one, spmd_axis_name=axes or None)
 
 
 def path_name(path: Any) -> str:

@@ -9,7 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera
@@ -131,8 +131,10 @@ def observe(
 
 
 def shardings(state: RolloutState, mesh: Mesh | AbstractMesh) -> RolloutState:
-    """How a state lies on a mesh: the memory's points by `partition.WAN_RULES`, all else whole on every device."""
-    return partition.tree_shardings(partition.rules_for("memory"), state, mesh)
+    """How a state lies on a mesh: points by `partition.WAN_RULES`, the decoder over space, all else whole."""
+    found = partition.tree_shardings(partition.rules_for("memory"), state, mesh)
+    specs = partition.space_specs(state.decoder, mesh)
+    return found.replace(decoder=jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs))
 
 
 def placed(state: RolloutState) -> RolloutState:

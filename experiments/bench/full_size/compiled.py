@@ -51,7 +51,7 @@ TRAIN_MESHES = {1: ({"data": 1}, 1)} | {
 
 
 def rows() -> list[dict[str, Any]]:
-    """What is compiled, in order. Over several devices the decoder is whole on each: one chip of eight is for all."""
+    """What is compiled, in order. The decoder on one chip alone: on a mesh each has its share of the picture."""
     places = [(count, f"{chip}:{sizes[count]}") for count in MESHES for chip, (_, sizes) in CHIPS.items()]
     alone = [{"mesh": MESHES[1], "topology": place} for count, place in places if count == 1]
     decoded = [{"mesh": MESHES[1], "topology": place} for count, place in places if count == 8]

@@ -1,5 +1,6 @@
 """What `test_sequence_parallel` checks on 8 virtual devices, as a program: prints a JSON object of figures."""
 
+import functools
 import json
 import sys
 
@@ -10,7 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.bench.full_size import collectives
 from mirage_jax.errors import UserError
-from mirage_jax.models import partition
+from mirage_jax.models import partition, vae
+from mirage_jax.models.codec import Codec
 from mirage_jax.models.nn import sequence_parallel
 from mirage_jax.models.nn.attention import xla
 
@@ -21,6 +23,7 @@ MESHES = {
     "mixed": {"data": 2, "tensor": 2, "sequence": 2},
     "data": {"data": 2, "sequence": 4},
 }
+VIDEOS = (("whole", {"fsdp": 8}, 0), ("frame by frame", {"data": 2, "fsdp": 2, "sequence": 2}, 16))
 
 
 def attention():
@@ -95,6 +98,59 @@ def batches():
     return same
 
 
+def video():
+    """The VAE on meshes against one device: largest relative errors, shares of temporaries and of the cache."""
+    sizes = vae.VAEConfig(
+        latent_channels=4,
+        encoder_dim=8,
+        decoder_dim=8,
+        multipliers=(1, 1, 1, 1),
+        blocks=1,
+        time_downsample=(False, False, True),
+        time_kernels=(1, 1, 3, 3),
+        patch=1,
+    )
+    params = vae.init(sizes, jax.random.key(0))
+    frames = jax.random.uniform(jax.random.key(1), (5, 48, 128, 3), minval=-1.0)  # 6 x 16 cells: 8 divide columns only
+    latents = vae.encode(sizes, params, frames)
+
+    def runs(codec, params):
+        found = []
+        for function, *args in (
+            (codec.encode, frames),
+            (codec.decode, latents),
+            (lambda params, z: codec.decode_stream(params, z, None), latents[:1]),
+            (codec.decode_stream, latents[1:], lambda: found[-1][0][1]),  # with the cache of the line before
+        ):
+            args = [arg() if callable(arg) else arg for arg in args]
+            compiled = jax.jit(function).lower(params, *args).compile()
+            found.append((compiled(params, *args), compiled.memory_analysis().temp_size_in_bytes))
+        return found
+
+    results = {}
+    for name, axes, tile in VIDEOS:
+        codec = Codec(sizes, tile=tile)
+        one = runs(codec, params)
+        mesh = partition.make_mesh(axes)
+        split = partition.tree_shardings(partition.rules_for("vae"), {"vae": params}, mesh)["vae"]
+        with jax.set_mesh(mesh):
+            many = runs(codec, jax.device_put(params, split))
+            clips = jnp.stack([latents[:1]] * 8)
+            batch = jax.jit(partition.over_batch(functools.partial(codec.decode, params)))(clips)
+        cache = jax.tree.leaves(many[-1][0][1])
+        results[name] = {
+            "error": max(
+                float(abs(np.asarray(a) - np.asarray(b)).max() / abs(np.asarray(b)).max())
+                for (found, _), (expected, _) in zip(many, one, strict=True)
+                for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+            ),
+            "temporaries": [bytes_many / bytes_one for (_, bytes_many), (_, bytes_one) in zip(many, one, strict=True)],
+            "cache": max(x.addressable_shards[0].data.size / x.size for x in cache),
+            "batch": float(abs(np.asarray(batch) - np.asarray(one[1][0])[:1]).max()),
+        }
+    return results
+
+
 def exchanges():
     """What `collectives` reads from a program of known exchanges: a sum in a loop of 5, one gathering, one swap."""
     mesh = partition.make_mesh({"data": 2, "tensor": 4})
@@ -111,5 +167,5 @@ def exchanges():
 
 
 if __name__ == "__main__":
-    checks = {name: globals()[name] for name in ("attention", "refusals", "constrained", "batches", "exchanges")}
-    print("RESULT " + json.dumps({name: check() for name, check in checks.items()}), file=sys.stdout)
+    names = "attention", "refusals", "constrained", "batches", "video", "exchanges"
+    print("RESULT " + json.dumps({name: globals()[name]() for name in names}), file=sys.stdout)

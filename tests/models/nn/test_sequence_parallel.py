@@ -1,4 +1,4 @@
-"""Split attention and constraints on 8 virtual devices, against the same on one."""
+"""Split attention, constraints and the VAE on 8 virtual devices, against the same on one."""
 
 import json
 import os
@@ -57,6 +57,15 @@ def test_tokens_are_split_as_the_rule_says(found):
 
 def test_batch_lies_on_a_mesh_in_any_order_of_devices(found):
     assert found["batches"] == {"data": True, "both": True}
+
+
+@pytest.mark.parametrize("run", ["whole", "frame by frame"])
+def test_each_device_has_a_share_of_the_pictures_in_the_vae(found, run):
+    """Encode, decode, the start of a stream and its next latents, on devices that do not divide the rows."""
+    result = found["video"][run]
+    assert result["error"] < 1e-5 and result["batch"] < 1e-5
+    assert max(result["temporaries"]) < 0.4
+    assert result["cache"] == 1 / 8
 
 
 def test_collectives_of_a_known_program(found):
