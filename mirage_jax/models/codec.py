@@ -7,6 +7,7 @@ What leaves is whole on every device; the decoder's cache stays spread.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import chex
@@ -57,21 +58,17 @@ class Codec:
         """Latents `[1 + k, h, w, C]` of a clip `[1 + r k, H, W, 3]` in [-1, 1]."""
         params = partition.whole(params)
         frames = partition.over_space(jnp.asarray(frames, self.dtype), self.vae.stride_space)
-        if tile := self._tile(frames, 1):
-            latents = vae_tiling.encode(self.vae, params, frames, tile=tile)
-        else:
-            latents = vae.encode(self.vae, params, frames)
-        return partition.whole(latents.astype(jnp.float32))
+        tile = self._tile(frames, 1)
+        encode = functools.partial(vae_tiling.encode, tile=tile) if tile else vae.encode
+        return partition.whole(encode(self.vae, params, frames).astype(jnp.float32))
 
     def decode(self, params: Any, latents: chex.Array) -> jax.Array:
         """Frames `[1 + r k, H, W, 3]` in [-1, 1] of a clip of latents `[1 + k, h, w, C]`."""
         params = partition.whole(params)
         latents = partition.over_space(jnp.asarray(latents, self.dtype))
-        if tile := self._tile(latents, self.vae.stride_space):
-            frames = vae_tiling.decode(self.vae, params, latents, tile=tile)
-        else:
-            frames = vae.decode(self.vae, params, latents)
-        return partition.whole(frames.astype(jnp.float32))
+        tile = self._tile(latents, self.vae.stride_space)
+        decode = functools.partial(vae_tiling.decode, tile=tile) if tile else vae.decode
+        return partition.whole(decode(self.vae, params, latents).astype(jnp.float32))
 
     def begin(self, params: Any, frames: chex.Array) -> tuple[jax.Array, jax.Array, Cache]:
         """A video that a world starts from.
@@ -109,10 +106,9 @@ class Codec:
         """Frames in [-1, 1] of the next latents `[n, h, w, C]` of one video, and the cache; None starts it."""
         params = partition.whole(params)
         latents = partition.over_space(latents.astype(self.dtype))
-        if tile := self._tile(latents, self.vae.stride_space):
-            frames, cache = vae_tiling.decode_stream(self.vae, params, latents, cache, tile=tile)
-        else:
-            frames, cache = vae.decode_stream(self.vae, params, latents, cache)
+        tile = self._tile(latents, self.vae.stride_space)
+        decode = functools.partial(vae_tiling.decode_stream, tile=tile) if tile else vae.decode_stream
+        frames, cache = decode(self.vae, params, latents, cache)
         return partition.whole(frames.astype(jnp.float32)), partition.over_space(cache)
 
     def _tile(self, x: chex.Array, pixels: int) -> int:

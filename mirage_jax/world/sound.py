@@ -10,8 +10,7 @@ from mirage_jax.world.align import LARGEST_FACTOR
 from mirage_jax.world.outputs import SegmentOutput
 from mirage_jax.world.state import RolloutState
 
-_BURNT = 0.9
-"""Share of a frame's pixels that are pure white, from which on it shows nothing: a decoder far from what it knows."""
+_BURNT = 0.9  # share of a frame's pixels that are pure white, from which on it shows nothing
 
 
 def check_state(state: RolloutState) -> None:
@@ -54,8 +53,7 @@ def check_output(output: SegmentOutput, where: str) -> list[str]:
     warnings = []
     if burnt.any():
         warnings.append(
-            f"warning: {where}: {burnt.sum()} of its {burnt.size} frames are white all over: unless the first picture "
-            "is, the world is lost from here on"
+            f"warning: {where}: {burnt.sum()} of its {burnt.size} frames are white all over and show no world"
         )
     scale = np.atleast_1d(np.asarray(output.diagnostics.depth_scale, np.float32))
     if not np.isfinite(scale).all():
