@@ -178,13 +178,11 @@ class Seat:
         self._shown.set()  # what was on its way is shown no more
         await self.send(self._timeline())
 
-        def gathered() -> tuple[np.ndarray, Any, Any]:
-            return session.frames(session.cursor)[-1:], session.here, session.points()
+        def gathered() -> tuple[int, Seen, Any]:
+            return session.cursor, session.last(), session.points()
 
-        frames, here, points = await self.worker.run(gathered)
-        cells = np.zeros((1, 1, 1))
-        seen = Seen(frames, here.cameras[-1:], cells.astype(np.uint8), cells.astype(np.float32))
-        await self._send_pictures(here.number, seen)
+        moment, seen, points = await self.worker.run(gathered)
+        await self._send_pictures(moment, seen)
         self._points = np.zeros((0, 3), np.float32)
         await self._send_points(points)
 

@@ -23,7 +23,7 @@ from mirage_jax import io
 from mirage_jax.errors import UserError
 from mirage_jax.geometry import Camera, trajectory
 
-FORMAT, VERSION = "mirage-jax explorer session", 1
+FORMAT, VERSION = "mirage-jax explorer session", 2
 THUMBNAIL = 64
 """Pixels of the longer side of a moment's small picture."""
 _FILE = "session.json"
@@ -176,6 +176,11 @@ class Session:
         """uint8 `[F, H, W, 3]` of a moment."""
         return self._snapshot(moment).frames
 
+    def last(self) -> Seen:
+        """The last picture of the moment we are at."""
+        kept, cameras = self._snapshot(self.cursor), self.here.cameras
+        return Seen(kept.frames[-1:], cameras[-1:], kept.kind[-1:], kept.age[-1:])
+
     def points(self) -> tuple[np.ndarray, np.ndarray]:
         """Points `[N, 3]` of the memory here, and colours `[N, 3]`."""
         points, colours = self.world.engine.points(self.state(self.cursor))
@@ -252,7 +257,7 @@ class Session:
             overflow=seen.overflow,
             remembered=float((seen.kind > 0).mean()),
         )
-        self._store.put((self.name, moment.number), snapshots.pack(state, seen.frames))
+        self._store.put((self.name, moment.number), snapshots.pack(state, seen))
         self.moments[moment.number] = moment
         self._live = moment.number, state
         return moment
@@ -269,7 +274,7 @@ class Session:
         for number in way[way.index(start) + 1 :]:
             again = self.moments[number]
             state, seen = engine.step(state, again.cameras, again.prompt)
-            found = snapshots.pack(state, seen.frames)
+            found = snapshots.pack(state, seen)
             self._store.put((self.name, number), found)
         assert found is not None
         return found

@@ -16,37 +16,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.explorer.engine import Seen
 from mirage_jax import io
 
 Key = tuple[str, int]
 """Session and moment."""
 
-_FRAMES = "frames"  # beside the leaves of a state, whose names begin with a dot or bracket
+_BESIDE = ("frames", "kind", "age")  # beside the leaves of a state, whose names begin with a dot or bracket
 
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """A state and the frames that led to it.
+    """A state, and the frames that led to it.
 
     Attributes:
-      frames: uint8 `[F, H, W, 3]`.
+      frames, kind, age: as in `engine.Seen`.
       leaves: arrays by path, without the noughts at their ends.
     """
 
     frames: np.ndarray
+    kind: np.ndarray
+    age: np.ndarray
     leaves: dict[str, np.ndarray]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return self.frames.nbytes + sum(leaf.nbytes for leaf in self.leaves.values())
+        return sum(array.nbytes for array in (self.frames, self.kind, self.age, *self.leaves.values()))
 
 
-def pack(state: Any, frames: np.ndarray) -> Snapshot:
-    """A snapshot of a pytree of arrays and random keys, and of frames."""
+def pack(state: Any, seen: Seen) -> Snapshot:
+    """A snapshot of a pytree of arrays and random keys, and of what was seen on the way to it."""
     found = jax.tree_util.tree_flatten_with_path(state)[0]
     leaves = {jax.tree_util.keystr(path): _trimmed(np.asarray(_data(leaf))) for path, leaf in found}
-    return Snapshot(frames, leaves)
+    return Snapshot(seen.frames, seen.kind, seen.age, leaves)
 
 
 def unpack(snapshot: Snapshot, like: Any) -> Any:
@@ -75,13 +78,14 @@ def unpack(snapshot: Snapshot, like: Any) -> Any:
 def write(path: pathlib.Path, snapshot: Snapshot) -> None:
     """Writes a snapshot as `.npz`, atomically."""
     with io.atomic_path(path) as temporary:
-        np.savez(temporary, **snapshot.leaves, **{_FRAMES: snapshot.frames})
+        np.savez(temporary, **snapshot.leaves, **{name: getattr(snapshot, name) for name in _BESIDE})
 
 
 def read(path: pathlib.Path) -> Snapshot:
     """Reads what `write` wrote. Raises `UserError` if it is damaged."""
     with io.foreign(path, "a moment of a session"), np.load(path, allow_pickle=False) as stored:
-        return Snapshot(stored[_FRAMES], {name: stored[name] for name in stored.files if name != _FRAMES})
+        leaves = {name: stored[name] for name in stored.files if name not in _BESIDE}
+        return Snapshot(*(stored[name] for name in _BESIDE), leaves)
 
 
 class Store:

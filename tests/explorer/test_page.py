@@ -188,6 +188,15 @@ def test_what_is_remembered_is_laid_over_the_picture(page):
     expect(page.locator("#mode")).to_have_value("off")
     page.uncheck("#things")
     assert seen(page, "overlay") != blank  # the path of the ball is gone
+    blank = seen(page, "overlay")
+    page.select_option("#mode", "memory")
+    memory = seen(page, "overlay")
+    assert memory != blank
+    page.click("#undo")
+    at(page, 0)
+    page.click("#redo")
+    at(page, 1)
+    assert seen(page, "overlay") == memory  # of a moment that one comes back to, too
 
 
 def test_the_map_grows_and_turns(page):

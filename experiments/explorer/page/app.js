@@ -40,6 +40,7 @@ connection.on('timeline', (message) => {
     arriving.clear();
     unseen.clear();
     chart.things = view.things = [];
+    last = null;
   }
   timeline.set(message);
   document.body.dataset.ready = 'yes';
