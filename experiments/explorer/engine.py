@@ -136,12 +136,16 @@ class Engine(Protocol):
         """One segment. Raises `UserError` where what comes out is no picture."""
         ...
 
-    def learn(self, state: Any, frames: np.ndarray, cameras: Camera) -> None:
-        """Takes the colours of the points of a state from frames of a moment that led to it, made by an earlier run."""
-        ...
-
     def points(self, state: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """`[N, 3]` float32 points of the memory, and their colours `[N, 3]` uint8 where it knows them."""
+        ...
+
+    def save_colours(self, path: pathlib.Path) -> None:
+        """Writes the colours of all points that it knows, which no state holds."""
+        ...
+
+    def load_colours(self, path: pathlib.Path) -> None:
+        """Adds what `save_colours` wrote. Raises `UserError` if it is missing or damaged."""
         ...
 
     def save(self, path: pathlib.Path, state: Any) -> None:

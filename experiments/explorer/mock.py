@@ -76,9 +76,6 @@ class MockEngine:
         seen = Seen(seen.frames, seen.cameras, seen.kind, seen.age, seen.things, seen.points, notes=notes)
         return Begun(state, seen, camera)
 
-    def learn(self, state: State, frames: np.ndarray, cameras: Camera) -> None:
-        """See `engine.Engine`; a state has the colours."""
-
     def step(self, state: State, cameras: Camera, prompt: str) -> tuple[State, Seen]:
         """See `engine.Engine`."""
         seen, colours = state["seen"].copy(), state["colours"].copy()
@@ -116,6 +113,12 @@ class MockEngine:
         """See `engine.Engine`."""
         held = state["seen"] > 0
         return (np.argwhere(held) * _CUBE + _LOW - _CUBE / 2).astype(np.float32), state["colours"][held]
+
+    def save_colours(self, path: pathlib.Path) -> None:
+        """See `engine.Engine`; here a state holds them."""
+
+    def load_colours(self, path: pathlib.Path) -> None:
+        """See `engine.Engine`."""
 
     def save(self, path: pathlib.Path, state: State) -> None:
         """See `engine.Engine`."""

@@ -63,13 +63,13 @@ class ModelEngine:
         model = self.config.model
         posed = posed_images.load(path, model.height, model.width, scale)
         state = posed_images.observe(self.config, self._params, posed, jax.random.key(seed))
-        self._colour(state, posed.frames, posed.camera)
+        self._learn(state, posed.frames, posed.camera)
         return self._begun(state, posed.frames[-1:], posed.camera[-1], posed.notes)
 
     def _begun(self, state: Any, frames: np.ndarray, camera: Camera, notes: tuple[str, ...]) -> Begun:
         sound.check_state(state)
         one = Camera(camera.intrinsics[None], camera.cam2world[None], camera.height, camera.width)
-        self._colour(state, frames, one)
+        self._learn(state, frames, one)
         cells = (1, *self.config.grid)
         seen = Seen(frames, one, np.full(cells, NEW, np.uint8), np.zeros(cells, np.float32), **self._counts(state))
         return Begun(state, dataclasses.replace(seen, notes=notes), camera)
@@ -82,7 +82,8 @@ class ModelEngine:
         notes = sound.check_output(output, "the segment")
         kind, age = self._overlay(state, output.readout)
         frames = np.asarray(output.frames)
-        self.learn(following, frames, cameras)
+        every = slice(self.facts.stride - 1, None, self.facts.stride)
+        self._learn(following, frames[every], cameras[every])
         return following, Seen(frames, cameras, kind, age, notes=tuple(notes), **self._counts(following))
 
     def _text(self, prompt: str) -> Any:
@@ -124,12 +125,7 @@ class ModelEngine:
         sizes = np.asarray(entities.size)
         return tuple(Thing(paths[:, k], float(sizes[k]), float(age[k])) for k in np.flatnonzero(held))
 
-    def learn(self, state: Any, frames: np.ndarray, cameras: Camera) -> None:
-        """See `engine.Engine`."""
-        every = slice(self.facts.stride - 1, None, self.facts.stride) if len(frames) > 1 else slice(None)
-        self._colour(state, frames[every], cameras[every])
-
-    def _colour(self, state: Any, frames: np.ndarray, cameras: Camera) -> None:
+    def _learn(self, state: Any, frames: np.ndarray, cameras: Camera) -> None:
         if self.config.memory != "rgb":
             self._chart.learn(world_pictures.places(state.memory)[0], frames, cameras, self.config.grid)
 
@@ -144,10 +140,18 @@ class ModelEngine:
         """See `engine.Engine`."""
         world_files.save(path, self.config, state, self._digest)
 
+    def save_colours(self, path: pathlib.Path) -> None:
+        """See `engine.Engine`."""
+        self._chart.save(path)
+
+    def load_colours(self, path: pathlib.Path) -> None:
+        """See `engine.Engine`."""
+        self._chart.load(path)
+
     def goes_on(self, state: Any) -> Begun:
         """A world that was loaded: its pictures are decoded from the latents that it keeps."""
         frames, cameras = world_pictures.kept(self.config, self._params, state)
-        self._colour(state, frames, cameras)
+        self._learn(state, frames, cameras)
         return self._begun(state, frames[-1:], cameras[-1], ())
 
 

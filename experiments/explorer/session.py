@@ -26,7 +26,7 @@ from mirage_jax.geometry import Camera, trajectory
 FORMAT, VERSION = "mirage-jax explorer session", 2
 THUMBNAIL = 64
 """Pixels of the longer side of a moment's small picture."""
-_FILE = "session.json"
+_FILE, _COLOURS = "session.json", "colours{}.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +195,8 @@ class Session:
         if not self.moments:
             return
         self._store.flush(self.name)
+        for number, world in self.worlds.items():
+            world.engine.save_colours(folder / _COLOURS.format(number))
         record = {
             "format": FORMAT,
             "version": VERSION,
@@ -222,6 +224,7 @@ class Session:
             store.adopt(name)
             for number, (settings, base) in enumerate(record["worlds"]):
                 session.worlds[number] = World(engines.get(Settings(**settings)), _camera(base))
+                session.worlds[number].engine.load_colours(folder / _COLOURS.format(number))
             for values in record["moments"]:
                 moment = _moment(values, session.worlds)
                 session.moments[moment.number] = moment
@@ -229,20 +232,8 @@ class Session:
                     store.pin((name, moment.number))
             session.branches = {number: Branch(label, tip) for number, label, tip in record["branches"]}
             session.cursor, session.branch = record["cursor"], record["branch"]
-            for branch in session.branches.values():
-                session._learn(branch.tip)
             session.state(session.cursor)
             return session
-
-    def _learn(self, tip: int) -> None:
-        """Gives the points of a branch their colours back, from the frames that are still kept."""
-        if (last := self._store.get((self.name, tip))) is None:
-            return
-        engine = self.worlds[self.moments[tip].world].engine
-        state = snapshots.unpack(last, engine.like)
-        for number in self.way(tip):
-            if (kept := self._store.get((self.name, number))) is not None:
-                engine.learn(state, kept.frames, self.moments[number].cameras)
 
     def _add(self, parent: int | None, world: int, stand: Stand, seen: Seen, prompt: str, state: Any) -> Moment:
         moment = Moment(

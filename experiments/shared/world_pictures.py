@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 
-from mirage_jax import world
+from mirage_jax import io, world
 from mirage_jax.geometry import Camera
 from mirage_jax.memory.points import PointMemory
 
@@ -126,10 +128,22 @@ class Chart:
             best = np.where(inside, off, best)
             at = (np.where(inside, v, 0).astype(int), np.where(inside, u, 0).astype(int))
             colours = np.where(inside[:, None], cells[frame][at], colours)
-        found = np.isfinite(best)  # the others may be in other frames
-        names = np.concatenate([self._names, _names(points[found])])
-        self._names, first = np.unique(names, return_index=True)
-        self._colours = np.concatenate([self._colours, np.round(colours[found]).astype(np.uint8)])[first]
+        self._add(_names(points), np.round(colours).astype(np.uint8))
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes it as safetensors, atomically."""
+        with io.atomic_path(path) as temporary:
+            safetensors.numpy.save_file({"names": self._names, "colours": self._colours}, temporary)
+
+    def load(self, path: pathlib.Path) -> None:
+        """Adds what `save` wrote; a colour that is known stays. Raises `UserError` if it is damaged."""
+        with io.foreign(path, "colours of points"):
+            stored = safetensors.numpy.load_file(path)
+            self._add(stored["names"], stored["colours"])
+
+    def _add(self, names: np.ndarray, colours: np.ndarray) -> None:
+        self._names, first = np.unique(np.concatenate([self._names, names]), return_index=True)
+        self._colours = np.concatenate([self._colours, colours])[first]
 
 
 def _names(points: np.ndarray) -> np.ndarray:

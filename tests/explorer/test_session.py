@@ -100,18 +100,16 @@ def test_a_session_goes_on_in_another_run(tmp_path):
     assert bits(again, again.walk(MOTIONS[0], "")[0].number) == bits(session, session.walk(MOTIONS[0], "")[0].number)
 
 
-def test_a_session_that_goes_on_shows_the_frames_of_every_branch_to_its_engine(tmp_path, monkeypatch):
-    """They give the points on the map their colours back."""
+def test_a_session_that_goes_on_has_the_colours_of_its_map(tmp_path, monkeypatch):
+    """Each engine writes what it knows of them beside the session, and reads it again."""
     session, store = begun(tmp_path)
-    walked(session, 3)
-    session.jump(1)
-    walked(session, 1)
-    session.write(tmp_path)
-    frames = {number: session.frames(number).tobytes() for number in session.moments}
-    told = []
-    monkeypatch.setattr(type(session.world.engine), "learn", lambda self, state, frames, cameras: told.append(frames))
-    assert Session.read(tmp_path, "0" * 16, ENGINES, store) is not None
-    assert {one.tobytes() for one in told} == set(frames.values()) and len(told) == 4 + 3
+    session.begin(*_start(tmp_path))
+    engine, written, read = type(session.world.engine), [], []
+    monkeypatch.setattr(engine, "save_colours", lambda self, path: written.append(path))
+    monkeypatch.setattr(engine, "load_colours", lambda self, path: read.append(path))
+    session.write(tmp_path / session.name)
+    assert Session.read(tmp_path / session.name, session.name, ENGINES, store) is not None
+    assert read == written and len(set(read)) == 2
 
 
 def test_a_session_of_another_model_is_left_alone(tmp_path):
@@ -175,14 +173,17 @@ def test_a_fork_is_named_by_its_place_in_the_row(tmp_path):
     assert [branch.name for branch in session.branches.values()] == ["world 1", "fork at 3", "fork at 4"]
 
 
-def test_points_get_their_colour_from_the_frame_that_shows_them_and_no_other():
-    """A point that the first frames do not show is grey, until some do."""
-    chart, grey = world_pictures.Chart(), world_pictures.UNKNOWN
-    ahead, behind = np.array([[0.0, 0.0, 2.0]], np.float32), np.array([[0.0, 0.0, -2.0]], np.float32)
-    points = np.concatenate([ahead, behind])
-    turned = np.diag([-1.0, 1.0, -1.0, 1.0]).astype(np.float32)
-    for pose, colour, expected in ((np.eye(4), 10, [10, grey]), (turned, 90, [10, 90])):
-        k = np.array([[4, 0, 4], [0, 4, 4], [0, 0, 1]], np.float32)
-        camera = Camera(k[None], pose[None].astype(np.float32), 8, 8)
-        chart.learn(points, np.full((1, 8, 8, 3), colour, np.uint8), camera, (8, 8))
-        assert chart.colours(points)[0][:, 0].tolist() == expected
+def test_colours_are_written_and_read_and_known_ones_stay(tmp_path):
+    k, pose = np.array([[4, 0, 4], [0, 4, 4], [0, 0, 1]], np.float32), np.eye(4, dtype=np.float32)
+    points = np.array([[0.0, 0.0, 2.0], [0.3, 0.0, 2.0]], np.float32)
+    charts = []
+    for colour, seen in ((10, points[:1]), (90, points)):
+        charts.append(world_pictures.Chart())
+        charts[-1].learn(seen, np.full((1, 8, 8, 3), colour, np.uint8), Camera(k[None], pose[None], 8, 8), (8, 8))
+    charts[1].save(tmp_path / "colours0.safetensors")
+    charts[0].load(tmp_path / "colours0.safetensors")
+    colours, known = charts[0].colours(points)
+    assert known.all() and colours[:, 0].tolist() == [10, 90]
+    (tmp_path / "colours0.safetensors").write_bytes(b"no colours")
+    with pytest.raises(UserError, match="colours of points"):
+        charts[0].load(tmp_path / "colours0.safetensors")
